@@ -1,0 +1,303 @@
+"""The serving bundle: what was learned and nothing else, written once under its hash, and the signed pointer to the champion.
+
+    models/<version>/      model.treelite or model.json, encoder.json, manifest.json: write-once
+    models/latest.json     which version is champion, who was before, what is withdrawn: the one mutable object
+
+Nothing here is a pickle, and signature and hashes are verified before anything is parsed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fraud_core.encoder import Encoder
+from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
+from fraud_core.keys import Key, canonical_json, sign, verify
+from fraud_core.stores.objects import ObjectStore
+
+FORMAT = 1
+LATEST = "models/latest.json"
+MODEL_FILES = {"boosting": "model.treelite", "forest": "model.treelite", "linear": "model.json"}
+ModelKind = Literal["boosting", "forest", "linear"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Calibration(_Model):
+    """Platt's map: log-odds = slope * margin + intercept.
+
+    The margin is boosting's raw log-odds, a forest's mean probability, or a linear model's decision function.
+    """
+
+    slope: float
+    intercept: float
+
+
+class Thresholds(_Model):
+    """Probabilities from which a payment is reviewed and declined; review <= decline."""
+
+    review: float
+    decline: float
+
+
+class Learned(_Model):
+    """Everything that decides a score. The version of a bundle is the hash of this."""
+
+    format: int = FORMAT
+    source: str
+    timezone: str
+    feature_version: int
+    features: tuple[str, ...]
+    kind: ModelKind
+    model_sha256: str
+    encoder_sha256: str
+    calibration: Calibration
+    thresholds: Thresholds
+
+    @property
+    def version(self) -> str:
+        """16 hex digits."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+
+
+class Lineage(_Model):
+    """Where the knowledge came from: partitions as (key, content hash, verdict), and under which keys and libraries."""
+
+    training_set: str
+    partitions: tuple[tuple[str, str, str], ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+    dropped_features: tuple[str, ...] = ()
+    card_key_id: str
+    libraries: dict[str, str]
+
+
+class Manifest(_Model):
+    """A bundle's table of contents."""
+
+    version: str
+    learned: Learned
+    lineage: Lineage
+
+
+class Bundle(_Model):
+    """A bundle in memory: its manifest and the bytes of its two files."""
+
+    manifest: Manifest
+    model: bytes
+    encoder: Encoder
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.manifest.version
+
+
+class Change(_Model):
+    """One change of the pointer."""
+
+    sequence: int
+    version: str
+    at: datetime
+    how: Literal["promotion", "rollback", "restoration"]
+    who: str
+    reason: str = ""
+
+
+class Withdrawal(_Model):
+    """Why a version may not be promoted by any automation."""
+
+    who: str
+    reason: str
+    at: datetime
+
+
+class Latest(_Model):
+    """The pointer. `history` holds the changes so far, newest last; `withdrawn` the versions taken out of service."""
+
+    version: str
+    manifest_sha256: str
+    sequence: int
+    history: tuple[Change, ...] = ()
+    withdrawn: dict[str, Withdrawal] = {}
+
+
+def make_bundle(
+    *,
+    source: str,
+    timezone: str,
+    feature_version: int,
+    kind: ModelKind,
+    model: bytes,
+    encoder: Encoder,
+    calibration: Calibration,
+    thresholds: Thresholds,
+    lineage: Lineage,
+) -> Bundle:
+    """Put a bundle together; its version follows from what was learned."""
+    learned = Learned(
+        source=source,
+        timezone=timezone,
+        feature_version=feature_version,
+        features=encoder.features,
+        kind=kind,
+        model_sha256=hashlib.sha256(model).hexdigest(),
+        encoder_sha256=hashlib.sha256(_encoder_bytes(encoder)).hexdigest(),
+        calibration=calibration,
+        thresholds=thresholds,
+    )
+    return Bundle(manifest=Manifest(version=learned.version, learned=learned, lineage=lineage), model=model, encoder=encoder)
+
+
+def write_bundle(store: ObjectStore, bundle: Bundle, key: Key) -> None:
+    """Write the bundle under its version, the manifest last. A version that is there already is left as it is."""
+    folder = f"models/{bundle.version}"
+    contents = {
+        MODEL_FILES[bundle.manifest.learned.kind]: bundle.model,
+        "encoder.json": _encoder_bytes(bundle.encoder),
+        "manifest.json": canonical_json(sign(bundle.manifest.model_dump(mode="json"), key)),
+    }
+    for name, data in contents.items():
+        try:
+            store.put_if(f"{folder}/{name}", data, None)
+        except StoreConflictError:
+            if name != "manifest.json" and store.get(f"{folder}/{name}") != data:
+                raise IntegrityError(
+                    f"{store.uri(folder)}/{name} exists with other content than its version says; remove the folder."
+                ) from None
+
+
+def read_bundle(store: ObjectStore, version: str, key: Key, manifest_sha256: str | None = None) -> Bundle:
+    """Read and verify a bundle: the manifest's signature (and hash, where the pointer gives one), then every file's hash.
+
+    Raises:
+        IntegrityError: something is missing or is not what was signed.
+    """
+    folder = f"models/{version}"
+    raw = _required(store, f"{folder}/manifest.json")
+    if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
+        raise IntegrityError(f"{store.uri(folder)}/manifest.json is not the one the pointer names.")
+    manifest = Manifest.model_validate(verify(_json(raw, folder), key, f"{store.uri(folder)}/manifest.json"))
+    learned = manifest.learned
+    if not version == manifest.version == learned.version:
+        raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {manifest.version}.")
+    if learned.format != FORMAT:
+        raise IntegrityError(f"{store.uri(folder)} has format {learned.format}; this release reads format {FORMAT}. Upgrade.")
+    model = _checked(store, f"{folder}/{MODEL_FILES[learned.kind]}", learned.model_sha256)
+    encoder = _checked(store, f"{folder}/encoder.json", learned.encoder_sha256)
+    return Bundle(manifest=manifest, model=model, encoder=Encoder.model_validate_json(encoder))
+
+
+def read_latest(store: ObjectStore, key: Key) -> Latest | None:
+    """The pointer, None where there is no champion yet.
+
+    Raises:
+        IntegrityError: its signature does not hold.
+    """
+    found = store.get_tagged(LATEST)
+    return None if found is None else parse_latest(found[0], key, store.uri(LATEST))
+
+
+def parse_latest(data: bytes, key: Key, where: str) -> Latest:
+    """Verify and parse the bytes of a pointer.
+
+    Raises:
+        IntegrityError: the signature does not hold.
+    """
+    return Latest.model_validate(verify(_json(data, where), key, where))
+
+
+def versions(store: ObjectStore) -> list[str]:
+    """Versions whose bundle is complete."""
+    names = [key.split("/") for key in store.list("models")]
+    return [name[1] for name in names if len(name) == 3 and name[2] == "manifest.json"]
+
+
+def point_at(
+    store: ObjectStore,
+    version: str,
+    key: Key,
+    *,
+    how: Literal["promotion", "rollback", "restoration"],
+    who: str,
+    at: datetime,
+    reason: str = "",
+    withdraw: str | None = None,
+) -> Latest:
+    """Make a version the champion, in one conditional write; nothing happens where it is the champion already.
+
+    Args:
+        withdraw: a version marked as withdrawn in the same write.
+
+    Raises:
+        IntegrityError: the version's bundle is not whole.
+        PromotionError: the version is withdrawn (a restoration lifts that), or somebody else moved the pointer meanwhile.
+    """
+    read_bundle(store, version, key)
+    manifest_sha256 = hashlib.sha256(store.get(f"models/{version}/manifest.json")).hexdigest()
+    found = store.get_tagged(LATEST)
+    current = None if found is None else parse_latest(found[0], key, store.uri(LATEST))
+    withdrawn = {} if current is None else dict(current.withdrawn)
+    if how == "restoration":
+        withdrawn.pop(version, None)
+    if version in withdrawn:
+        raise PromotionError(
+            f"Version {version} was withdrawn by {withdrawn[version].who}: {withdrawn[version].reason}. "
+            f"`fraud restore {version}` takes that back."
+        )
+    if withdraw is not None:
+        withdrawn[withdraw] = Withdrawal(who=who, reason=reason, at=at)
+    if current is not None and current.version == version and withdrawn == current.withdrawn:
+        return current
+    sequence = 1 if current is None else current.sequence + 1
+    change = Change(sequence=sequence, version=version, at=at, how=how, who=who, reason=reason)
+    latest = Latest(
+        version=version,
+        manifest_sha256=manifest_sha256,
+        sequence=sequence,
+        history=(*(current.history if current else ()), change),
+        withdrawn=withdrawn,
+    )
+    data = canonical_json(sign(latest.model_dump(mode="json"), key))
+    try:
+        store.put_if(LATEST, data, None if found is None else found[1])
+    except StoreConflictError as error:
+        # A retry after a lost answer meets its own write: that is a success.
+        if store.get(LATEST) != data:
+            raise PromotionError(
+                "Another promotion or rollback moved the pointer at the same moment; look and try again."
+            ) from error
+    return latest
+
+
+def _encoder_bytes(encoder: Encoder) -> bytes:
+    return canonical_json(encoder.model_dump(mode="json"))
+
+
+def _required(store: ObjectStore, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except KeyError:
+        raise IntegrityError(f"{store.uri(key)} is missing; the bundle is not whole.") from None
+
+
+def _checked(store: ObjectStore, key: str, sha256: str) -> bytes:
+    data = _required(store, key)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise IntegrityError(f"{store.uri(key)} does not have the hash its manifest gives; it is not used.")
+    return data
+
+
+def _json(data: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise IntegrityError(f"{where} is not JSON; it is not used.") from error
+    if not isinstance(document, dict):
+        raise IntegrityError(f"{where} is not a JSON object; it is not used.")
+    return document

@@ -1,0 +1,68 @@
+"""From features to the numbers a model reads: missing values filled, categories looked up. Fitted elsewhere, applied here alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+MISSING_CATEGORY = "(missing)"
+
+
+class ColumnEncoding(BaseModel):
+    """How one feature becomes one column of the matrix.
+
+    Attributes:
+        feature: its name.
+        missing: the number that stands for a missing value (the training rows' median).
+        categories: for a category, the number of each name seen in training; None for a number.
+        unseen: for a category, the number of a name not seen in training.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    feature: str
+    missing: float | None = None
+    categories: dict[str, float] | None = None
+    unseen: float | None = None
+
+
+class Encoder(BaseModel):
+    """The columns of the matrix, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: tuple[ColumnEncoding, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features, in the order of the matrix' columns."""
+        return tuple(column.feature for column in self.columns)
+
+    def matrix(self, arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Feature arrays of length n (float64 with NaN; object with None for categories) -> matrix of shape (n, columns)."""
+        n = len(next(iter(arrays.values())))
+        out = np.empty((n, len(self.columns)))
+        for place, column in enumerate(self.columns):
+            values = arrays[column.feature]
+            if column.categories is not None:
+                look_up, unseen = column.categories, column.unseen
+                out[:, place] = [look_up.get(MISSING_CATEGORY if v is None else v, unseen) for v in values]
+            else:
+                out[:, place] = np.where(np.isnan(values), column.missing, values)
+        return out
+
+    def frame_matrix(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
+        """The same for a frame of features as transformed stores them (null: missing)."""
+        out = np.empty((len(frame), len(self.columns)))
+        for place, column in enumerate(self.columns):
+            series = frame[column.feature]
+            if column.categories is not None:
+                names = series.fill_null(MISSING_CATEGORY)
+                coded = names.replace_strict(column.categories, default=column.unseen, return_dtype=pl.Float64)
+                out[:, place] = coded.to_numpy()
+            else:
+                out[:, place] = series.cast(pl.Float64).fill_null(column.missing).to_numpy()
+        return out

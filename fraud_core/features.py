@@ -1,0 +1,201 @@
+"""The features: one definition for training and serving.
+
+Every feature is computed by the same NumPy code for a column of a million rows and for one row, and lies on a stated grid
+(whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Array = npt.NDArray[Any]
+Inputs = Mapping[str, Array]
+
+EARTH_RADIUS_METRES = 6_371_008.8  # mean radius, IUGG
+NIGHT_BEGINS, NIGHT_ENDS = 22, 6
+LOG_GRID = 1e9
+DAY_US = 86_400_000_000
+VERSION = 1  # raised whenever a definition changes: transformed partitions of another version are made anew
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature.
+
+    Attributes:
+        name: column in transformed and input of the model.
+        kind: what it speaks of.
+        needs: canonical columns it is made of; a source without them does without the feature.
+        unit: for people.
+        dtype: how it is stored.
+        drift: whether the gate blocks on it. Calendar features and the twin of another (night of hour) are left out.
+        compute: canonical arrays of equal length -> array of float64 (object for a category).
+    """
+
+    name: str
+    kind: Literal["amount", "calendar", "person", "place", "category"]
+    needs: frozenset[str]
+    unit: str
+    dtype: pl.DataType
+    drift: Literal["blocks", "reported", "left_out"]
+    compute: Callable[[Inputs], Array]
+
+    @property
+    def is_category(self) -> bool:
+        """Whether values are names, which the preprocessor encodes as numbers."""
+        return self.kind == "category"
+
+
+def _log_amount(inputs: Inputs) -> Array:
+    return np.round(np.log1p(inputs["amount_cents"] / 100.0) * LOG_GRID) / LOG_GRID
+
+
+def _hour(inputs: Inputs) -> Array:
+    return np.floor_divide(inputs["local_us"] % DAY_US, 3_600_000_000).astype(np.float64)
+
+
+def _weekday(inputs: Inputs) -> Array:
+    return ((np.floor_divide(inputs["local_us"], DAY_US) + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
+
+
+def _night(inputs: Inputs) -> Array:
+    hour = _hour(inputs)
+    return ((hour >= NIGHT_BEGINS) | (hour < NIGHT_ENDS)).astype(np.float64)
+
+
+def _age(inputs: Inputs) -> Array:
+    """Completed years between the birth date and the local day of the transaction."""
+    birth = inputs["birth_date"].astype("datetime64[D]")
+    today = np.floor_divide(inputs["local_us"], DAY_US).astype("datetime64[D]")
+    age = np.floor_divide(_yyyymmdd(today) - _yyyymmdd(birth), 10_000).astype(np.float64)
+    return np.where(np.isnat(birth), np.nan, age)
+
+
+def _distance(inputs: Inputs) -> Array:
+    """Great-circle distance from home to merchant by the haversine formula, in whole metres."""
+    home_latitude, merchant_latitude = np.radians(inputs["home_latitude"]), np.radians(inputs["merchant_latitude"])
+    half_latitude = (merchant_latitude - home_latitude) / 2.0
+    half_longitude = np.radians(inputs["merchant_longitude"] - inputs["home_longitude"]) / 2.0
+    chord = np.sin(half_latitude) ** 2 + np.cos(home_latitude) * np.cos(merchant_latitude) * np.sin(half_longitude) ** 2
+    return np.round(2.0 * EARTH_RADIUS_METRES * np.arcsin(np.sqrt(np.minimum(chord, 1.0))))
+
+
+def _city_population(inputs: Inputs) -> Array:
+    return inputs["city_population"].astype(np.float64)
+
+
+def _category(inputs: Inputs) -> Array:
+    return inputs["category"]
+
+
+_WHOLE, _REAL = pl.Int64(), pl.Float64()
+_PLACES = frozenset({"home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude"})
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("log_amount", "amount", frozenset({"amount_cents"}), "log(1 + currency units)", _REAL, "blocks", _log_amount),
+    Feature("hour", "calendar", frozenset({"timestamp"}), "hour of the source's local day", _WHOLE, "blocks", _hour),
+    Feature("weekday", "calendar", frozenset({"timestamp"}), "0 = Monday, local", _WHOLE, "left_out", _weekday),
+    Feature("night", "calendar", frozenset({"timestamp"}), "1 from 22:00 to 06:00, local", _WHOLE, "left_out", _night),
+    Feature("age", "person", frozenset({"timestamp", "birth_date"}), "completed years", _WHOLE, "blocks", _age),
+    Feature("distance", "place", _PLACES, "metres from home to merchant", _WHOLE, "blocks", _distance),
+    Feature("city_population", "place", frozenset({"city_population"}), "inhabitants", _WHOLE, "blocks", _city_population),
+    Feature("category", "category", frozenset({"category"}), "merchant category", pl.String(), "blocks", _category),
+)
+BY_NAME = {feature.name: feature for feature in FEATURES}
+
+
+def available(columns: Collection[str], excluded: Collection[str] = ()) -> tuple[Feature, ...]:
+    """The features that can be made of these canonical columns, in canonical order, less the excluded ones."""
+    return tuple(f for f in FEATURES if f.needs <= set(columns) and f.name not in excluded)
+
+
+def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> dict[str, Array]:
+    """Compute features.
+
+    Args:
+        features: which.
+        inputs: canonical columns as arrays of one length n: `timestamp` int64 microseconds since 1970 UTC, `amount_cents`
+            int64, `birth_date` datetime64[D] (NaT: missing), coordinates and `city_population` float64 (NaN: missing),
+            `category` object (None: missing).
+        zone: the source's time zone; hour, weekday, night and age are local.
+
+    Returns:
+        name -> array of n: float64 on the feature's grid (NaN: missing), or object for a category.
+    """
+    local = inputs["timestamp"] + utc_offset_us(inputs["timestamp"], zone)
+    extended = {**inputs, "local_us": local}
+    return {feature.name: feature.compute(extended) for feature in features}
+
+
+def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, Array]:
+    """The arrays `compute` needs, out of a frame of canonical columns."""
+    needed = {"timestamp"}.union(*(feature.needs for feature in features))
+    converted: dict[str, Array] = {}
+    for name in needed:
+        column = frame[name]
+        match name:
+            case "timestamp":
+                converted[name] = column.dt.epoch("us").to_numpy()
+            case "birth_date":
+                converted[name] = column.to_numpy().astype("datetime64[D]")
+            case "category":
+                converted[name] = column.to_numpy().astype(object)
+            case "amount_cents":
+                converted[name] = column.to_numpy()
+            case _:
+                converted[name] = column.cast(pl.Float64).to_numpy()
+    return converted
+
+
+def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: ZoneInfo) -> pl.DataFrame:
+    """Features of a frame of canonical columns, as a frame of the stored types (n rows, null: missing)."""
+    arrays = compute(features, inputs_of(frame, features), zone)
+    columns = []
+    for feature in features:
+        series = pl.Series(feature.name, arrays[feature.name], dtype=pl.String if feature.is_category else pl.Float64)
+        columns.append(series if feature.is_category else series.fill_nan(None).cast(feature.dtype))
+    return pl.DataFrame(columns)
+
+
+def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
+    """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions."""
+    starts, offsets = _transitions(zone.key)
+    return offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
+
+
+@lru_cache(maxsize=8)
+def _transitions(zone_name: str) -> tuple[Array, Array]:
+    """Instants (microseconds) from which an offset holds, and the offsets; from 1900 to 2100, exact to the second."""
+    zone = ZoneInfo(zone_name)
+    begin, end = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+
+    def offset(second: int) -> int:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        shift = moment.astimezone(zone).utcoffset()
+        assert shift is not None
+        return int(shift.total_seconds())
+
+    starts, offsets = [np.iinfo(np.int64).min], [offset(begin)]
+    step = 7 * 86_400
+    for left in range(begin, end, step):
+        before, after = offset(left), offset(left + step)
+        if before != after:
+            second = left + 1 + bisect_left(range(left + 1, left + step + 1), True, key=lambda s, a=after: offset(s) == a)
+            starts.append(second * 1_000_000)
+            offsets.append(after)
+    return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
+
+
+def _yyyymmdd(days: Array) -> Array:
+    months = days.astype("datetime64[M]")
+    year, month = months.astype("datetime64[Y]"), months.astype(np.int64)
+    day = (days - months).astype(np.int64) + 1
+    return (year.astype(np.int64) + 1970) * 10_000 + (month % 12 + 1) * 100 + day

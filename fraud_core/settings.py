@@ -1,0 +1,87 @@
+"""All settings, read from the environment (prefix ``FRAUD_``) or a ``.env`` file. `.env.example` is made from this file."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fraud_core.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Everything a person may set. Each default works on a laptop with no account, no key and no server."""
+
+    model_config = SettingsConfigDict(env_prefix="FRAUD_", env_file=".env", extra="ignore")
+
+    home: Path = Field(Path(".fraud"), description="Folder that holds all state.")
+    source: Path = Field(Path("sources/simulated.toml"), description="TOML of the data source of this installation.")
+    store: str = Field("", description="Object store: a directory or s3://bucket/prefix. Empty: the folder `store` of the home.")
+    card_key: SecretStr | None = Field(
+        None,
+        description="Key of the card hashes, 32 bytes in hex. Made under the home on first use; must be given with s3.",
+    )
+    signing_key: SecretStr | None = Field(
+        None,
+        description="Key that signs artifacts, 32 bytes in hex. Made under the home on first use; must be given with s3.",
+    )
+    seed: int = Field(20, ge=0, description="Seed of every random draw.")
+    threads: int = Field(2, ge=1, description="Threads while fitting (BLAS and OpenMP).")
+
+    max_training_rows: int = Field(
+        400_000,
+        ge=1_000,
+        description="Cap on training rows; legitimate ones are thinned by a seeded draw and weighted up.",
+    )
+    min_holdout_frauds: int = Field(30, ge=1, description="A hold-out or validation block with fewer frauds gives no figure.")
+    bootstrap_draws: int = Field(400, ge=100, description="Bootstrap draws over cards behind every interval.")
+    review_capacity: int = Field(50, ge=1, description="Alerts a day that the analysts can look at.")
+    review_cost: float = Field(5.0, ge=0, description="Cost of one review, in the currency of the amounts.")
+    false_decline_cost: float = Field(30.0, ge=0, description="Cost of declining a legitimate payment, in the same currency.")
+
+    promotion_margin: float = Field(
+        0.01,
+        ge=0,
+        description="The lower end of candidate minus champion, in average precision, must lie above minus this.",
+    )
+    promotion_decline: float = Field(
+        0.02,
+        ge=0,
+        description="A candidate may lie this far below the best champion of the last twelve months, on the same rows.",
+    )
+    promotion_lift: float = Field(
+        5.0,
+        ge=1,
+        description="The lower end of the candidate's average precision must be this many times the fraud rate.",
+    )
+
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
+    log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
+
+    @model_validator(mode="after")
+    def _resolve(self) -> "Settings":
+        self.home = self.home.expanduser().resolve()
+        if self.store.startswith("s3://") and (self.card_key is None or self.signing_key is None):
+            raise SettingsError(
+                "With an S3 store, FRAUD_CARD_KEY and FRAUD_SIGNING_KEY must be set, so that every machine uses the same keys. "
+                "Make each once with `python -c 'import secrets; print(secrets.token_hex(32))'` and keep them in your secret store."
+            )
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """URL of the object store, the default filled in."""
+        return self.store or str(self.home / "store")
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every setting with its description and default, commented out."""
+    lines = [
+        "# Every setting, with its default. Copy to .env and uncomment what you change.",
+        "# Made from fraud_core/settings.py by `fraud settings --example`; a test keeps the two equal.",
+    ]
+    defaults = Settings.model_fields
+    for name, field in defaults.items():
+        value = "" if field.default is None else field.default
+        lines += ["", f"# {field.description}", f"#FRAUD_{name.upper()}={value}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,78 @@
+"""Transformed partitions: one row a transaction, with its features, its label and what evaluation needs. No personal column."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from fraud_core import features, partitions
+from fraud_core.artifacts import Artifacts, Pointer, Table, fingerprint
+from fraud_core.errors import PartitionError
+from fraud_core.features import Feature
+from fraud_core.sources import Source
+
+VERSION = f"transformed 1, features {features.VERSION}"
+
+# What a transformed row carries beside its features. The card is a keyed hash.
+CARRIED = ("transaction_id", "timestamp", "amount_cents", "label", "card", "split_bucket")
+
+
+def source_features(source: Source) -> tuple[Feature, ...]:
+    """The features of this source: those whose columns it has, less those its TOML excludes."""
+    return features.available(source.columns.canonical, source.excluded_features)
+
+
+def dropped_features(source: Source) -> tuple[str, ...]:
+    """The features that this source does without."""
+    kept = {feature.name for feature in source_features(source)}
+    return tuple(feature.name for feature in features.FEATURES if feature.name not in kept)
+
+
+def transformed_inputs(source: Source, raws: Sequence[Pointer]) -> str:
+    """Hash of everything a transformed partition is made from: its raw partition and those it looks back into, oldest first."""
+    names = [feature.name for feature in source_features(source)]
+    return fingerprint(VERSION, source.timezone, str(source.lookback_days), *names, *(raw.sha256 for raw in raws))
+
+
+def required_raws(source: Source, artifacts: Artifacts, key: str) -> list[Pointer]:
+    """The raw partitions behind a transformed one: those it looks back into, oldest first, and its own.
+
+    Raises:
+        PartitionError: one of them was not materialized. Windows over past behaviour would silently be too short.
+    """
+    found = []
+    for needed in [*source.preceding(key), key]:
+        pointer = artifacts.pointer("raw", needed)
+        if pointer is None:
+            raise PartitionError(
+                f"transformed {key} looks back {source.lookback_days} days and needs raw {needed}, which was not materialized; "
+                f"materialize raw {needed} first, or set `first` in the source's TOML if the data begins later."
+            )
+        found.append(pointer)
+    return found
+
+
+def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
+    """Make a transformed partition from raw.
+
+    Raises:
+        PartitionError: a raw partition that it needs is missing.
+    """
+    raws = required_raws(source, artifacts, key)
+    chosen = source_features(source)
+    needed = set().union(*(feature.needs for feature in chosen), CARRIED)
+    lazy = artifacts.scan("raw", key)
+    present = lazy.collect_schema().names()
+    rows = lazy.select([name for name in present if name in needed]).collect()
+    carried = rows.select([name for name in CARRIED if name in rows.columns])
+    frame = pl.concat([carried, features.feature_frame(rows, chosen, source.zone)], how="horizontal")
+    content = fingerprint(VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws))
+    stamps = frame["timestamp"].dt.epoch("us")
+    start, _ = partitions.window(key, source.cadence, source.zone)
+    start_us = int(start.timestamp() * 1e6)
+    facts: dict[str, int | float | str] = {
+        "rows": len(frame),
+        "frauds": int(frame["label"].sum()),
+        "first_us": int(stamps.min()) if len(frame) else start_us,  # type: ignore[arg-type]
+        "last_us": int(stamps.max()) if len(frame) else start_us,  # type: ignore[arg-type]
+    }
+    return Table(frame=frame, content=content, inputs=transformed_inputs(source, raws), facts=facts)
