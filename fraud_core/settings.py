@@ -55,8 +55,47 @@ class Settings(BaseSettings):
         description="The lower end of the candidate's average precision must be this many times the fraud rate.",
     )
 
+    drift_detector: Literal["alibi-detect", "scipy"] = Field(
+        "alibi-detect",
+        description="Who computes the gate's p-values. The two agree; alibi-detect's licence does not allow production use.",
+    )
+
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
     log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
+
+    # The scoring API.
+    api_host: str = Field("127.0.0.1", description="Address the API binds to.")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
+    api_workers: int = Field(1, ge=1, le=64, description="Processes that serve the API.")
+    api_auth: Literal["auto", "keys", "off"] = Field(
+        "auto",
+        description="Who may call. keys: whoever has an API key. off: everybody. auto: off on a loopback address, keys on any other.",
+    )
+    api_open_to_everyone_who_reaches_it: bool = Field(
+        False,
+        description="With FRAUD_API_AUTH=off on an address that is not loopback, the API starts only if this says true.",
+    )
+    api_rate: float = Field(1_000.0, gt=0, description="Requests a second that an API key may make, over all workers.")
+    api_rate_burst: int = Field(2_000, ge=1, description="Requests that an API key may make at once before the rate holds it.")
+    api_body_bytes: int = Field(32_768, ge=1_024, description="Longest body of a request about one transaction.")
+    api_batch_bytes: int = Field(16_777_216, ge=1_024, description="Longest body of a batch.")
+    api_body_seconds: float = Field(10.0, gt=0, description="A body must have arrived after so long; a file has max_upload_seconds.")
+    api_drain_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="After SIGTERM the API goes on answering for so long, and asks its callers to go elsewhere.",
+    )
+    api_stop_seconds: int = Field(60, ge=1, description="After that, running requests have so long to finish.")
+    poll_seconds: float = Field(2.0, gt=0, description="How often the scorer looks for a newer champion.")
+    max_upload: int = Field(2_000_000_000, ge=1, description="Longest file that may be sent for scoring, in bytes.")
+    max_upload_seconds: float = Field(3_600.0, gt=0, description="A file must have arrived after so long.")
+    spool_quota: int = Field(6_000_000_000, ge=1, description="Bytes that all files sent for scoring may take on disk at a time.")
+    files_at_once: int = Field(2, ge=1, description="Files that each process of the API scores at a time.")
+    file_memory: int = Field(
+        1_000_000_000,
+        ge=300_000_000,
+        description="Memory that scoring one file may take, in bytes; a file that needs more is refused.",
+    )
 
     @model_validator(mode="after")
     def _resolve(self) -> "Settings":

@@ -1,0 +1,37 @@
+"""The map of the pipeline, in the order in which data flows."""
+
+import dagster as dg
+
+from fraud_assets import champion, landing, model, preprocessor, raw, transformed
+from fraud_assets.io_manager import ArtifactIOManager
+from fraud_assets.project import Project
+from fraud_core.settings import Settings
+
+STAGES = (landing, raw, transformed, preprocessor, model, champion)
+
+LAND = dg.AssetSelection.assets("landing")
+PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
+TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
+
+
+def build(project: Project) -> dg.Definitions:
+    """All definitions of one installation."""
+    parts = [part for stage in STAGES for part in stage.build(project)]
+    return dg.Definitions(
+        assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
+        asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
+        jobs=[
+            dg.define_asset_job("land", LAND, description="Read new source files."),
+            dg.define_asset_job("materialize_partition", PARTITION, description="One partition: raw, transformed, and the gate's verdict."),
+            dg.define_asset_job("train", TRAINING, description="Train on the accepted partitions, and promote if it beats the champion."),
+            dg.define_asset_job("run_partition", PARTITION | TRAINING, description="One partition from raw to champion, in one run."),
+            *champion.build_jobs(project),
+        ],
+        resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions of the installation that the environment's settings describe."""
+    return build(Project.load(Settings()))

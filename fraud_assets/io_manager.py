@@ -1,0 +1,62 @@
+"""The one IO manager: what assets return goes into the object store, and what they ask for comes back verified."""
+
+from typing import Any
+
+import dagster as dg
+
+from fraud_core import schema
+from fraud_core.artifacts import Document, Estimator, Pointer, Table
+
+from fraud_assets.project import Project
+
+SAMPLE_ROWS = 5
+
+
+class ArtifactIOManager(dg.IOManager):
+    """Writes content-addressed artifacts with their pointer last, and shows what was written as metadata."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def handle_output(self, context: dg.OutputContext, obj: Table | Document | Estimator) -> None:
+        """Write what an asset returned."""
+        partition = context.partition_key if context.has_asset_partitions else None
+        pointer = self._project.artifacts.write(context.asset_key.path[-1], partition, obj)
+        context.add_output_metadata(written(pointer, obj, self._project.artifacts.store.uri(pointer.key)))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read what an asset needs: the body of a document, or a fitted object whose signed hash holds."""
+        asset = context.asset_key.path[-1]
+        pointer = self._project.artifacts.pointer(asset)
+        if pointer is not None and pointer.format == "json":
+            return self._project.artifacts.document(asset)
+        return self._project.artifacts.estimator(asset)
+
+
+def written(pointer: Pointer, value: Table | Document | Estimator, uri: str) -> dict[str, Any]:
+    """Metadata of a write: where, how large, which hashes, the facts, and for a table its schema and a sample without anything personal."""
+    shown: dict[str, Any] = {
+        "uri": dg.MetadataValue.path(uri),
+        "bytes": pointer.size,
+        "sha256": pointer.sha256,
+        "content": pointer.content,
+        **{name: value for name, value in pointer.facts.items() if not name.endswith("_us")},
+    }
+    if isinstance(value, Table):
+        shown["dagster/row_count"] = len(value.frame)
+        shown["dagster/column_schema"] = dg.TableSchema(
+            columns=[dg.TableColumn(name, str(dtype)) for name, dtype in value.frame.schema.items()]
+        )
+        columns = schema.shown_columns(value.frame.columns)
+        shown["sample"] = dg.MetadataValue.md(markdown_table(value.frame.select(columns).head(SAMPLE_ROWS).rows(named=True)))
+    return shown
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal columns as a Markdown table."""
+    if not rows:
+        return "(no rows)"
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]).replace("|", "\\|") for name in names) + " |" for row in rows]
+    return "\n".join(lines)

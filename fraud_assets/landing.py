@@ -1,0 +1,46 @@
+"""`landing`: every source file is read once and its rows are routed to partitions."""
+
+import dagster as dg
+
+from fraud_assets.project import Project
+from fraud_core.artifacts import Document
+from fraud_core.intake.landing import UNDATED, Landing, land
+
+
+def load_landing(project: Project) -> Landing | None:
+    """What has landed so far."""
+    body = project.artifacts.document("landing")
+    return None if body is None else Landing.model_validate(body)
+
+
+def build(project: Project) -> list[dg.AssetsDefinition]:
+    """The asset."""
+
+    @dg.asset(io_manager_key="artifacts", group_name="data", kinds={"polars"})
+    def landing(context: dg.AssetExecutionContext) -> Document:
+        """The source's files, each read once by its content; rows lie as segments, one a file and partition.
+
+        For the simulator there is nothing to read: it makes any partition by itself.
+        """
+        seen: dict[str, int] = {}
+
+        def progress(file: str, rows: int) -> None:
+            if rows - seen.get(file, 0) >= 500_000:
+                context.log.info(f"{file}: {rows:,} rows")
+                seen[file] = rows
+
+        artifacts = project.artifacts
+        landed = land(project.source, artifacts.store, project.card_key, load_landing(project), progress)
+        if project.source.is_open:
+            context.instance.add_dynamic_partitions(f"{project.source.name}_partitions", landed.partitions())
+        facts: dict[str, int | float | str] = {
+            "files": len(landed.files),
+            "rows_read": sum(file.rows for file in landed.files.values()),
+            "repaired": sum(file.repaired for file in landed.files.values()),
+            "refused": sum(segment.rows for file in landed.files.values() for segment in file.refused),
+            "undated": sum(segment.rows for segment in landed.refused(UNDATED)),
+            "partitions": len(landed.partitions()),
+        }
+        return Document(body=landed.model_dump(mode="json"), content=landed.content(), facts=facts)
+
+    return [landing]

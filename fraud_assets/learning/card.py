@@ -1,0 +1,73 @@
+"""The model's card, filled in from a training."""
+
+from datetime import datetime
+
+from fraud_assets.learning.split import Block as SplitBlock
+from fraud_assets.learning.training import TrainedModel
+from fraud_core import features, gate
+from fraud_core.gate import TrainingSet
+from fraud_core.model_card import (
+    Block,
+    Candidate,
+    DroppedFeature,
+    ModelCard,
+    Promotion,
+    RejectedPartition,
+    TrainingPartition,
+)
+
+
+def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion, created: datetime) -> ModelCard:
+    """Everything a person should know about this model."""
+    bundle, lineage = trained.bundle, trained.bundle.manifest.lineage
+    return ModelCard(
+        version=bundle.version,
+        source=bundle.manifest.learned.source,
+        created=created,
+        kind=trained.candidates[0][0],
+        candidates=tuple(
+            Candidate(kind=name, average_precision=value, chosen=place == 0) for place, (name, value) in enumerate(trained.candidates)
+        ),
+        candidates_fraud_rate=trained.candidates_fraud_rate,
+        features=bundle.encoder.features,
+        dropped_features=tuple(_dropped(name) for name in lineage.dropped_features),
+        partitions=tuple(_partition(allowed, *entry) for entry in lineage.partitions),
+        rejected_partitions=tuple(
+            RejectedPartition(key=key, content_hash=content, reason=gate.explain(allowed.verdicts[key])) for key, content in lineage.rejected
+        ),
+        split=tuple(_block(trained, name) for name in trained.sides),
+        policy=trained.policy,
+        validation=trained.validation,
+        holdout=trained.holdout,
+        holdout_without_rejected=trained.holdout_without_rejected,
+        holdout_looks=trained.holdout_looks,
+        promotion=promotion,
+    )
+
+
+def _dropped(name: str) -> DroppedFeature:
+    needs = ", ".join(sorted(features.BY_NAME[name].needs))
+    return DroppedFeature(name=name, reason=f"the source has not all of {needs}, or its TOML excludes it")
+
+
+def _partition(allowed: TrainingSet, key: str, content: str, how: str) -> TrainingPartition:
+    overruled = allowed.verdicts[key].overruled_by
+    return TrainingPartition.model_validate(
+        {
+            "key": key,
+            "content_hash": content,
+            "verdict": how,
+            "accepted_by": None if overruled is None else overruled.who,
+            "reason": None if overruled is None else overruled.reason,
+        }
+    )
+
+
+def _block(trained: TrainedModel, name: str) -> Block:
+    block: SplitBlock = getattr(trained.split, name)
+    count = trained.sides[name]
+    if block.start is not None and block.end is not None:
+        begin, end = block.start.isoformat(), block.end.isoformat()
+    else:
+        begin, end = f"bucket {block.low}", f"bucket {block.high}"
+    return Block(name=name.replace("_", " "), begin=begin, end=end, rows=count.rows, frauds=count.frauds)

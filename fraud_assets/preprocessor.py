@@ -1,0 +1,59 @@
+"""`preprocessor`: the encoder, fitted on the training rows of the accepted partitions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from fraud_assets.io_manager import markdown_table
+from fraud_assets.learning.training import fit_preprocessor
+from fraud_assets.project import Project
+from fraud_core import gate
+from fraud_core.artifacts import Estimator, fingerprint
+from fraud_core.errors import NotYetTrainableError
+
+PARTITION_TAG = "dagster/partition"
+
+
+def own_partition(context: dg.AssetExecutionContext) -> str | None:
+    """The partition of the asking run, if it has one: the gate refuses the run unless it is accepted."""
+    tag = context.run.tags.get(PARTITION_TAG)
+    return str(tag) if tag else None
+
+
+def build(project: Project) -> list[dg.AssetsDefinition]:
+    """The asset."""
+
+    @dg.asset(deps=["transformed"], io_manager_key="artifacts", group_name="model", output_required=False, kinds={"scikitlearn"})
+    def preprocessor(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
+        """How features become numbers: categories' fraud shares and medians, from training rows of accepted partitions alone.
+
+        With too little data for the split, nothing is made and the run ends well: 'not yet trainable'.
+        """
+        allowed = project.training_set(own_partition(context))
+        try:
+            fitted = fit_preprocessor(project, allowed)
+        except NotYetTrainableError as error:
+            context.log.warning(str(error))
+            return
+        inputs = fingerprint(fitted.training_set, fitted.split.model_dump_json())
+        columns = [
+            {
+                "feature": column.feature,
+                "missing becomes": "" if column.missing is None else f"{column.missing:g}",
+                "categories": "" if column.categories is None else len(column.categories),
+            }
+            for column in fitted.encoder.columns
+        ]
+        yield dg.Output(
+            Estimator(fitted=fitted, inputs=inputs, facts={"training_rows": fitted.rows, "training_frauds": fitted.frauds}),
+            metadata={
+                "columns": dg.MetadataValue.md(markdown_table(columns)),
+                "training_set": gate.fingerprint(allowed),
+                "partitions": ", ".join(part.partition for part in allowed.accepted),
+                "rejected": ", ".join(part.partition for part in allowed.rejected) or "none",
+                "split": dg.MetadataValue.json(fitted.split.model_dump(mode="json")),
+            },
+        )
+
+    return [preprocessor]

@@ -1,0 +1,75 @@
+"""What every asset works with: the settings, the source, the keys and the artifacts of one installation."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fraud_core import keys
+from fraud_core.artifacts import Artifacts, Pointer
+from fraud_core.gate import TrainingSet, training_set
+from fraud_core.keys import Key
+from fraud_core.settings import Settings
+from fraud_core.sources import Source, load_source
+from fraud_core.stores.objects import open_store
+from fraud_core.transform import transformed_inputs
+
+
+@dataclass(frozen=True)
+class Project:
+    """One installation: settings and the source they name."""
+
+    settings: Settings
+    source: Source
+
+    @classmethod
+    def load(cls, settings: Settings, files: tuple[str, ...] = ()) -> "Project":
+        """The installation that the settings describe; `files` take the place of the source's paths.
+
+        Raises:
+            SourceError: the source's TOML is missing or wrong.
+        """
+        return cls(settings, load_source(settings.source, files))
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifacts, in a store that is claimed for the source on first use.
+
+        Raises:
+            SourceError: the store belongs to another source.
+            StoreError: it cannot be reached.
+        """
+        client = _s3_client() if self.settings.store_url.startswith("s3://") else None
+        store = open_store(self.settings.store_url, self.settings.home / "cache", client)
+        artifacts = Artifacts(store, keys.signing_key(self.settings))
+        artifacts.claim(self.source.name)
+        return artifacts
+
+    @cached_property
+    def card_key(self) -> Key:
+        """Key of the card hashes."""
+        return keys.card_key(self.settings)
+
+    def transformed(self) -> dict[str, Pointer]:
+        """Pointers of the materialized transformed partitions, in time order."""
+        return self.artifacts.pointers("transformed")
+
+    def training_set(self, own_partition: str | None = None) -> TrainingSet:
+        """The partitions that the gate lets train.
+
+        Raises:
+            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted.
+        """
+        contents = {key: pointer.content for key, pointer in self.transformed().items()}
+        return training_set(self.artifacts.store, self.artifacts.signing_key, contents, own_partition)
+
+    def is_current(self, key: str) -> bool:
+        """Whether the transformed partition was made from what raw holds at present."""
+        pointer = self.artifacts.pointer("transformed", key)
+        raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
+        present = [raw for raw in raws if raw is not None]
+        return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
+
+
+def _s3_client() -> object:
+    from dagster_aws.s3 import S3Resource  # noqa: PLC0415 - only where the store is S3
+
+    return S3Resource(max_attempts=4).get_client()

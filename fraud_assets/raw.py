@@ -1,0 +1,64 @@
+"""`raw` and its `quarantine`: a partition's transactions under canonical names, and the rows that were refused, with reasons."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from fraud_assets.io_manager import markdown_table
+from fraud_assets.partitioning import partitions_def
+from fraud_assets.project import Project
+from fraud_core.intake.landing import Landing
+from fraud_core.intake.raw import build_raw
+
+
+def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The assets, and the check on the share of refused rows."""
+    keys = partitions_def(project.source)
+
+    @dg.multi_asset(
+        outs={
+            "raw": dg.AssetOut(
+                io_manager_key="artifacts",
+                description="Transactions under canonical names: parsed by declared formats, bounded, without duplicates.",
+                kinds={"polars", "parquet"},
+            ),
+            "quarantine": dg.AssetOut(
+                io_manager_key="artifacts",
+                description="Refused rows, each with its line, column, reason and a masked value.",
+                kinds={"polars", "parquet"},
+            ),
+        },
+        partitions_def=keys,
+        group_name="data",
+    )
+    def raw(context: dg.AssetExecutionContext, landing: dict[str, Any]) -> Iterator[dg.Output[Any]]:
+        made = build_raw(
+            project.source, Landing.model_validate(landing), context.partition_key, project.artifacts.store, project.card_key
+        )
+        reasons = made.quarantine.frame.group_by("column", "reason").len().sort("len", descending=True).head(10)
+        yield dg.Output(made.rows, output_name="raw")
+        yield dg.Output(
+            made.quarantine,
+            output_name="quarantine",
+            metadata={"reasons": dg.MetadataValue.md(markdown_table(reasons.rows(named=True)))},
+        )
+
+    @dg.asset_check(asset="raw", partitions_def=keys, blocking=True)
+    def quarantined_share(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """At most the tolerated share of rows was refused ([quality] of the source's TOML)."""
+        pointer = project.artifacts.pointer("raw", context.partition_key)
+        assert pointer is not None
+        kept, refused = int(pointer.facts["rows"]), int(pointer.facts["quarantined"])
+        share, tolerated = refused / max(kept + refused, 1), project.source.quality.quarantined_share
+        rows = project.artifacts.scan("quarantine", context.partition_key)
+        counts = rows.group_by("column", "reason").agg(pl.len().alias("rows")).sort("rows", descending=True).head(10).collect()
+        return dg.AssetCheckResult(
+            passed=share <= tolerated,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{refused} of {kept + refused} rows were refused ({share:.2%}); {tolerated:.2%} are tolerated.",
+            metadata={"share": share, "tolerated": tolerated, "reasons": dg.MetadataValue.md(markdown_table(counts.rows(named=True)))},
+        )
+
+    return [raw, quarantined_share]

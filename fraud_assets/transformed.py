@@ -1,0 +1,135 @@
+"""`transformed`: features and label; and `drift`, the gate's verdict on each partition."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from fraud_assets import plots
+from fraud_assets.alibi import alibi_detector
+from fraud_assets.io_manager import markdown_table
+from fraud_assets.partitioning import look_back, partitions_def
+from fraud_assets.project import Project
+from fraud_core import features, gate
+from fraud_core.artifacts import Table
+from fraud_core.drift import scipy_detector
+from fraud_core.gate import Judgement, Verdict
+from fraud_core.transform import build_transformed, source_features
+
+WORST_PLOTTED = 3
+
+
+def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The asset and its checks."""
+    source = project.source
+    keys = partitions_def(source)
+
+    @dg.asset(
+        deps=[dg.AssetDep("raw", partition_mapping=look_back(source))],
+        partitions_def=keys,
+        io_manager_key="artifacts",
+        group_name="data",
+        kinds={"polars", "parquet"},
+    )
+    def transformed(context: dg.AssetExecutionContext) -> Table:
+        """Model-ready features and the label, one row a transaction; no personal column."""
+        return build_transformed(source, project.artifacts, context.partition_key)
+
+    @dg.asset_check(asset=transformed, partitions_def=keys, blocking=True)
+    def drift(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Does this partition look like the accepted ones before it? A rejected partition trains no model, however it is started."""
+        try:
+            judgement = judge_partition(project, context.partition_key)
+            verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement)
+        except Exception as error:
+            context.log.exception("the drift check could not judge")
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"The partition could not be judged, so it trains no model: {error}",
+                metadata={"error": type(error).__name__},
+            )
+        return dg.AssetCheckResult(
+            passed=verdict.is_accepted,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=_sentence(verdict),
+            metadata=verdict_metadata(verdict, judgement),
+        )
+
+    return [transformed, drift]
+
+
+def judge_partition(project: Project, key: str) -> Judgement:
+    """The gate's judgement of a materialized partition; nothing is recorded."""
+    source, artifacts = project.source, project.artifacts
+    contents = {partition: pointer.content for partition, pointer in project.transformed().items()}
+    past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift)
+    return gate.judge(
+        partition=key,
+        content=contents[key],
+        frame=artifacts.scan("transformed", key).collect(),
+        features=source_features(source),
+        past=past,
+        position=_position(project, key),
+        settings=source.drift,
+        seed=project.settings.seed,
+        detector=scipy_detector if project.settings.drift_detector == "scipy" else alibi_detector,
+        now=datetime.now(UTC),
+    )
+
+
+def _position(project: Project, key: str) -> int:
+    """How many partitions of the source lie before this one: by the calendar, or for an open source by what has raw data."""
+    keys = project.source.keys or list(project.artifacts.pointers("raw"))
+    return sum(1 for other in keys if other < key)
+
+
+def _sentence(verdict: Verdict) -> str:
+    if not verdict.is_accepted:
+        return gate.explain(verdict)
+    if verdict.overruled_by is not None:
+        return f"Accepted by {verdict.overruled_by.who}: {verdict.overruled_by.reason}"
+    if verdict.kind == "bootstrap":
+        return "Bootstrap: accepted unjudged, as one of the source's first partitions, to which later ones are compared."
+    return f"Accepted: it looks like the {len(verdict.reference)} accepted partitions before it."
+
+
+def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
+    """A verdict as metadata: the table of features, the findings, and plots of the worst features."""
+    shown: dict[str, Any] = {
+        "kind": verdict.kind,
+        "content": verdict.content,
+        "reference": ", ".join(part.partition for part in verdict.reference) or "none",
+    }
+    if verdict.findings:
+        findings = [{"finding": f.name, "blocks": f.blocking, "what": f.message} for f in verdict.findings]
+        shown["findings"] = dg.MetadataValue.md(markdown_table(findings))
+    if verdict.features:
+        table = [
+            {
+                "feature": result.name,
+                "drifted": "yes" if result.drifted else "no",
+                "distance": f"{result.distance:.4f}",
+                "beyond noise": f"{result.excess:.4f}",
+                "bound": f"{result.bound:.4f}",
+                "p (corrected)": f"{result.p_corrected:.2g}",
+                "measure": result.measure,
+            }
+            for result in verdict.worst
+        ]
+        shown["features"] = dg.MetadataValue.md(markdown_table(table))
+        if not judgement.reference.is_empty():
+            pictures = [
+                plots.as_markdown_image(
+                    plots.feature_shift_plot(
+                        result.name,
+                        judgement.reference[result.name].to_numpy(),
+                        judgement.current[result.name].to_numpy(),
+                        features.BY_NAME[result.name].unit,
+                    ),
+                    result.name,
+                )
+                for result in verdict.worst[:WORST_PLOTTED]
+            ]
+            shown["worst_features"] = dg.MetadataValue.md("\n\n".join(pictures))
+    return shown

@@ -1,0 +1,553 @@
+"""What the drift gate promises."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fraud_core import drift, gate
+from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
+from fraud_core.features import BY_NAME, Feature
+from fraud_core.keys import Key, sign, verify
+from fraud_core.sources import Drift
+from fraud_core.stores.objects import DirectoryStore
+
+NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+KEY = Key(b"k" * 32)
+SETTINGS = Drift(reference_partitions=3, bootstrap_partitions=2, sample_rows=3_000)
+FEATURES = tuple(BY_NAME[name] for name in ("log_amount", "hour", "weekday", "age", "distance", "category"))
+REASON = "a known campaign"
+
+
+def transformed(rows: int = 4_000, seed: int = 1) -> pl.DataFrame:
+    """Features of an unremarkable partition, in the types of the store, beside columns that the gate must not look at."""
+    rng = np.random.default_rng([7, seed])
+    return pl.DataFrame(
+        {
+            "transaction_id": [f"{seed}-{i}" for i in range(rows)],
+            "card": pl.Series(rng.integers(0, 5_000, rows)).cast(pl.String) + "secret",
+            "log_amount": np.log1p(rng.lognormal(3.5, 1.0, rows)),
+            "hour": rng.binomial(23, 0.6, rows),
+            "weekday": rng.integers(0, 7, rows),
+            "age": pl.Series(rng.integers(18, 90, rows)).set(pl.Series(rng.random(rows) < 0.01), None),
+            "distance": rng.integers(0, 100_000, rows),
+            "category": rng.choice(["food", "fuel", "shop", "travel"], rows, p=[0.4, 0.3, 0.2, 0.1]),
+        }
+    )
+
+
+def content_of(frame: pl.DataFrame) -> str:
+    return hashlib.sha256(frame.write_csv().encode()).hexdigest()
+
+
+def judged(
+    frame: pl.DataFrame,
+    past: gate.Past,
+    *,
+    position: int = 5,
+    partition: str = "2024-06",
+    features: Sequence[Feature] = FEATURES,
+    seed: int = 3,
+) -> gate.Judgement:
+    return gate.judge(
+        partition=partition,
+        content=content_of(frame),
+        frame=frame,
+        features=features,
+        past=past,
+        position=position,
+        settings=SETTINGS,
+        seed=seed,
+        detector=drift.scipy_detector,
+        now=NOW,
+    )
+
+
+@pytest.fixture(scope="module")
+def past() -> gate.Past:
+    past = gate.Past()
+    for month in range(1, 5):
+        frame = transformed(seed=month)
+        past = past.after(judged(frame, past, position=month - 1, partition=f"2024-{month:02d}"), SETTINGS)
+    assert len(past.verdicts) == 4
+    return past
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+def fill(store: DirectoryStore, frames: dict[str, pl.DataFrame]) -> dict[str, str]:
+    """Judge the frames in order, as the check does; returns partition -> content."""
+    contents = {partition: content_of(frame) for partition, frame in frames.items()}
+    for position, (partition, frame) in enumerate(frames.items()):
+        before = gate.load_past(store, KEY, partition, contents, SETTINGS)
+        gate.record(store, KEY, judged(frame, before, position=position, partition=partition))
+    return contents
+
+
+def dearer(frame: pl.DataFrame, factor: float = 1.3) -> pl.DataFrame:
+    return frame.with_columns((factor * (pl.col("log_amount").exp() - 1) + 1).log().alias("log_amount"))
+
+
+def displaced(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Of every 1,000 rows 75 have a value larger than any before: a KS distance of 0.075, 0.033 beyond noise."""
+    high = pl.int_range(pl.len()) % 1_000 < 75
+    return frame.with_columns(pl.when(high).then(pl.col(c).max() + 1).otherwise(c).alias(c) for c in columns)
+
+
+def names(verdict: gate.Verdict, *, blocking: bool = True) -> set[tuple[str, str | None]]:
+    return {(finding.name, finding.feature) for finding in verdict.findings if finding.blocking == blocking}
+
+
+# ---- the verdict
+
+
+def test_an_unshifted_partition_is_accepted_with_every_watched_feature_in_evidence(past: gate.Past) -> None:
+    verdict = judged(transformed(seed=9), past).verdict
+    assert (verdict.accepted, verdict.kind, verdict.is_accepted) == (True, "judged", True)
+    assert [feature.name for feature in verdict.features] == ["log_amount", "hour", "age", "distance", "category"]
+    assert [part.partition for part in verdict.reference] == ["2024-02", "2024-03", "2024-04"]
+    assert sum(part.rows for part in verdict.reference) == SETTINGS.sample_rows
+    assert {"numpy", "polars", "scipy"} <= verdict.versions.keys()
+    assert (verdict.detector, verdict.seed, verdict.created_at, verdict.rows) == ("scipy_detector", 3, NOW, 4_000)
+
+
+def test_the_same_partition_gets_the_same_verdict(past: gate.Past) -> None:
+    frame = transformed(seed=9)
+    assert judged(frame, past).verdict == judged(frame, past).verdict
+    assert judged(frame, past).sample == judged(frame, past).sample
+
+
+@pytest.mark.parametrize(
+    ("feature", "shifted"),
+    [
+        ("log_amount", dearer(transformed(seed=9))),
+        ("hour", transformed(seed=9).with_columns((pl.col("hour") + 6) % 24)),
+        ("category", transformed(seed=9).with_columns(pl.col("category").str.replace("fuel", "food"))),
+    ],
+)
+def test_one_feature_that_passes_twice_its_bound_rejects_the_partition(
+    past: gate.Past, feature: str, shifted: pl.DataFrame
+) -> None:
+    verdict = judged(shifted, past).verdict
+    assert not verdict.accepted
+    assert ("feature_drift", feature) in names(verdict)
+    assert verdict.worst[0].name == feature
+    assert feature in gate.explain(verdict)
+
+
+def test_a_small_shift_is_reported_but_rejects_nothing(past: gate.Past) -> None:
+    verdict = judged(displaced(transformed(seed=9), "log_amount"), past).verdict
+    assert verdict.accepted
+    assert names(verdict, blocking=False) == {("feature_drift", "log_amount")}
+
+
+def test_small_shifts_of_several_features_reject_the_partition_together(past: gate.Past) -> None:
+    verdict = judged(displaced(transformed(seed=9), "log_amount", "distance"), past).verdict
+    assert names(verdict) == {("drifted_share", None)}
+    assert "log_amount, distance" in gate.explain(verdict)
+
+
+def test_nan_in_a_column_does_not_hide_a_shift(past: gate.Past) -> None:
+    frame = dearer(transformed(seed=9)).with_columns(
+        log_amount=pl.when(pl.int_range(pl.len()) == 5).then(float("nan")).otherwise("log_amount")
+    )
+    assert ("feature_drift", "log_amount") in names(judged(frame, past).verdict)
+
+
+def test_calendar_features_are_left_out(past: gate.Past) -> None:
+    assert judged(transformed(seed=9).with_columns(weekday=pl.lit(3)), past).verdict.accepted
+
+
+def test_reported_features_are_in_evidence_and_reject_nothing(past: gate.Past) -> None:
+    features = [dataclasses.replace(f, drift="reported") if f.name == "log_amount" else f for f in FEATURES]
+    verdict = judged(dearer(transformed(seed=9), 3), past, features=features).verdict
+    assert verdict.accepted
+    assert ("feature_drift", "log_amount") in names(verdict, blocking=False)
+    assert verdict.worst[0].role == "reported"
+
+
+def test_what_a_person_let_pass_widens_no_bound(past: gate.Past) -> None:
+    shifted = judged(dearer(transformed(seed=8), 2), past, partition="2024-05")
+    decision = gate.Decision(action="accept", who="ann", reason=REASON, at=NOW)
+    overruled = dataclasses.replace(shifted, verdict=shifted.verdict.model_copy(update={"decisions": (decision,)}))
+    after = past.after(overruled, SETTINGS)
+    assert after.verdicts[-1].partition == "2024-05"
+    bounds = {feature.name: feature.bound for feature in judged(transformed(seed=9), after).verdict.features}
+    assert bounds["log_amount"] == drift.FLOOR
+
+
+def test_drift_in_small_steps_does_not_widen_a_bound_beyond_the_ceiling() -> None:
+    frames = [(f"{2000 + i}", dearer(transformed(seed=i), 1.15**i)) for i in range(12)]
+    walked = gate.walk_forward(frames, features=FEATURES, settings=SETTINGS, seed=1, detector=drift.scipy_detector, now=NOW)
+    bounds = [f.bound for j in walked for f in j.verdict.features if f.name == "log_amount"]
+    assert max(bounds) == drift.CEILING
+    assert not all(judgement.verdict.accepted for judgement in walked)
+
+
+# ---- findings with a name of their own
+
+
+def test_categories_never_seen_before_reject_the_partition_and_are_named(past: gate.Past) -> None:
+    frame = transformed(seed=9).with_columns(
+        category=pl.when(pl.int_range(pl.len()) % 50 == 0).then(pl.lit("crypto")).otherwise("category")
+    )
+    verdict = judged(frame, past).verdict
+    assert ("unseen_category", "category") in names(verdict)
+    assert "'crypto'" in gate.explain(verdict)
+
+
+def test_a_single_row_of_an_unseen_category_is_tolerated(past: gate.Past) -> None:
+    frame = transformed(seed=9).with_columns(
+        category=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("crypto")).otherwise("category")
+    )
+    assert judged(frame, past).verdict.accepted
+
+
+@pytest.mark.parametrize(("share", "accepted"), [(0.0, True), (0.02, True), (0.06, False), (1.0, False)])
+def test_nulls_reject_the_partition_when_they_exceed_the_usual_share_by_more_than_is_tolerated(
+    past: gate.Past, share: float, accepted: bool
+) -> None:
+    gone = pl.Series(np.random.default_rng(4).random(4_000) < share)
+    frame = transformed(seed=9).with_columns(age=pl.when(gone).then(None).otherwise("age"))
+    verdict = judged(frame, past).verdict
+    assert verdict.accepted is accepted
+    assert names(verdict) == (set() if accepted else {("null_share", "age")})
+
+
+def test_a_column_gone_constant_rejects_the_partition(past: gate.Past) -> None:
+    verdict = judged(transformed(seed=9).with_columns(distance=pl.lit(0, pl.Int64)), past).verdict
+    assert ("constant_column", "distance") in names(verdict)
+
+
+def test_a_column_that_nearly_always_has_one_value_may_have_it_always() -> None:
+    def rare(seed: int) -> pl.DataFrame:
+        return transformed(seed=seed).with_columns(distance=(pl.int_range(pl.len()) == 7).cast(pl.Int64))
+
+    before = gate.Past()
+    for month in range(1, 4):
+        before = before.after(judged(rare(month), before, position=month - 1, partition=f"2024-{month:02d}"), SETTINGS)
+    assert judged(transformed(seed=9).with_columns(distance=pl.lit(0, pl.Int64)), before).verdict.accepted
+
+
+def test_a_missing_column_rejects_even_a_bootstrap_partition() -> None:
+    verdict = judged(transformed().drop("age"), gate.Past(), position=0).verdict
+    assert verdict.kind == "bootstrap"
+    assert names(verdict) == {("missing_column", "age")}
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_too_few_rows_are_not_judged(past: gate.Past, position: int) -> None:
+    verdict = judged(transformed(rows=gate.MINIMUM_ROWS - 1), past, position=position).verdict
+    assert ("too_few_rows", None) in names(verdict)
+
+
+def test_an_empty_partition_gets_a_verdict(past: gate.Past) -> None:
+    assert ("too_few_rows", None) in names(judged(transformed(rows=0), past).verdict)
+
+
+def test_an_unusual_number_of_rows_is_a_finding_that_does_not_block(past: gate.Past) -> None:
+    verdict = judged(transformed(rows=13_000, seed=9), past).verdict
+    assert verdict.accepted
+    assert names(verdict, blocking=False) == {("volume", None)}
+
+
+@pytest.mark.parametrize("name", [feature.name for feature in FEATURES if feature.drift == "blocks"])
+@pytest.mark.parametrize("side", ["reference", "current"])
+@pytest.mark.parametrize("how", ["null", "absent"])
+def test_a_blocking_feature_that_cannot_be_compared_rejects_the_partition(
+    past: gate.Past, name: str, side: str, how: str
+) -> None:
+    def without(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.drop(name) if how == "absent" else frame.with_columns(pl.lit(None, frame.schema[name]).alias(name))
+
+    frame = transformed(seed=9)
+    if side == "current":
+        frame = without(frame)
+    else:
+        past = dataclasses.replace(past, samples=tuple(without(sample) for sample in past.samples))
+    verdict = judged(frame, past).verdict
+    assert {feature for _, feature in names(verdict)} == {name}
+
+
+# ---- bootstrap
+
+
+def test_the_first_partitions_are_accepted_unjudged_and_marked_so(past: gate.Past) -> None:
+    assert [verdict.kind for verdict in past.verdicts] == ["bootstrap", "bootstrap", "judged", "judged"]
+
+
+def test_a_bootstrap_partition_shows_its_drift_without_blocking(past: gate.Past) -> None:
+    verdict = judged(dearer(transformed(seed=9)), past, position=1).verdict
+    assert verdict.accepted
+    assert ("feature_drift", "log_amount") in names(verdict, blocking=False)
+
+
+def test_a_later_partition_materialized_first_is_no_bootstrap() -> None:
+    verdict = judged(transformed(), gate.Past(), position=SETTINGS.bootstrap_partitions).verdict
+    assert names(verdict) == {("no_reference", None)}
+
+
+# ---- the verdict in the store
+
+
+def test_a_recorded_verdict_reads_back_equal_and_signed(store: DirectoryStore, past: gate.Past) -> None:
+    judgement = judged(transformed(seed=9), past)
+    assert gate.record(store, KEY, judgement) == judgement.verdict
+    assert gate.read_verdict(store, KEY, "2024-06") == judgement.verdict
+    verify(json.loads(store.get("drift/2024-06.json")), KEY, "it")
+    assert store.get(judgement.verdict.sample_key) == judgement.sample
+
+
+def test_nothing_but_features_leaves_the_partition(store: DirectoryStore, past: gate.Past) -> None:
+    judgement = judged(transformed(seed=9), past)
+    gate.record(store, KEY, judgement)
+    assert judgement.current.columns == ["log_amount", "hour", "age", "distance", "category"]
+    assert b"secret" not in store.get("drift/2024-06.json") + store.get(judgement.verdict.sample_key)
+
+
+def test_a_verdict_that_is_not_there_is_none(store: DirectoryStore) -> None:
+    assert gate.read_verdict(store, KEY, "2024-06") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "not a verdict"),
+        (b"{}", "valid signature"),
+        (json.dumps(sign({"partition": "2024-06", "format": 0}, KEY)).encode(), "another version"),
+    ],
+)
+def test_what_is_not_a_verdict_is_not_used(store: DirectoryStore, text: bytes, says: str) -> None:
+    store.put("drift/2024-06.json", text)
+    with pytest.raises(IntegrityError, match=says):
+        gate.read_verdict(store, KEY, "2024-06")
+
+
+def test_a_verdict_moved_to_another_partition_is_not_used(store: DirectoryStore) -> None:
+    fill(store, {"2024-01": transformed()})
+    store.put("drift/2024-02.json", store.get("drift/2024-01.json"))
+    with pytest.raises(IntegrityError, match="speaks of partition 2024-01"):
+        gate.read_verdict(store, KEY, "2024-02")
+
+
+def test_judging_the_same_content_again_keeps_what_people_decided(store: DirectoryStore, past: gate.Past) -> None:
+    judgement = judged(dearer(transformed(seed=9)), past)
+    content = gate.record(store, KEY, judgement).content
+    gate.accept(store, KEY, "2024-06", content, who="ann", reason=REASON, now=NOW)
+    again = gate.record(store, KEY, judgement)
+    assert (again.accepted, again.is_accepted) == (False, True)
+    assert again.overruled_by is not None
+    assert (again.overruled_by.who, again.overruled_by.reason) == ("ann", REASON)
+
+
+def test_an_acceptance_does_not_hold_for_other_content(store: DirectoryStore, past: gate.Past) -> None:
+    content = gate.record(store, KEY, judged(dearer(transformed(seed=9)), past)).content
+    gate.accept(store, KEY, "2024-06", content, who="ann", reason=REASON, now=NOW)
+    assert not gate.record(store, KEY, judged(dearer(transformed(seed=10)), past)).is_accepted
+
+
+def test_a_verdict_edited_by_hand_loses_its_decisions_when_judged_again(store: DirectoryStore, past: gate.Past) -> None:
+    judgement = judged(dearer(transformed(seed=9)), past)
+    document = json.loads((gate.record(store, KEY, judgement), store.get("drift/2024-06.json"))[1])
+    document["decisions"] = [{"action": "accept", "who": "x", "reason": REASON, "at": NOW.isoformat()}]
+    store.put("drift/2024-06.json", json.dumps(document).encode())
+    assert not gate.record(store, KEY, judgement).is_accepted
+
+
+class _Interrupted(DirectoryStore):
+    """A store in which somebody else writes just before each of the first conditional writes."""
+
+    def __init__(self, root: Path, interruptions: int) -> None:
+        super().__init__(root)
+        self.interruptions = interruptions
+
+    def put_if(self, key: str, data: bytes, tag: str | None) -> None:
+        if self.interruptions:
+            self.interruptions -= 1
+            tagged = self.get_tagged(key)
+            assert tagged is not None
+            self.put(key, tagged[0] + b" ")
+        super().put_if(key, data, tag)
+
+
+def test_an_acceptance_is_not_lost_to_a_write_at_the_same_time(store: DirectoryStore, past: gate.Past) -> None:
+    content = gate.record(store, KEY, judged(dearer(transformed(seed=9)), past)).content
+    gate.accept(_Interrupted(store.root, 2), KEY, "2024-06", content, who="ann", reason=REASON, now=NOW)
+    verdict = gate.read_verdict(store, KEY, "2024-06")
+    assert verdict is not None
+    assert verdict.is_accepted
+    with pytest.raises(StoreConflictError):
+        gate.accept(_Interrupted(store.root, 99), KEY, "2024-06", content, who="ann", reason=REASON, now=NOW)
+
+
+# ---- the past
+
+
+def test_the_past_is_the_accepted_partitions_before_in_order_with_the_samples_of_the_last(store: DirectoryStore) -> None:
+    frames = {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 8)}
+    frames["2024-05"] = dearer(frames["2024-05"])
+    contents = fill(store, frames)
+    past = gate.load_past(store, KEY, "2024-07", contents, SETTINGS)
+    assert [verdict.partition for verdict in past.verdicts] == ["2024-01", "2024-02", "2024-03", "2024-04", "2024-06"]
+    assert [verdict.partition for verdict in past.references] == ["2024-03", "2024-04", "2024-06"]
+    assert past.samples[-1].height == SETTINGS.sample_rows
+
+
+def test_partitions_changed_since_their_verdict_are_no_reference(store: DirectoryStore) -> None:
+    contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 4)})
+    changed = contents | {"2024-02": "0" * 64}
+    assert [v.partition for v in gate.load_past(store, KEY, "2024-04", changed, SETTINGS).verdicts] == ["2024-01", "2024-03"]
+
+
+def test_verdicts_that_do_not_verify_are_no_reference(store: DirectoryStore) -> None:
+    contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 4)})
+    store.put("drift/2024-02.json", b"{}")
+    assert [v.partition for v in gate.load_past(store, KEY, "2024-04", contents, SETTINGS).verdicts] == ["2024-01", "2024-03"]
+
+
+def test_a_reference_sample_changed_by_hand_is_not_used(store: DirectoryStore) -> None:
+    contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 3)})
+    sample = next(key for key in store.list("drift/samples") if "2024-02" in key)
+    store.put(sample, store.get(sample) + b" ")
+    with pytest.raises(IntegrityError, match="2024-02"):
+        gate.load_past(store, KEY, "2024-03", contents, SETTINGS)
+
+
+def test_the_reference_is_drawn_from_each_partition_in_proportion_to_its_rows() -> None:
+    frames = [("2024-01", transformed(2_000, 1)), ("2024-02", transformed(8_000, 2)), ("2024-03", transformed(4_000, 3))]
+    walked = gate.walk_forward(frames, features=FEATURES, settings=SETTINGS, seed=1, detector=drift.scipy_detector, now=NOW)
+    assert [part.rows for part in walked[2].verdict.reference] == [600, 2_400]
+
+
+# ---- the training set
+
+
+def test_rejected_partitions_are_left_out_of_the_training_set_and_listed(store: DirectoryStore) -> None:
+    contents = fill(
+        store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2), "2024-03": dearer(transformed(seed=3))}
+    )
+    trained = gate.training_set(store, KEY, contents)
+    assert [(part.partition, part.content) for part in trained.accepted] == [(p, contents[p]) for p in ("2024-01", "2024-02")]
+    assert [(part.partition, part.content) for part in trained.rejected] == [("2024-03", contents["2024-03"])]
+    assert trained.verdicts.keys() == contents.keys()
+
+
+def test_a_run_for_a_rejected_partition_is_refused_with_the_features_and_the_way_to_accept(store: DirectoryStore) -> None:
+    frames = {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 4)}
+    contents = fill(store, frames | {"2024-03": dearer(frames["2024-03"])})
+    with pytest.raises(GateRefusalError) as refusal:
+        gate.training_set(store, KEY, contents, "2024-03")
+    for part in ("2024-03", "log_amount", 'fraud accept 2024-03 --reason "'):
+        assert part in str(refusal.value)
+    assert gate.training_set(store, KEY, contents, "2024-02").rejected[0].partition == "2024-03"
+
+
+def test_a_run_for_a_partition_that_is_not_materialized_is_refused(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed()})
+    with pytest.raises(GateRefusalError, match="2024-02 is not materialized"):
+        gate.training_set(store, KEY, contents, "2024-02")
+
+
+def test_a_partition_without_a_verdict_stops_all_training(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2)})
+    (store.root / "drift" / "2024-01.json").unlink()
+    with pytest.raises(GateRefusalError, match="2024-01 is materialized but has no drift verdict"):
+        gate.training_set(store, KEY, contents, "2024-02")
+
+
+def test_a_partition_materialized_again_after_its_verdict_stops_all_training(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2)})
+    with pytest.raises(GateRefusalError, match="2024-01 has changed since"):
+        gate.training_set(store, KEY, contents | {"2024-01": "0" * 64})
+
+
+@pytest.mark.parametrize("edit", [{"accepted": True}, {"content": "0" * 64}, {"signature": ""}])
+def test_a_verdict_edited_by_hand_stops_all_training(store: DirectoryStore, edit: dict[str, object]) -> None:
+    frames = {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 4)}
+    contents = fill(store, frames | {"2024-03": dearer(frames["2024-03"])})
+    document = json.loads(store.get("drift/2024-03.json"))
+    store.put("drift/2024-03.json", json.dumps(document | edit).encode())
+    with pytest.raises(GateRefusalError, match="signature"):
+        gate.training_set(store, KEY, contents)
+
+
+def test_a_verdict_signed_with_another_key_stops_all_training(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed()})
+    with pytest.raises(GateRefusalError, match="FRAUD_SIGNING_KEY"):
+        gate.training_set(store, Key(b"x" * 32), contents)
+
+
+def test_there_is_no_empty_training_set(store: DirectoryStore) -> None:
+    with pytest.raises(GateRefusalError, match="No partition is accepted"):
+        gate.training_set(store, KEY, {})
+
+
+def test_the_fingerprint_speaks_of_accepted_content_alone(store: DirectoryStore) -> None:
+    contents = fill(
+        store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2), "2024-03": dearer(transformed(seed=3))}
+    )
+    whole = gate.fingerprint(gate.training_set(store, KEY, contents))
+    without_rejected = {p: contents[p] for p in ("2024-02", "2024-01")}
+    assert gate.fingerprint(gate.training_set(store, KEY, without_rejected)) == whole
+    assert gate.fingerprint(gate.training_set(store, KEY, {"2024-01": contents["2024-01"]})) != whole
+
+
+# ---- people
+
+
+def test_a_person_can_accept_a_rejected_partition_and_take_it_back(store: DirectoryStore) -> None:
+    contents = fill(
+        store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2), "2024-03": dearer(transformed(seed=3))}
+    )
+    content = contents["2024-03"]
+    accepted = gate.accept(store, KEY, "2024-03", content, who="ann", reason=REASON, now=NOW)
+    assert (accepted.accepted, accepted.is_accepted, accepted.refused_by) == (False, True, None)
+    assert len(gate.training_set(store, KEY, contents, "2024-03").accepted) == 3
+
+    refused = gate.refuse(store, KEY, "2024-03", content, who="bob", reason="the campaign was fraud", now=NOW)
+    assert (refused.is_accepted, refused.overruled_by) == (False, None)
+    assert [decision.who for decision in refused.decisions] == ["ann", "bob"]
+    with pytest.raises(GateRefusalError, match=r"refused by bob \(the campaign was fraud\)"):
+        gate.training_set(store, KEY, contents, "2024-03")
+
+
+def test_a_person_can_refuse_what_the_gate_accepted(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2)})
+    gate.refuse(store, KEY, "2024-02", contents["2024-02"], who="bob", reason="wrong file delivered", now=NOW)
+    assert [part.partition for part in gate.training_set(store, KEY, contents).accepted] == ["2024-01"]
+    assert [v.partition for v in gate.load_past(store, KEY, "2024-03", contents, SETTINGS).verdicts] == ["2024-01"]
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "...", "42 42", "x", "ok", "- / -"])
+def test_a_reason_of_no_words_is_refused(store: DirectoryStore, reason: str) -> None:
+    contents = fill(store, {"2024-01": transformed()})
+    before = store.get("drift/2024-01.json")
+    for decide in (gate.accept, gate.refuse):
+        with pytest.raises(GateRefusalError, match="reason in words"):
+            decide(store, KEY, "2024-01", contents["2024-01"], who="ann", reason=reason, now=NOW)
+    assert store.get("drift/2024-01.json") == before
+
+
+def test_only_the_content_that_was_judged_can_be_accepted(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed()})
+    with pytest.raises(GateRefusalError, match="has changed since"):
+        gate.accept(store, KEY, "2024-01", "0" * 64, who="ann", reason=REASON, now=NOW)
+    with pytest.raises(GateRefusalError, match="has no drift verdict"):
+        gate.accept(store, KEY, "2024-02", contents["2024-01"], who="ann", reason=REASON, now=NOW)
+
+
+def test_a_verdict_edited_by_hand_cannot_be_accepted(store: DirectoryStore) -> None:
+    contents = fill(store, {"2024-01": transformed()})
+    store.put("drift/2024-01.json", store.get("drift/2024-01.json").replace(b"4000", b"4001"))
+    with pytest.raises(GateRefusalError, match="signature"):
+        gate.accept(store, KEY, "2024-01", contents["2024-01"], who="ann", reason=REASON, now=NOW)
