@@ -22,7 +22,10 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
     """The asset."""
 
     @dg.asset(
-        ins={"model": dg.AssetIn(input_manager_key="artifacts")}, io_manager_key="artifacts", group_name="model", kinds={"treelite"}
+        ins={"model": dg.AssetIn(input_manager_key="artifacts")},
+        io_manager_key="artifacts",
+        group_name="model",
+        kinds={"treelite"},
     )
     def champion(context: dg.AssetExecutionContext, model: TrainedModel) -> dg.Output[Document]:
         """The serving bundle, written once under its version; then the pointer to it, last. What was evaluated is what ships."""
@@ -80,9 +83,7 @@ def rollback(project: Project, version: str, *, who: str, reason: str) -> str:
     if version == latest.version:
         raise PromotionError(f"Version {version} is the champion already.")
     _require(project, version, reason)
-    point_at(
-        store, version, key, how="rollback", who=who, at=datetime.now(UTC), reason=reason, withdraw=latest.version
-    )
+    point_at(store, version, key, how="rollback", who=who, at=datetime.now(UTC), reason=reason, withdraw=latest.version)
     return latest.version
 
 

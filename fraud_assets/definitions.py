@@ -11,6 +11,7 @@ STAGES = (landing, raw, transformed, preprocessor, model, champion)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
+JUDGE = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "drift"))
 TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 
 
@@ -22,9 +23,16 @@ def build(project: Project) -> dg.Definitions:
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
         jobs=[
             dg.define_asset_job("land", LAND, description="Read new source files."),
-            dg.define_asset_job("materialize_partition", PARTITION, description="One partition: raw, transformed, and the gate's verdict."),
-            dg.define_asset_job("train", TRAINING, description="Train on the accepted partitions, and promote if it beats the champion."),
-            dg.define_asset_job("run_partition", PARTITION | TRAINING, description="One partition from raw to champion, in one run."),
+            dg.define_asset_job(
+                "materialize_partition", PARTITION, description="One partition: raw, transformed, and the gate's verdict."
+            ),
+            dg.define_asset_job(
+                "train", TRAINING, description="Train on the accepted partitions, and promote if it beats the champion."
+            ),
+            dg.define_asset_job(
+                "run_partition", PARTITION | TRAINING, description="One partition from raw to champion, in one run."
+            ),
+            dg.define_asset_job("judge_partition", JUDGE, description="The gate's verdict on one partition, anew."),
             *champion.build_jobs(project),
         ],
         resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},

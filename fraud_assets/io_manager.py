@@ -4,10 +4,9 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_assets.project import Project
 from fraud_core import schema
 from fraud_core.artifacts import Document, Estimator, Pointer, Table
-
-from fraud_assets.project import Project
 
 SAMPLE_ROWS = 5
 

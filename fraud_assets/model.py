@@ -7,7 +7,7 @@ import dagster as dg
 from fraud_assets import plots
 from fraud_assets.io_manager import markdown_table
 from fraud_assets.learning.promotion import judge_promotion
-from fraud_assets.learning.training import Preprocessor, TrainedModel, train
+from fraud_assets.learning.training import Preprocessor, TrainedModel, train, training_inputs
 from fraud_assets.preprocessor import own_partition
 from fraud_assets.project import Project
 from fraud_core.artifacts import Estimator
@@ -29,12 +29,16 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         trained = train(project, preprocessor, allowed, context.log.info)
         report = trained.holdout
         candidates = [
-            {"candidate": name, "average precision on validation A": f"{value:.4f}", "fraud rate": f"{trained.candidates_fraud_rate:.2%}"}
+            {
+                "candidate": name,
+                "average precision on validation A": f"{value:.4f}",
+                "fraud rate": f"{trained.candidates_fraud_rate:.2%}",
+            }
             for name, value in trained.candidates
         ]
         sides = [{"side": name, "rows": side.rows, "frauds": side.frauds} for name, side in trained.sides.items()]
         return dg.Output(
-            Estimator(fitted=trained, inputs=preprocessor.training_set, facts={"version": trained.bundle.version}),
+            Estimator(fitted=trained, inputs=training_inputs(project, allowed), facts={"version": trained.bundle.version}),
             metadata={
                 "average_precision": report.average_precision,
                 "average_precision_low": report.average_precision_interval.low,

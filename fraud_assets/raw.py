@@ -58,7 +58,11 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
             passed=share <= tolerated,
             severity=dg.AssetCheckSeverity.ERROR,
             description=f"{refused} of {kept + refused} rows were refused ({share:.2%}); {tolerated:.2%} are tolerated.",
-            metadata={"share": share, "tolerated": tolerated, "reasons": dg.MetadataValue.md(markdown_table(counts.rows(named=True)))},
+            metadata={
+                "share": share,
+                "tolerated": tolerated,
+                "reasons": dg.MetadataValue.md(markdown_table(counts.rows(named=True))),
+            },
         )
 
     return [raw, quarantined_share]

@@ -13,6 +13,7 @@ from fraud_assets.project import Project
 from fraud_core import features, gate
 from fraud_core.artifacts import Table
 from fraud_core.drift import scipy_detector
+from fraud_core.errors import PartitionError
 from fraud_core.gate import Judgement, Verdict
 from fraud_core.transform import build_transformed, source_features
 
@@ -76,6 +77,21 @@ def judge_partition(project: Project, key: str) -> Judgement:
         detector=scipy_detector if project.settings.drift_detector == "scipy" else alibi_detector,
         now=datetime.now(UTC),
     )
+
+
+def decide_partition(project: Project, key: str, *, accept: bool, who: str, reason: str) -> Verdict:
+    """Record a person's decision on a partition's present content.
+
+    Raises:
+        GateRefusalError: the reason has no words, or the partition was not judged yet.
+        PartitionError: it was not materialized.
+    """
+    pointer = project.artifacts.pointer("transformed", key)
+    if pointer is None:
+        raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
+    decide = gate.accept if accept else gate.refuse
+    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    return decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
 
 
 def _position(project: Project, key: str) -> int:

@@ -99,7 +99,9 @@ def fit_calibration(margins: Floats, y: Labels) -> Calibration:
         model.fit(((margins - centre) / spread).reshape(-1, 1), y)
     slope = float(model.coef_[0, 0]) / spread
     if slope <= 0:
-        raise HoldoutError("On validation B higher margins do not mean more fraud: nothing was learned. Look at the labels of the source.")
+        raise HoldoutError(
+            "On validation B higher margins do not mean more fraud: nothing was learned. Look at the labels of the source."
+        )
     return Calibration(slope=slope, intercept=float(model.intercept_[0]) - slope * centre)
 
 

@@ -26,14 +26,16 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         created=created,
         kind=trained.candidates[0][0],
         candidates=tuple(
-            Candidate(kind=name, average_precision=value, chosen=place == 0) for place, (name, value) in enumerate(trained.candidates)
+            Candidate(kind=name, average_precision=value, chosen=place == 0)
+            for place, (name, value) in enumerate(trained.candidates)
         ),
         candidates_fraud_rate=trained.candidates_fraud_rate,
         features=bundle.encoder.features,
         dropped_features=tuple(_dropped(name) for name in lineage.dropped_features),
         partitions=tuple(_partition(allowed, *entry) for entry in lineage.partitions),
         rejected_partitions=tuple(
-            RejectedPartition(key=key, content_hash=content, reason=gate.explain(allowed.verdicts[key])) for key, content in lineage.rejected
+            RejectedPartition(key=key, content_hash=content, reason=gate.explain(allowed.verdicts[key]))
+            for key, content in lineage.rejected
         ),
         split=tuple(_block(trained, name) for name in trained.sides),
         policy=trained.policy,

@@ -24,7 +24,9 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
     settings, report, version = project.settings, trained.holdout, trained.bundle.version
     latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
     if latest is not None and latest.version == version:
-        return Promotion(promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version)
+        return Promotion(
+            promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version
+        )
 
     low, needed = report.average_precision_interval.low, settings.promotion_lift * report.fraud_rate
     checks = [

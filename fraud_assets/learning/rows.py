@@ -69,15 +69,14 @@ def read_rows(artifacts: Artifacts, partitions: Sequence[PartitionRef], block: B
     return _read(artifacts, partitions, block, lambda frame, _: (frame, np.ones(len(frame))))
 
 
-def read_training_rows(
-    artifacts: Artifacts, partitions: Sequence[PartitionRef], block: Block, most: int, seed: int
-) -> Rows:
+def read_training_rows(artifacts: Artifacts, partitions: Sequence[PartitionRef], block: Block, most: int, seed: int) -> Rows:
     """Training rows, at most about `most`: every fraud, and legitimate rows thinned by a seeded draw and weighted up.
 
     Memory is bounded by `most` and one partition. The draw of a partition depends on the seed and its content alone.
     """
     counts = [
-        _scan(artifacts, part, block).select(pl.len(), pl.col("label").sum().alias("frauds")).collect().row(0) for part in partitions
+        _scan(artifacts, part, block).select(pl.len(), pl.col("label").sum().alias("frauds")).collect().row(0)
+        for part in partitions
     ]
     rows, frauds = sum(count[0] for count in counts), sum(count[1] for count in counts)
     share = min(1.0, max(most - frauds, frauds) / max(rows - frauds, 1))
@@ -91,7 +90,9 @@ def read_training_rows(
     return _read(artifacts, partitions, block, thin)
 
 
-def known_frauds(artifacts: Artifacts, partitions: Sequence[PartitionRef], before: Block, source: Source, cards: CardCodes) -> KnownFraud:
+def known_frauds(
+    artifacts: Artifacts, partitions: Sequence[PartitionRef], before: Block, source: Source, cards: CardCodes
+) -> KnownFraud:
     """Cards compromised before a block in time, and the local days of their frauds."""
     past = Block(end=before.start)
     frames = [_scan(artifacts, part, past).filter("label").select("timestamp", "card").collect() for part in partitions]

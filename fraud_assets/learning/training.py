@@ -145,6 +145,19 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
     )
 
 
+def training_inputs(project: Project, allowed: TrainingSet) -> str:
+    """Hash of everything a training depends on; while it stays, training again would give the same model."""
+    settings = project.settings
+    chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
+    return fingerprint(
+        gate.fingerprint(allowed),
+        split_of(project.source, project.transformed()).model_dump_json(),
+        settings.model_dump_json(include=chosen),
+        str(features.VERSION),
+        *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
+    )
+
+
 def holdout_rows(project: Project, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
     return read_rows(project.artifacts, _every(project), split.holdout)
@@ -243,4 +256,3 @@ def _count_look(project: Project, holdout_id: str, version: str) -> int:
     with suppress(StoreConflictError):
         store.put_if(f"looks/{holdout_id}/{version}.json", b"{}", None)
     return sum(1 for _ in store.list(f"looks/{holdout_id}"))
-

@@ -1,0 +1,146 @@
+"""The command `fraud`. Heavy parts are imported only by the command that needs them."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from fraud_core.errors import FraudError
+from fraud_core.settings import Settings, env_example
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    0: well; 1: an error that the message explains; 2: wrong usage; 130: stopped by Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    # Dagster announces which of its own parts are young, once for each; that is for developers.
+    warnings.filterwarnings("ignore", module="dagster")
+    for name in ("BetaWarning", "PreviewWarning", "SupersessionWarning"):
+        warnings.filterwarnings("ignore", message=f".*{name}.*")
+    try:
+        return int(arguments.run(arguments) or 0)
+    except FraudError as error:
+        print(f"fraud: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fraud: stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fraud", description="Card-payment fraud detection that you run yourself.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: object, help_text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        command.set_defaults(run=run)
+        command.add_argument("--home", type=Path, help="folder that holds all state (default: FRAUD_HOME, or ./.fraud)")
+        command.add_argument("--source-config", type=Path, help="TOML of the data source (default: FRAUD_SOURCE)")
+        return command
+
+    pipeline = add("pipeline", _pipeline, "Take every partition through the asset graph in order, then train.")
+    pipeline.add_argument(
+        "--file", action="append", default=[], help="read this file (or glob) instead of the TOML's paths; repeatable"
+    )
+    pipeline.add_argument("--until", metavar="KEY", help="stop after this partition")
+    pipeline.add_argument("--each", action="store_true", help="train after every partition, as automation would")
+
+    up = add("up", _up, "Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.")
+    up.add_argument("--no-browser-hint", action="store_true", help=argparse.SUPPRESS)
+
+    add("models", _models, "List the versions: champion, figures, withdrawn.")
+    rollback = add("rollback", _rollback, "Point at an older version and withdraw the present champion.")
+    rollback.add_argument("version")
+    restore = add("restore", _restore, "Undo a rollback: a withdrawn version serves again.")
+    restore.add_argument("version")
+    accept = add("accept", _accept, "Let a partition train although the drift gate rejected it; for its present content only.")
+    accept.add_argument("partition")
+    refuse = add("refuse", _refuse, "Keep a partition from training, or take an acceptance back.")
+    refuse.add_argument("partition")
+    for command in (rollback, restore, accept, refuse):
+        command.add_argument("--reason", required=True, help="why, in words; it is kept with the decision")
+        command.add_argument("--who", default="", help="who decides (shown as unverified; default: the user of this shell)")
+
+    simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
+    simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
+    simulate.add_argument("--until", metavar="KEY", help="last partition (default: the source's last)")
+
+    settings = add("settings", _settings, "Show the settings in force; secrets are not shown.")
+    settings.add_argument("--example", action="store_true", help="print .env.example instead")
+    return parser
+
+
+def _load_settings(arguments: argparse.Namespace) -> Settings:
+    given = {"home": arguments.home, "source": arguments.source_config}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _pipeline(arguments: argparse.Namespace) -> int:
+    from fraud_cli.pipeline import run_pipeline
+
+    return run_pipeline(_load_settings(arguments), tuple(arguments.file), until=arguments.until, each=arguments.each)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from fraud_cli.up import up
+
+    return up(_load_settings(arguments))
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from fraud_cli.models import print_models
+
+    return print_models(_load_settings(arguments))
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from fraud_assets.champion import rollback, who_asks
+    from fraud_assets.project import Project
+
+    project = Project.load(_load_settings(arguments))
+    withdrawn = rollback(project, arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
+    print(f"{arguments.version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.")
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from fraud_assets.champion import restore, who_asks
+    from fraud_assets.project import Project
+
+    restore(Project.load(_load_settings(arguments)), arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
+    print(f"{arguments.version} is champion again.")
+    return 0
+
+
+def _accept(arguments: argparse.Namespace) -> int:
+    from fraud_cli.pipeline import overrule
+
+    return overrule(_load_settings(arguments), arguments.partition, accept=True, who=arguments.who, reason=arguments.reason)
+
+
+def _refuse(arguments: argparse.Namespace) -> int:
+    from fraud_cli.pipeline import overrule
+
+    return overrule(_load_settings(arguments), arguments.partition, accept=False, who=arguments.who, reason=arguments.reason)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from fraud_cli.simulate import write_simulated
+
+    return write_simulated(_load_settings(arguments), arguments.out, arguments.until)
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    if arguments.example:
+        print(env_example(), end="")
+        return 0
+    for name, value in _load_settings(arguments):
+        print(f"FRAUD_{name.upper()}={'' if value is None else value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

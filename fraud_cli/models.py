@@ -1,0 +1,40 @@
+"""`fraud models`: the versions, which one is champion, and their figures."""
+
+from fraud_assets.project import Project
+from fraud_core.bundle import read_latest, versions
+from fraud_core.model_card import ModelCard
+from fraud_core.settings import Settings
+
+
+def print_models(settings: Settings) -> int:
+    """Print a line a version, the champion marked."""
+    project = Project.load(settings)
+    store = project.artifacts.store
+    latest = read_latest(store, project.artifacts.signing_key)
+    if latest is None:
+        print("There is no champion yet; `fraud pipeline` makes one.")
+        return 0
+    promoted = {change.version: change for change in latest.history}
+    print(f"{'version':17} {'state':10} {'promoted (UTC)':17} {'average precision':26} {'fraud rate':10} model")
+    for version in sorted(versions(store), key=lambda v: promoted[v].sequence if v in promoted else 0):
+        card = read_card(project, version)
+        state = "champion" if version == latest.version else "withdrawn" if version in latest.withdrawn else ""
+        at = f"{promoted[version].at:%Y-%m-%d %H:%M}" if version in promoted else "never"
+        figures = ""
+        if card is not None:
+            interval = card.holdout.average_precision_interval
+            figures = f"{card.holdout.average_precision:.4f} ({interval.low:.4f}-{interval.high:.4f})"
+            figures = f"{figures:26} {card.holdout.fraud_rate:<10.3%} {card.kind}"
+        print(f"{version:17} {state:10} {at:17} {figures}")
+    return 0
+
+
+def read_card(project: Project, version: str) -> ModelCard | None:
+    """The newest card of a version, None where there is none."""
+    store = project.artifacts.store
+    cards = [
+        ModelCard.model_validate_json(store.get(key))
+        for key in store.list(f"models/{version}/runs")
+        if key.endswith("/card.json")
+    ]
+    return max(cards, key=lambda card: card.created, default=None)

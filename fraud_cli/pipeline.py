@@ -1,0 +1,217 @@
+"""`fraud pipeline`: every partition in order through the jobs that the Dagster UI launches, then a training."""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import dagster as dg
+from tqdm import tqdm
+
+from fraud_assets.champion import who_asks
+from fraud_assets.definitions import build
+from fraud_assets.landing import load_landing
+from fraud_assets.learning.training import TrainedModel, training_inputs
+from fraud_assets.project import Project
+from fraud_assets.transformed import decide_partition
+from fraud_cli.instance import PID_TAG, open_instance
+from fraud_core.bundle import read_latest
+from fraud_core.errors import FraudError, GateRefusalError, PartitionError
+from fraud_core.gate import read_verdict
+from fraud_core.intake.landing import UNDATED
+from fraud_core.intake.raw import raw_inputs
+from fraud_core.settings import Settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class JobFailedError(FraudError):
+    """A job of the pipeline failed; the message is the cause."""
+
+
+class Pipeline:
+    """Runs the jobs of one installation in this process, on the instance that the Dagster UI shows."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.definitions = build(project)
+        self.instance = open_instance(project.settings)
+
+    def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
+        """Run a job to its end.
+
+        Raises:
+            JobFailedError: a step failed, other than by a check that did not pass.
+        """
+        result = self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            partition_key=partition,
+            raise_on_error=False,
+            run_config=QUIET,
+            tags={PID_TAG: str(os.getpid())},
+        )
+        if not result.success and all(evaluation.passed for evaluation in result.get_asset_check_evaluations()):
+            raise JobFailedError(_cause(result))
+        return result
+
+    def keys(self, until: str | None) -> list[str]:
+        """The partitions to take, in order.
+
+        Raises:
+            PartitionError: `until` is not one of them.
+        """
+        source = self.project.source
+        landing = load_landing(self.project)
+        keys = source.keys or (landing.partitions() if landing else [])
+        if until is None:
+            return keys
+        if until not in keys:
+            raise PartitionError(
+                f"There is no partition {until}; there are {keys[0]} to {keys[-1]}." if keys else "No data has landed yet."
+            )
+        return keys[: keys.index(until) + 1]
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the partition is made from what has landed, and judged."""
+        project = self.project
+        landing, raw = load_landing(project), project.artifacts.pointer("raw", key)
+        transformed = project.artifacts.pointer("transformed", key)
+        if landing is None or raw is None or transformed is None or raw.inputs != raw_inputs(landing, key):
+            return False
+        verdict = read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
+        return project.is_current(key) and verdict is not None and verdict.content == transformed.content
+
+    def is_trained(self) -> bool:
+        """Whether the champion is what training on the accepted partitions gave."""
+        pointer = self.project.artifacts.pointer("model")
+        latest = read_latest(self.project.artifacts.store, self.project.artifacts.signing_key)
+        if pointer is None or latest is None or pointer.facts["version"] != latest.version:
+            return False
+        return pointer.inputs == training_inputs(self.project, self.project.training_set())
+
+
+def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:
+    """Run everything; the last line of standard output is one JSON object."""
+    begin = time.monotonic()
+    project = Project.load(settings, files)
+    pipeline = Pipeline(project)
+    _say(f"{project.source.name} -> {project.artifacts.store.url}")
+    _say("reading source files")
+    pipeline.run("land")
+    keys = pipeline.keys(until)
+    bar = tqdm(keys, desc="partitions", unit="partition", file=sys.stderr, disable=None if sys.stderr.isatty() else False)
+    for key in bar:
+        bar.set_postfix_str(key)
+        if not pipeline.is_finished(key):
+            result = pipeline.run("materialize_partition", key)
+            for evaluation in result.get_asset_check_evaluations():
+                if not evaluation.passed:
+                    bar.write(f"{key}: {evaluation.check_name}: {evaluation.description}", file=sys.stderr)
+        if each:
+            _train(pipeline)
+    if not each:
+        _train(pipeline)
+    print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
+    return 0
+
+
+def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reason: str) -> int:
+    """Accept or refuse a partition, and run the gate's check again, so that Dagster shows what holds."""
+    project = Project.load(settings)
+    pipeline = Pipeline(project)
+    decide_partition(project, partition, accept=accept, who=who_asks(who), reason=reason)
+    pipeline.run("judge_partition", partition)
+    print(f"{partition} is {'accepted' if accept else 'refused'}. The next training takes that into account.")
+    return 0
+
+
+def _train(pipeline: Pipeline) -> None:
+    try:
+        if pipeline.is_trained():
+            _say("the champion was trained on exactly these partitions already")
+            return
+    except GateRefusalError as error:
+        _say(str(error))
+        return
+    _say("training")
+    result = pipeline.run("train")
+    evaluations = result.get_asset_check_evaluations()
+    for evaluation in evaluations:
+        _say(f"{'promoted' if evaluation.passed else 'not promoted'}: {evaluation.description}")
+    if not evaluations:
+        _say("not yet trainable; see the run of `preprocessor` in the Dagster UI for how many days are missing")
+
+
+def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any]:
+    """The figures of the last line. What a protocol does not have is null."""
+    landing = load_landing(project)
+    raws = project.artifacts.pointers("raw")
+    verdicts = [read_verdict(project.artifacts.store, project.artifacts.signing_key, key) for key in keys]
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    undated = sum(segment.rows for segment in landing.refused(UNDATED)) if landing else 0
+    summary: dict[str, Any] = {
+        "rows": sum(int(raws[key].facts["rows"]) for key in keys if key in raws),
+        "quarantined": undated + sum(int(raws[key].facts["quarantined"]) for key in keys if key in raws),
+        "repaired": sum(file.repaired for file in landing.files.values()) if landing else 0,
+        "partitions": len(keys),
+        "accepted": sum(verdict.is_accepted for verdict in judged),
+        "rejected": sum(not verdict.is_accepted for verdict in judged),
+    }
+    model = _trained(project)
+    report = None if model is None else model.holdout
+    card_precision = None if report is None else report.card_precision_at_100
+    interval = None if report is None else report.average_precision_interval
+    return summary | {
+        "version": None if model is None else model.bundle.version,
+        "model": None if model is None else model.candidates[0][0],
+        "average_precision": None if report is None else report.average_precision,
+        "average_precision_ci": None if interval is None else [interval.low, interval.high],
+        "roc_auc": None if report is None else report.roc_auc,
+        "card_precision_at_100": None if card_precision is None else card_precision.value,
+        "fraud_rate": None if report is None else report.fraud_rate,
+        "threshold": None if model is None else model.policy.review_threshold,
+        "decline_threshold": None if model is None else model.policy.decline_threshold,
+        "seconds": round(seconds, 1),
+        "peak_rss_mb": round(_peak_rss_mb(), 1),
+    }
+
+
+def _trained(project: Project) -> TrainedModel | None:
+    pointer = project.artifacts.pointer("model")
+    if pointer is None or pointer.inputs != training_inputs(project, project.training_set()):
+        return None
+    model = project.artifacts.estimator("model")
+    assert isinstance(model, TrainedModel)
+    return model
+
+
+def _peak_rss_mb() -> float:
+    """The most memory that this process, or any it started, held at once (Linux counts kilobytes)."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    """The message of the first of our own errors behind a failed run, else of the last cause."""
+    message = "the run failed"
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        error: Any = event.step_failure_data.error
+        while error is not None:
+            message = error.message.strip()
+            if error.cls_name in _OURS:
+                return message.split(":", 1)[-1].strip()
+            error = error.cause
+        break
+    return message
+
+
+def _subclasses(kind: type[FraudError]) -> set[str]:
+    return {kind.__name__}.union(*(_subclasses(sub) for sub in kind.__subclasses__()))
+
+
+_OURS = _subclasses(FraudError)
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
