@@ -33,7 +33,7 @@ class ArtifactIOManager(dg.IOManager):
 
 
 def written(pointer: Pointer, value: Table | Document | Estimator, uri: str) -> dict[str, Any]:
-    """Metadata of a write: where, how large, which hashes, the facts, and for a table its schema and a sample without anything personal."""
+    """Metadata of a write: where, how large, which hashes, the facts; of a table, its schema and a sample, nothing personal."""
     shown: dict[str, Any] = {
         "uri": dg.MetadataValue.path(uri),
         "bytes": pointer.size,

@@ -27,6 +27,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         def progress(file: str, rows: int) -> None:
             if rows - seen.get(file, 0) >= 500_000:
                 context.log.info(f"{file}: {rows:,} rows")
+                project.tell(f"{file}: {rows:,} rows read")
                 seen[file] = rows
 
         artifacts = project.artifacts

@@ -24,9 +24,14 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         kinds={"scikitlearn"},
     )
     def model(context: dg.AssetExecutionContext, preprocessor: Preprocessor) -> dg.Output[Estimator]:
-        """The best of a linear model, a random forest and boosting on validation A; calibrated, with thresholds, on validation B."""
+        """The best of a linear model, a random forest and boosting on validation A; calibrated and given thresholds on B."""
         allowed = project.training_set(own_partition(context))
-        trained = train(project, preprocessor, allowed, context.log.info)
+
+        def progress(sentence: str) -> None:
+            context.log.info(sentence)
+            project.tell(sentence)
+
+        trained = train(project, preprocessor, allowed, progress)
         report = trained.holdout
         candidates = [
             {

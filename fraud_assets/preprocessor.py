@@ -35,6 +35,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
             fitted = fit_preprocessor(project, allowed)
         except NotYetTrainableError as error:
             context.log.warning(str(error))
+            project.tell(str(error))
             return
         inputs = fingerprint(fitted.training_set, fitted.split.model_dump_json())
         columns = [

@@ -1,5 +1,6 @@
 """What every asset works with: the settings, the source, the keys and the artifacts of one installation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,12 @@ from fraud_core.sources import Source, load_source
 from fraud_core.stores.objects import open_store
 from fraud_core.transform import transformed_inputs
 
+Tell = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """For runs that Dagster's own log shows."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -19,15 +26,16 @@ class Project:
 
     settings: Settings
     source: Source
+    tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
 
     @classmethod
-    def load(cls, settings: Settings, files: tuple[str, ...] = ()) -> "Project":
+    def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Project":
         """The installation that the settings describe; `files` take the place of the source's paths.
 
         Raises:
             SourceError: the source's TOML is missing or wrong.
         """
-        return cls(settings, load_source(settings.source, files))
+        return cls(settings, load_source(settings.source, files), tell)
 
     @cached_property
     def artifacts(self) -> Artifacts:

@@ -38,7 +38,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
 
     @dg.asset_check(asset=transformed, partitions_def=keys, blocking=True)
     def drift(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        """Does this partition look like the accepted ones before it? A rejected partition trains no model, however it is started."""
+        """Does this partition look like the accepted ones before it? A rejected one trains no model, however that is started."""
         try:
             judgement = judge_partition(project, context.partition_key)
             verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement)

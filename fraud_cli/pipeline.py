@@ -95,15 +95,17 @@ class Pipeline:
 def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:
     """Run everything; the last line of standard output is one JSON object."""
     begin = time.monotonic()
-    project = Project.load(settings, files)
+    project = Project.load(settings, files, _say)
     pipeline = Pipeline(project)
     _say(f"{project.source.name} -> {project.artifacts.store.url}")
     _say("reading source files")
     pipeline.run("land")
     keys = pipeline.keys(until)
-    bar = tqdm(keys, desc="partitions", unit="partition", file=sys.stderr, disable=None if sys.stderr.isatty() else False)
+    bar = tqdm(keys, desc="partitions", unit="partition", file=sys.stderr, disable=None)
     for key in bar:
         bar.set_postfix_str(key)
+        if bar.disable:  # no terminal: a line each
+            _say(key)
         if not pipeline.is_finished(key):
             result = pipeline.run("materialize_partition", key)
             for evaluation in result.get_asset_check_evaluations():
@@ -137,11 +139,8 @@ def _train(pipeline: Pipeline) -> None:
         return
     _say("training")
     result = pipeline.run("train")
-    evaluations = result.get_asset_check_evaluations()
-    for evaluation in evaluations:
+    for evaluation in result.get_asset_check_evaluations():
         _say(f"{'promoted' if evaluation.passed else 'not promoted'}: {evaluation.description}")
-    if not evaluations:
-        _say("not yet trainable; see the run of `preprocessor` in the Dagster UI for how many days are missing")
 
 
 def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any]:
@@ -198,7 +197,7 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
     for event in result.filter_events(lambda event: event.is_step_failure):
         error: Any = event.step_failure_data.error
         while error is not None:
-            message = error.message.strip()
+            message = str(error.message).strip()
             if error.cls_name in _OURS:
                 return message.split(":", 1)[-1].strip()
             error = error.cause

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def up(settings: Settings) -> int:
     for service in wanted:
         if service.port is not None and _is_taken(service.port):
             raise SettingsError(
-                f"Port {service.port} for the {service.name} is taken. Stop what runs there, or set another in .env (FRAUD_DAGSTER_PORT)."
+                f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
+                "or set another in .env (FRAUD_DAGSTER_PORT)."
             )
     stop = _StopSignal()
     env = os.environ | environment(settings)
@@ -134,10 +136,8 @@ def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _group_lives(process: "subprocess.Popen[bytes]") -> bool:

@@ -1,4 +1,4 @@
-"""The candidates: a linear model, a random forest and gradient boosting, each fitted on training rows and judged on validation A."""
+"""The candidates: a linear model, a random forest and gradient boosting; fitted on training rows, judged on validation A."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Fitting the encoder, with scikit-learn, on training rows alone; applying it is `fraud_core.encoder`'s, there and in the scorer."""
+"""Fitting the encoder, with scikit-learn, on training rows alone; applying it is `fraud_core.encoder`'s, here and in serving."""
 
 from collections.abc import Sequence
 

@@ -41,7 +41,10 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
         return Promotion(promoted=promoted, reasons=(*(reason for _, reason in checks), "There is no champion yet."))
     if version in latest.withdrawn:
         withdrawal = latest.withdrawn[version]
-        reason = f"Version {version} was withdrawn by {withdrawal.who}: {withdrawal.reason}. `fraud restore {version}` takes that back."
+        reason = (
+            f"Version {version} was withdrawn by {withdrawal.who}: {withdrawal.reason}. "
+            f"`fraud restore {version}` takes that back."
+        )
         return Promotion(promoted=False, reasons=(reason,), champion=latest.version)
 
     rows = holdout_rows(project, trained.split)

@@ -180,8 +180,8 @@ def _require_frauds(project: Project, name: str, rows: Rows) -> None:
     frauds, least = int(rows.labels.sum()), project.settings.min_holdout_frauds
     if frauds < least or frauds == len(rows.labels):
         raise HoldoutError(
-            f"The {name} hold {frauds} frauds among {len(rows.labels)} rows; at least {least}, and some legitimate rows, are needed. "
-            "Widen the block in [split] of the source's TOML, or wait for more data."
+            f"The {name} hold {frauds} frauds among {len(rows.labels)} rows; at least {least}, and some legitimate rows, are "
+            "needed. Widen the block in [split] of the source's TOML, or wait for more data."
         )
 
 
