@@ -16,6 +16,8 @@ event_log_storage:
     base_dir: {base}
 run_monitoring:
   enabled: true
+nux:
+  enabled: false
 telemetry:
   enabled: false
 """

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fraud_core.errors import FraudError
+from fraud_core.errors import FraudError, SettingsError
 from fraud_core.settings import Settings, env_example
 
 
@@ -63,6 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     for command in (rollback, restore, accept, refuse):
         command.add_argument("--reason", required=True, help="why, in words; it is kept with the decision")
         command.add_argument("--who", default="", help="who decides (shown as unverified; default: the user of this shell)")
+
+    serve = add("serve", _serve, "Serve the scoring API until Ctrl-C.")
+    serve.add_argument("--host", help="address to bind to (default: FRAUD_API_HOST)")
+    serve.add_argument("--port", type=int, help="port (default: FRAUD_API_PORT; 0 takes a free one)")
+    serve.add_argument("--workers", type=int, help="processes (default: FRAUD_API_WORKERS)")
+
+    keys = add("keys", _keys, "Make, list and revoke API keys.")
+    keys.add_argument("action", choices=["create", "list", "revoke"])
+    keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
+    keys.add_argument("--scope", action="append", default=[], help="score, label or admin; repeatable (default: score)")
 
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
@@ -125,6 +135,26 @@ def _refuse(arguments: argparse.Namespace) -> int:
     from fraud_cli.pipeline import overrule
 
     return overrule(_load_settings(arguments), arguments.partition, accept=False, who=arguments.who, reason=arguments.reason)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from fraud_api.server import serve
+
+    serve(_load_settings(arguments), arguments.host, arguments.port, arguments.workers)
+    return 0
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    from fraud_cli.keys import list_keys, make_key, revoke_key
+
+    settings = _load_settings(arguments)
+    if arguments.action == "list":
+        return list_keys(settings)
+    if not arguments.name:
+        raise SettingsError("Name who will hold the key (create), or the id of the key to revoke.")
+    if arguments.action == "create":
+        return make_key(settings, arguments.name, arguments.scope or ["score"])
+    return revoke_key(settings, arguments.name)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

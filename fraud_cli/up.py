@@ -42,6 +42,12 @@ def services(settings: Settings) -> list[Service]:
             f"http://127.0.0.1:{port}",
         ),
         Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
+        Service(
+            "Scoring API",
+            (str(here / "fraud"), "serve", "--host", "127.0.0.1", "--port", str(settings.api_port)),
+            settings.api_port,
+            f"http://127.0.0.1:{settings.api_port}/docs",
+        ),
     ]
 
 
@@ -52,7 +58,7 @@ def up(settings: Settings) -> int:
         if service.port is not None and _is_taken(service.port):
             raise SettingsError(
                 f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
-                "or set another in .env (FRAUD_DAGSTER_PORT)."
+                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT)."
             )
     stop = _StopSignal()
     env = os.environ | environment(settings)
