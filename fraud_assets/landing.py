@@ -4,7 +4,7 @@ import dagster as dg
 
 from fraud_assets.project import Project
 from fraud_core.artifacts import Document
-from fraud_core.intake.landing import UNDATED, Landing, land
+from fraud_core.intake.landing import UNDATED, Landing, land, partition_keys
 
 
 def load_landing(project: Project) -> Landing | None:
@@ -33,7 +33,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         artifacts = project.artifacts
         landed = land(project.source, artifacts.store, project.card_key, load_landing(project), progress)
         if project.source.is_open:
-            context.instance.add_dynamic_partitions(f"{project.source.name}_partitions", landed.partitions())
+            context.instance.add_dynamic_partitions(f"{project.source.name}_partitions", partition_keys(project.source, landed))
         facts: dict[str, int | float | str] = {
             "files": len(landed.files),
             "rows_read": sum(file.rows for file in landed.files.values()),

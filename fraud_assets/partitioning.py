@@ -8,7 +8,7 @@ from fraud_core import partitions
 from fraud_core.partitions import Cadence
 from fraud_core.sources import Source
 
-LONGEST_DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 28, Cadence.YEARLY: 365}
+SHORTEST_DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 28, Cadence.YEARLY: 365}
 
 
 def partitions_def(source: Source) -> dg.PartitionsDefinition[str]:
@@ -30,5 +30,5 @@ def look_back(source: Source) -> dg.PartitionMapping:
     """A transformed partition depends on its raw partition and on those its windows reach into."""
     if source.is_open:
         return dg.IdentityPartitionMapping()
-    count = ceil(source.lookback_days / LONGEST_DAYS[source.cadence])
+    count = ceil(source.lookback_days / SHORTEST_DAYS[source.cadence])
     return dg.TimeWindowPartitionMapping(start_offset=-count, allow_nonexistent_upstream_partitions=True)

@@ -8,6 +8,7 @@ import dagster as dg
 from fraud_assets import plots
 from fraud_assets.alibi import alibi_detector
 from fraud_assets.io_manager import markdown_table
+from fraud_assets.landing import load_landing
 from fraud_assets.partitioning import look_back, partitions_def
 from fraud_assets.project import Project
 from fraud_core import features, gate
@@ -15,6 +16,7 @@ from fraud_core.artifacts import Table
 from fraud_core.drift import scipy_detector
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Judgement, Verdict
+from fraud_core.intake.landing import partition_keys
 from fraud_core.transform import build_transformed, source_features
 
 WORST_PLOTTED = 3
@@ -95,9 +97,8 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
 
 
 def _position(project: Project, key: str) -> int:
-    """How many partitions of the source lie before this one: by the calendar, or for an open source by what has raw data."""
-    keys = project.source.keys or list(project.artifacts.pointers("raw"))
-    return sum(1 for other in keys if other < key)
+    """How many partitions of the source lie before this one."""
+    return sum(other < key for other in partition_keys(project.source, load_landing(project)))
 
 
 def _sentence(verdict: Verdict) -> str:

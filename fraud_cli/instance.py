@@ -43,8 +43,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The instance; runs of processes that no longer live are marked as failed."""
-    os.environ.update(environment(settings))
-    instance = dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.from_config(environment(settings)["DAGSTER_HOME"])
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
         pid = run.tags.get(PID_TAG)

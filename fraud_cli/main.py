@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fraud_core.errors import FraudError, SettingsError
 from fraud_core.settings import Settings, env_example
 
@@ -17,12 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     # Dagster announces which of its own parts are young, once for each; that is for developers.
-    warnings.filterwarnings("ignore", module="dagster")
-    for name in ("BetaWarning", "PreviewWarning", "SupersessionWarning"):
-        warnings.filterwarnings("ignore", message=f".*{name}.*")
+    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")
     try:
         return int(arguments.run(arguments) or 0)
-    except FraudError as error:
+    except (FraudError, OSError) as error:
         print(f"fraud: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -85,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load_settings(arguments: argparse.Namespace) -> Settings:
     given = {"home": arguments.home, "source": arguments.source_config}
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:  # its own text shows the value, which may be a secret
+        wrong = "; ".join(f"FRAUD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"A setting cannot be used: {wrong}. `fraud settings --example` explains each.") from error
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:

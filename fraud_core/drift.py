@@ -19,7 +19,7 @@ KOLMOGOROV_99 = 1.6276  # 99 % point of the Kolmogorov distribution
 SIGNIFICANCE = 0.05  # of corrected p-values
 
 # The bound of a feature's excess. Above the ceiling nothing is natural: without it, each accepted drift would widen the next.
-MARGIN, FLOOR, CEILING = 1.5, 0.02, 0.04
+MARGIN, FLOOR, CEILING = 1.5, 0.02, 0.035
 
 
 class Detector(Protocol):
@@ -95,12 +95,14 @@ def numeric_clustering(values: Array, cards: Array) -> float:
         values: n of them.
         cards: n integers; rows with the same one belong together.
     """
-    ranks = np.searchsorted(np.sort(values), values, side="left") + np.searchsorted(np.sort(values), values, side="right")
-    centred = ranks - ranks.mean()
+    n = len(values)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal values share their mean rank
+    centred = ranks - (n + 1) / 2
     squares = float(centred @ centred)
     if squares == 0.0:
         return 0.0
-    n, sums = len(values), np.bincount(cards, weights=centred)
+    sums = np.bincount(cards, weights=centred)
     return max(0.0, (float(sums @ sums) - squares) / squares / (n - 1))
 
 

@@ -21,15 +21,14 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fraud_core import drift
+from fraud_core import drift, partitions
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.features import Feature
 from fraud_core.keys import Key, canonical_json, sign, verify
-from fraud_core.sources import Drift
+from fraud_core.sources import Drift, Source
 from fraud_core.stores.objects import ObjectStore
 
 FOLDER = "drift"
-FORMAT = 1
 REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
 REJECTED_SEVERITY = 2.0  # or when one of them lies further out than so many times its bound
 MINIMUM_ROWS = 500  # fewer cannot tell a shift from chance
@@ -124,7 +123,7 @@ class Verdict(_Model):
     `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person.
     """
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     partition: str
     content: str
     kind: Literal["bootstrap", "judged"]
@@ -177,7 +176,7 @@ class Verdict(_Model):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with the two samples behind it (features only, as in transformed), for plots and for the store.
+    """A verdict with the two samples behind it (watched features only, Float64 or String), for plots and for the store.
 
     `sample` is `current` as Parquet, whose hash the verdict holds. `reference` is empty where nothing was accepted before.
     """
@@ -224,6 +223,15 @@ def verdict_key(partition: str) -> str:
     return f"{FOLDER}/{partition}.json"
 
 
+def position(source: Source, partition: str) -> int:
+    """How many partitions of the source lie before this one, by the calendar.
+
+    Raises:
+        PartitionError: the key is not one of the source's cadence.
+    """
+    return len(partitions.key_range(source.first, partition, source.cadence)) - 1
+
+
 def judge(
     *,
     partition: str,
@@ -245,8 +253,8 @@ def judge(
         frame: the transformed partition, n rows; columns other than features and `card` are not looked at.
         features: those that this source has (`features.available`).
         past: from `load_past`.
-        position: how many partitions of the source lie before this one; the first `bootstrap_partitions` are accepted unjudged
-            unless they are broken. By the calendar, not by what was materialized, so that no order of runs makes a bootstrap.
+        position: how many partitions of the source lie before this one (`gate.position`); the first `bootstrap_partitions` are
+            accepted unjudged unless they are broken. By the calendar, so that no order of materialization makes a bootstrap.
         settings: the source's.
         seed: of the samples; each draw is also bound to the content.
         detector: who computes the p-values.
@@ -258,7 +266,7 @@ def judge(
     drawn = _draw(frame.height, settings.sample_rows, rng)
     current = present[drawn]
     cards = _codes(frame["card"][drawn]) if "card" in frame.columns else None
-    reference, parts = _reference(past, watched, settings.sample_rows, rng)
+    reference, parts = _reference(past, settings.sample_rows, rng)
     bootstrap = position < settings.bootstrap_partitions
 
     broken = _broken(present, watched)
@@ -428,7 +436,7 @@ def fingerprint(accepted: TrainingSet) -> str:
 
 
 def walk_forward(
-    partitions: Iterable[tuple[str, pl.DataFrame]],
+    frames: Iterable[tuple[str, pl.DataFrame]],
     *,
     features: Sequence[Feature],
     settings: Drift,
@@ -438,14 +446,14 @@ def walk_forward(
 ) -> list[Judgement]:
     """Judge partitions (key, frame of features), oldest first, each against the accepted ones before it; all in memory."""
     past, judgements = Past(), []
-    for position, (partition, frame) in enumerate(partitions):
+    for place, (partition, frame) in enumerate(frames):
         judgement = judge(
             partition=partition,
             content=hashlib.sha256(partition.encode()).hexdigest(),  # only names the draw
             frame=frame,
             features=features,
             past=past,
-            position=position,
+            position=place,
             settings=settings,
             seed=seed,
             detector=detector,
@@ -478,18 +486,13 @@ def _codes(cards: pl.Series) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _reference(
-    past: Past, features: Sequence[Feature], rows: int, rng: np.random.Generator
-) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
+def _reference(past: Past, rows: int, rng: np.random.Generator) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
     """At most so many rows of the past samples, each partition in proportion to its own rows."""
     if not past.samples:
         return pl.DataFrame(), ()
     sizes = np.array([verdict.rows for verdict in past.references])
     shares = sizes * rows // sizes.sum() if sizes.sum() > rows else sizes
-    drawn = [
-        _values(sample, features)[_draw(sample.height, int(share), rng)]
-        for sample, share in zip(past.samples, shares, strict=True)
-    ]
+    drawn = [sample[_draw(sample.height, int(share), rng)] for sample, share in zip(past.samples, shares, strict=True)]
     parts = tuple(
         ReferencePart(partition=verdict.partition, content=verdict.content, rows=part.height)
         for verdict, part in zip(past.references, drawn, strict=True)

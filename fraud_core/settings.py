@@ -63,6 +63,18 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
     log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
 
+    # What acts by itself, and whom it tells.
+    automation: Literal["on", "off"] = Field(
+        "on",
+        description="Whether the sensors that read new files, take partitions and train are running from the start.",
+    )
+    alertmanager_url: str = Field("", description="Alertmanager that is told of failed checks and runs: http://host:9093.")
+    webhook_url: SecretStr | None = Field(
+        None,
+        description="Is sent every failed check and run as JSON with a `text`, as Slack's incoming webhooks take it.",
+    )
+    dagster_url: str = Field("", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port.")
+
     # The scoring API.
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
     api_port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
@@ -106,6 +118,11 @@ class Settings(BaseSettings):
                 "Make each once with `python -c 'import secrets; print(secrets.token_hex(32))'` and keep them in your secret store."
             )
         return self
+
+    @property
+    def dagster_link(self) -> str:
+        """Where the Dagster UI is, the default filled in, without a slash at the end."""
+        return (self.dagster_url or f"http://127.0.0.1:{self.dagster_port}").rstrip("/")
 
     @property
     def store_url(self) -> str:

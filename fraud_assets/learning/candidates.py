@@ -90,13 +90,19 @@ def fixed_threads(threads: int) -> Iterator[None]:
 def fit_calibration(margins: Floats, y: Labels) -> Calibration:
     """Platt's map (Platt 1999): a logistic regression of the label on the margin, without penalty.
 
+    Its targets are Platt's, a little inside of 0 and 1: where a margin parts all frauds from the rest, labels would send the
+    slope to infinity.
+
     Raises:
         HoldoutError: a higher margin does not mean more fraud on these rows.
     """
     centre, spread = float(margins.mean()), float(margins.std()) or 1.0
+    z = ((margins - centre) / spread).reshape(-1, 1)
+    frauds = np.count_nonzero(y)
+    targets = np.where(y, (frauds + 1) / (frauds + 2), 1 / (len(y) - frauds + 2))
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", max_iter=200)
-    with fixed_threads(1):
-        model.fit(((margins - centre) / spread).reshape(-1, 1), y)
+    with fixed_threads(1):  # each row counts as a fraud by its target, and as none by the rest
+        model.fit(np.vstack([z, z]), np.repeat([True, False], len(z)), sample_weight=np.concatenate([targets, 1 - targets]))
     slope = float(model.coef_[0, 0]) / spread
     if slope <= 0:
         raise HoldoutError(

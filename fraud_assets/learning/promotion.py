@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+import polars as pl
+
 from fraud_assets.learning.rows import CardCodes
 from fraud_assets.learning.training import TrainedModel, holdout_rows
 from fraud_assets.project import Project
@@ -58,7 +60,7 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
         try:
             bundle = read_bundle(project.artifacts.store, earlier, project.artifacts.signing_key)
             earlier_scores = Scorer(bundle, settings.threads).score_features(rows.frame)
-        except (IntegrityError, KeyError) as error:
+        except (IntegrityError, pl.exceptions.ColumnNotFoundError) as error:
             notes.append(f"Version {earlier} cannot be compared with: {error}")
             continue
         averages[earlier] = metrics.average_precision(labels, earlier_scores)

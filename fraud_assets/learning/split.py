@@ -54,15 +54,17 @@ def split_of(source: Source, partitions: dict[str, Pointer]) -> Split:
     Args:
         source: whose protocol is followed.
         partitions: pointers of all transformed partitions, those the gate rejected included: they stay in the hold-out.
+            Empty ones say nothing about how far the data goes.
 
     Raises:
         NotYetTrainableError: there is too little label-mature data.
     """
-    if not partitions:
-        raise NotYetTrainableError("Not yet trainable: no partition is materialized.")
+    filled = {key: pointer for key, pointer in partitions.items() if pointer.rows}
+    if not filled:
+        raise NotYetTrainableError("Not yet trainable: no materialized partition has rows.")
     match source.split:
         case TimeSplit() as split:
-            return _by_time(source, split, partitions)
+            return _by_time(source, split, filled)
         case CardholderSplit() as split:
             return _by_cardholder(split)
 

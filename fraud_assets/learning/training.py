@@ -81,12 +81,16 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
     """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
 
     Raises:
-        GateRefusalError: the preprocessor was fitted on another training set than is allowed now.
+        GateRefusalError: the preprocessor was fitted on another training set, or another split, than holds now.
         HoldoutError: a block has too few frauds to say anything.
     """
-    if preprocessor.training_set != gate.fingerprint(allowed):
+    if (preprocessor.training_set, preprocessor.split) != (
+        gate.fingerprint(allowed),
+        split_of(project.source, project.transformed()),
+    ):
         raise GateRefusalError(
-            "The preprocessor was fitted on other partitions than the gate accepts now; materialize preprocessor, then model."
+            "The preprocessor was fitted on other partitions, or another split, than hold now; "
+            "materialize preprocessor, then model."
         )
     settings, source, split, encoder = project.settings, project.source, preprocessor.split, preprocessor.encoder
     training = _training_rows(project, split, allowed)

@@ -3,6 +3,7 @@
 Nothing is guessed: CSV values stay text until the declared formats parse them.
 """
 
+import codecs
 import csv
 import hashlib
 import io
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
@@ -42,7 +43,7 @@ class SourceFile:
 
 @contextmanager
 def located(source: Source) -> Iterator[list[SourceFile]]:
-    """The source's files, remote ones fetched to a temporary folder for the time of the context; sorted by name.
+    """The source's files, remote ones fetched to a temporary folder for the time of the context; each pattern's sorted by name.
 
     Raises:
         SourceError: a pattern matches nothing, or a file cannot be fetched.
@@ -55,7 +56,8 @@ def located(source: Source) -> Iterator[list[SourceFile]]:
                 continue
             if "://" in pattern:
                 raise SourceError(f"{pattern}: only local paths, https:// and s3:// are read.")
-            found = sorted(glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
+            literal = [pattern] if Path(pattern).is_file() else []  # a name may hold brackets
+            found = literal or sorted(glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
             if not found:
                 raise SourceError(f"{pattern}: there is no such file. Put it there, or name another with --file.")
             files += [(name, Path(name)) for name in found]
@@ -89,28 +91,35 @@ def _zip_chunks(file: SourceFile, source: Source) -> Iterator[tuple[str, pl.Data
             if not members:
                 raise SourceError(f"{file.name} holds no CSV and no Parquet file.")
             for member in members:
-                name = f"{file.name}::{member}"
-                with archive.open(member) as binary:
-                    if member.lower().endswith(".csv"):
-                        yield from ((name, chunk) for chunk in _csv_chunks(name, binary, source))
-                    else:
-                        with tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
-                            shutil.copyfileobj(binary, plain)
-                            plain.flush()
-                            yield from ((name, chunk) for chunk in _parquet_chunks(name, Path(plain.name), source))
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+                yield from _member_chunks(f"{file.name}::{member}", archive, member, source)
+    except zipfile.BadZipFile as error:
         raise SourceError(f"{file.name} is a truncated or damaged zip ({error}); fetch it again.") from error
+
+
+def _member_chunks(name: str, archive: zipfile.ZipFile, member: str, source: Source) -> Iterator[tuple[str, pl.DataFrame]]:
+    try:
+        with archive.open(member) as binary:
+            if member.lower().endswith(".csv"):
+                yield from ((name, chunk) for chunk in _csv_chunks(name, binary, source))
+                return
+            with tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
+                shutil.copyfileobj(binary, plain)
+                plain.flush()
+                yield from ((name, chunk) for chunk in _parquet_chunks(name, Path(plain.name), source))
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
+        raise SourceError(f"{name} cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip.") from error
+    except _DAMAGED as error:
+        raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
+
+
+_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error)
 
 
 def _csv_chunks(name: str, binary: IO[bytes], source: Source) -> Iterator[pl.DataFrame]:
     text = io.TextIOWrapper(binary, encoding=source.encoding, errors="strict", newline="")
     reader = csv.reader(text, delimiter=source.delimiter)
     try:
-        header = next(reader, None)
-        if header is None:
-            raise SourceError(f"{name} is empty.")
-        header[0] = header[0].removeprefix("\ufeff")
-        _require(name, header, source)
+        header = _header(name, reader, source)
         pick = itemgetter(*(header.index(column) for column in source.columns.wanted))
         width = len(header)
         lines: list[int] = []
@@ -131,12 +140,55 @@ def _csv_chunks(name: str, binary: IO[bytes], source: Source) -> Iterator[pl.Dat
         if rows:
             yield _text_frame(lines, rows, source)
     except UnicodeDecodeError as error:
+        line, column = _place_of_bad_byte(binary, source)
         raise SourceError(
-            f"{name}, after line {reader.line_num}: byte {error.object[error.start]:#04x} is not {source.encoding}; "
+            f"{name}, line {line}, column '{column}': byte {error.object[error.start]:#04x} is not {source.encoding}; "
             "set `encoding` in the source's TOML."
         ) from error
     except csv.Error as error:
         raise SourceError(f"{name}, line {reader.line_num}: {error}.") from error
+    except _DAMAGED as error:
+        raise SourceError(
+            f"{name}, after line {reader.line_num}: the zip is truncated or damaged ({error}); fetch it again."
+        ) from error
+
+
+def _header(name: str, reader: Iterator[list[str]], source: Source) -> list[str]:
+    header = next(reader, None)
+    if header is None:
+        raise SourceError(f"{name} is empty.")
+    if header:
+        header[0] = header[0].removeprefix("\ufeff")
+    _require(name, header, source)
+    return header
+
+
+def _place_of_bad_byte(binary: IO[bytes], source: Source) -> tuple[int, str]:
+    """Line and column of the first byte that cannot be decoded. The file is read a second time, since readers read ahead."""
+    binary.seek(0)
+    reader = csv.reader(_lines_before_bad_byte(binary, source.encoding), delimiter=source.delimiter)
+    header = last = next(reader, [])
+    for last in reader:
+        pass
+    place = min(len(last), len(header)) - 1
+    return reader.line_num, header[place] if 0 <= place and last is not header else "(header)"
+
+
+def _lines_before_bad_byte(binary: IO[bytes], encoding: str) -> Iterator[str]:
+    """Lines of the file, the last one up to its bad byte."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)("strict"), translate=True)
+    rest = ""
+    is_last = False
+    while not is_last:
+        block = binary.read(1 << 16)
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            text, is_last = error.object[: error.start].decode(encoding, "ignore"), True
+        *lines, rest = (rest + text).split("\n")
+        yield from (f"{line}\n" for line in lines)
+        is_last = is_last or not block
+    yield rest
 
 
 def _text_frame(lines: list[int], rows: list[tuple[str, ...]], source: Source) -> pl.DataFrame:
@@ -150,26 +202,41 @@ def _parquet_chunks(name: str, path: Path, source: Source) -> Iterator[pl.DataFr
     import pyarrow  # noqa: PLC0415 - only for Parquet sources
     import pyarrow.parquet  # noqa: PLC0415
 
+    seen = 0
     try:
         file = pyarrow.parquet.ParquetFile(path)
         _require(name, file.schema_arrow.names, source)
-        seen = 0
         for batch in file.iter_batches(CHUNK_ROWS, columns=list(source.columns.wanted)):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
+            _require_types(name, frame.schema, source)
             yield frame.with_row_index(LINE, offset=seen + 1).with_columns(pl.col(LINE).cast(pl.UInt32))
             seen += len(frame)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{name} is not a whole Parquet file: {error}.") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(f"{name}, after row {seen}: this is not a whole Parquet file ({error}).") from error
 
 
-def _require(name: str, present: list[str], source: Source) -> None:
-    missing = [column for column in source.columns.wanted if column not in present]
+def _require(name: str, present: Sequence[str], source: Source) -> None:
+    wanted = source.columns.wanted
+    missing = [column for column in wanted if column not in present]
+    if len(missing) == len(wanted):
+        # Where there is no header, the first line is somebody's transaction, and is not told.
+        raise SourceError(f"{name}, line 1: none of the columns {', '.join(wanted)} is there. Is the first line a header?")
     if missing:
         raise SourceError(
             f"{name}, line 1: there is no column '{missing[0]}'{f' (nor {missing[1:]})' if missing[1:] else ''}. "
             f"It has: {', '.join(present)}. Correct [columns] in the source's TOML."
         )
+    twice = [column for column in wanted if present.count(column) > 1]
+    if twice:
+        raise SourceError(f"{name}, line 1: there are several columns '{twice[0]}'; rename all but the one that is meant.")
+
+
+def _require_types(name: str, columns: Mapping[str, pl.DataType], source: Source) -> None:
+    for column in source.columns.wanted:
+        dtype = columns[column]
+        if dtype.is_nested() or dtype in {pl.Time, pl.Duration, pl.Object, pl.Binary}:
+            raise SourceError(f"{name}, column '{column}': values of type {dtype} are not read; store the column as text.")
 
 
 def _fetch(url: str, folder: Path) -> Path:

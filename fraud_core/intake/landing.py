@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
 from fraud_core.intake.files import SourceFile, chunks, located
 from fraud_core.intake.parsing import PARTITION, Parsed, parse
@@ -74,6 +75,17 @@ class Landing(BaseModel):
         """Hash of what has landed, the same under every card key."""
         digests = [s.digest for name in sorted(self.files) for s in self.files[name].segments]
         return fingerprint(*digests)
+
+
+def partition_keys(source: Source, landing: Landing | None) -> list[str]:
+    """The source's partitions, in time order: all of a closed source; of an open one, from the first with rows to the last.
+
+    A partition between these without rows is one too, so that whoever looks back over it knows that nothing happened.
+    """
+    if not source.is_open:
+        return source.keys
+    landed = landing.partitions() if landing is not None else []
+    return partitions.key_range(landed[0], landed[-1], source.cadence) if landed else []
 
 
 def parse_fingerprint(source: Source, card_key: Key) -> str:

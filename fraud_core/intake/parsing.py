@@ -5,16 +5,19 @@ is taken before.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from fraud_core import partitions, schema
+from fraud_core.errors import SourceError
 from fraud_core.intake.files import LINE
 from fraud_core.keys import Key
 from fraud_core.schema import Column
-from fraud_core.sources import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn
+from fraud_core.sources import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
+
+VERSION = "parse 1"  # raised whenever the rules below change: files are then read anew
 
 SEPARATOR = "\x1f"  # between the parts of an identity
 PARTITION = "partition"
@@ -46,162 +49,198 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key) -> Pars
         file: what the rows' `source_file` will say.
         source: how.
         card_key: key of the card hashes, and of transaction ids that are made from content.
+
+    Raises:
+        SourceError: card numbers or ids are stored as floats, which have lost their last digits.
     """
     columns = source.columns
-    values: dict[str, pl.Expr] = {}
-    problems: dict[str, pl.Expr] = {}
-    originals: dict[str, str] = {}
+    readings: dict[str, _Reading] = {}
     for name in columns.canonical:
-        column = schema.BY_NAME[name]
-        declared = getattr(columns, "amount" if name == "amount_cents" else name)
-        originals[name] = declared.columns[0] if isinstance(declared, CardColumn) else declared.column
-        values[name], problems[name] = _PARSERS[column.parser](column, declared, chunk.schema, source)
-    first = chunk.select(
-        pl.col(LINE).alias("source_line"),
-        *[value.alias(name) for name, value in values.items()],
-        *[problem.alias(f"{name}!") for name, problem in problems.items()],
-    )
-    first = first.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
-    bounded = first.with_columns(
-        pl.coalesce(pl.col(f"{name}!"), _bound_problem(schema.BY_NAME[name], source)).alias(f"{name}!") for name in values
-    )
-    problem_names = [f"{name}!" for name in values]
-    is_refused = pl.any_horizontal(pl.col(problem_names).is_not_null())
-    refused = _refused(chunk, bounded.filter(is_refused), originals, file)
-    rows = bounded.filter(~is_refused).drop(problem_names).with_columns(pl.lit(file).alias("source_file"))
-    repaired = _count_repaired(chunk, columns.label, bounded, is_refused)
-    unkeyed = rows
-    rows = _keyed(rows, source, card_key)
+        declared, column = source.columns.declared(name), schema.BY_NAME[name]
+        readings[name] = _READINGS[column.parser](column, declared, chunk.schema, source)
+        if column.parser in {"text", "card"}:
+            _require_exact(chunk, declared.columns if isinstance(declared, CardColumn) else (declared.column,), file)
+    given = chunk.select(pl.col(LINE).alias("source_line"), *[r.given.alias(f"{name}?") for name, r in readings.items()])
+    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items())
+    read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
+    checks = [
+        _Check(name, condition.fill_null(False), reason)
+        for name, reading in readings.items()
+        for condition, reason in (*reading.checks, *_bounds(schema.BY_NAME[name], source))
+    ]
+    bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
+    kept = read.filter(~bad)
+    unkeyed = kept.select(*columns.canonical, pl.lit(file).alias("source_file"), "source_line", PARTITION)
 
     def digest(partition: str) -> bytes:
         text = unkeyed.filter(pl.col(PARTITION) == partition).select(columns.canonical).write_csv()
         return hashlib.sha256(text.encode()).digest()
 
-    wanted = [*schema.raw_schema(columns.canonical), PARTITION]
-    return Parsed(rows.select(wanted), refused, repaired, digest)
+    rows = _keyed(unkeyed, source, card_key).select(*schema.raw_schema(columns.canonical), PARTITION)
+    refused = _refused(chunk.filter(bad), read.filter(bad), checks, source, file)
+    return Parsed(rows, refused, _count_repaired(kept["label?"], columns.label), digest)
 
 
-# --- one parser a kind of column: (value, problem) expressions -----------------------------------------------------------------
-
-Pair = tuple[pl.Expr, pl.Expr]
-_NO_PROBLEM = pl.lit(None, dtype=pl.String)
+# --- one reading a kind of column ----------------------------------------------------------------------------------------------
 
 
-def _problem(*cases: tuple[pl.Expr, str]) -> pl.Expr:
-    """The first reason whose condition holds, null where none does."""
-    return pl.coalesce(*[pl.when(condition).then(pl.lit(reason)) for condition, reason in cases], _NO_PROBLEM)
+@dataclass(frozen=True)
+class _Reading:
+    """How a canonical column is read, whole columns at a time.
+
+    Attributes:
+        given: what the source gives, from the chunk's own columns; it becomes `name?`.
+        value: the canonical value, from `name?`; it becomes `name`.
+        checks: conditions on the two that refuse a row, each with the reason; the first that holds is told.
+    """
+
+    given: pl.Expr
+    value: pl.Expr
+    checks: tuple[tuple[pl.Expr, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A condition that refuses rows, on account of a column."""
+
+    column: str
+    fails: pl.Expr
+    reason: str
 
 
 def _as_text(name: str, chunk: pl.Schema) -> pl.Expr:
     """The column as stripped text, with empty text as null; whole floats without their '.0'."""
-    column = pl.col(name)
-    if chunk[name].is_float():
-        column = (
-            pl.when(column == column.round())
-            .then(column.cast(pl.Int64, strict=False).cast(pl.String))
-            .otherwise(column.cast(pl.String))
-        )
-    elif chunk[name] == pl.Boolean:
-        column = column.cast(pl.Int8).cast(pl.String)
-    elif chunk[name] != pl.String:
-        column = column.cast(pl.String)
-    stripped = column.str.strip_chars()
+    column, dtype = pl.col(name), chunk[name]
+    if dtype.is_float():
+        whole = column.cast(pl.Int64, strict=False).cast(pl.String)
+        return pl.when(column == column.round()).then(whole).otherwise(column.cast(pl.String))
+    if dtype == pl.Boolean:
+        return column.cast(pl.Int8).cast(pl.String)
+    if dtype.is_integer():
+        return column.cast(pl.String)
+    stripped = column.cast(pl.String).str.strip_chars()
     return pl.when(stripped != "").then(stripped)
 
 
-def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Pair:
+def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
     text = _as_text(declared.column, chunk)
     if declared.strip:
         text = text.str.strip_chars(declared.strip)
+    value = pl.col(f"{column.name}?")
     # An id that the source declares must be there; merchant and category may be missing.
-    missing = (text.is_null(), "is missing")
-    return text, _problem(missing) if column.name == "transaction_id" else _NO_PROBLEM
+    return _Reading(text, value, ((value.is_null(), "is missing"),) if column.name == "transaction_id" else ())
 
 
-def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> Pair:
-    dtype = chunk[declared.column]
+def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
+    missing = (given.is_null(), "is missing")
+    skipped = (value.is_null(), f"does not exist in {source.timezone} (clocks were put forward)")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        value = pl.col(declared.column).dt.convert_time_zone("UTC").cast(schema.UTC_MICROSECONDS)
-        return value, _problem((value.is_null(), "is missing"))
-    if isinstance(dtype, pl.Datetime):
-        text, local = pl.col(declared.column), pl.col(declared.column).cast(pl.Datetime("us"))
-    else:
-        text = _as_text(declared.column, chunk)
-        parsed = [text.str.to_datetime(f, time_unit="us", strict=False) for f in declared.formats]
-        local = pl.coalesce(*parsed) if parsed else pl.lit(None, dtype=pl.Datetime("us"))
-    utc = local.dt.replace_time_zone(source.timezone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
-    formats = " or ".join(declared.formats) or "none declared"
-    return utc, _problem(
-        (text.is_null(), "is missing"),
-        (local.is_null(), f"does not have the declared format ({formats})"),
-        (utc.is_null(), f"does not exist in {source.timezone} (clocks were put forward)"),
-    )
+        instant = pl.col(declared.column).dt.convert_time_zone("UTC").cast(schema.UTC_MICROSECONDS)
+        return _Reading(instant, given, (missing,))
+    if dtype.is_temporal():
+        local = pl.col(declared.column).cast(pl.Datetime("us"))
+        return _Reading(local, _in_zone(given, source.timezone), (missing, skipped))
+    # Times hardly repeat, so Polars' cache of parsed text costs more than it saves.
+    parsed = [given.str.to_datetime(f, time_unit="us", strict=False, cache=False) for f in declared.formats]
+    utc = [
+        read.dt.replace_time_zone("UTC") if is_instant(f) else _in_zone(read, source.timezone)
+        for f, read in zip(declared.formats, parsed, strict=True)
+    ]
+    checks = (missing, (_none_of(parsed), _unlike(declared)), *_ambiguous(utc), skipped)
+    return _Reading(_as_text(declared.column, chunk), _first_of(utc, schema.UTC_MICROSECONDS), checks)
 
 
-def _date(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> Pair:
-    dtype = chunk[declared.column]
-    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
-        return pl.col(declared.column).cast(pl.Date), _NO_PROBLEM
+def _in_zone(local: pl.Expr, zone: str) -> pl.Expr:
+    """Local times as UTC: the first of two where clocks were put back, null where they were put forward."""
+    return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def _date(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
+    if dtype.is_temporal():
+        return _Reading(pl.col(declared.column), given.cast(pl.Date) if dtype == pl.Date else given.dt.date())
+    parsed = [given.str.to_date(f, strict=False) for f in declared.formats]
+    checks = ((given.is_not_null() & value.is_null(), _unlike(declared)), *_ambiguous(parsed))
+    return _Reading(_as_text(declared.column, chunk), _first_of(parsed, pl.Date()), checks)
+
+
+def _first_of(readings: Sequence[pl.Expr], dtype: pl.DataType) -> pl.Expr:
+    return pl.coalesce(*readings) if readings else pl.lit(None, dtype=dtype)
+
+
+def _none_of(readings: Sequence[pl.Expr]) -> pl.Expr:
+    return pl.all_horizontal(reading.is_null() for reading in readings) if readings else pl.lit(True)
+
+
+def _unlike(declared: TimeColumn) -> str:
+    return f"does not have the declared format ({' or '.join(declared.formats) or 'none declared'})"
+
+
+def _ambiguous(readings: Sequence[pl.Expr]) -> tuple[tuple[pl.Expr, str], ...]:
+    """A value that two declared formats read differently, such as 04-01-2019, is not guessed at."""
+    if len(readings) < 2:
+        return ()
+    return ((pl.min_horizontal(*readings) != pl.max_horizontal(*readings), "means different times by the declared formats"),)
+
+
+def _money(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    """Cents, exactly: from text digit by digit; a binary float must lie as near to whole cents as its precision allows."""
+    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
+    checks = ((given.is_null(), "is missing"), (value.is_null(), "is not an amount with at most two decimals"))
+    if dtype.is_float():
+        hundredfold = given.cast(pl.Float64) * 100.0
+        # Where the neighbours of a 32-bit float lie a cent apart, it no longer tells which cent was meant.
+        limit, precision = (2.0**23, 2.0**-24) if dtype == pl.Float32 else (1e15, 1e-13)
+        cents = hundredfold.round()
+        whole = hundredfold.is_finite() & (hundredfold.abs() < limit)
+        whole &= (hundredfold - cents).abs() < 1e-6 + hundredfold.abs() * precision
+        return _Reading(pl.col(declared.column), pl.when(whole).then(cents.cast(pl.Int64, strict=False)), checks)
     text = _as_text(declared.column, chunk)
-    parsed = [text.str.to_date(f, strict=False) for f in declared.formats]
-    value = pl.coalesce(*parsed) if parsed else pl.lit(None, dtype=pl.Date)
-    formats = " or ".join(declared.formats) or "none declared"
-    return value, _problem((text.is_not_null() & value.is_null(), f"does not have the declared format ({formats})"))
+    text = text.str.strip_chars(declared.strip) if declared.strip else text
+    parts = given.str.extract_groups(r"^([+-]?)(\d{1,15})(?:\.(\d{1,2})0*)?$").struct
+    hundredths = parts["3"].fill_null("0").str.pad_end(2, "0").cast(pl.Int64, strict=False)
+    amount = parts["2"].cast(pl.Int64, strict=False) * 100 + hundredths
+    return _Reading(text, pl.when(parts["1"] == "-").then(-amount).otherwise(amount), checks)
 
 
-def _money(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Pair:
-    """Cents, exactly: from text digit by digit; a binary float must lie within a millionth of a cent of one."""
-    name = declared.column
-    if chunk[name].is_float():
-        hundredfold = pl.col(name) * 100.0
-        whole = (
-            hundredfold.is_finite()
-            & (hundredfold.abs() < 1e15)
-            & ((hundredfold - hundredfold.round()).abs() < 1e-6 * (1 + hundredfold.abs() * 1e-7))
-        )
-        value = pl.when(whole).then(hundredfold.round().cast(pl.Int64, strict=False))
-        text = pl.col(name).cast(pl.String)
-    else:
-        text = _as_text(name, chunk)
-        text = text.str.strip_chars(declared.strip) if declared.strip else text
-        parts = text.str.extract_groups(r"^([+-]?)(\d{1,15})(?:\.(\d{1,2})0*)?$")
-        cents = parts.struct["2"].cast(pl.Int64, strict=False) * 100 + parts.struct["3"].fill_null("0").str.pad_end(2, "0").cast(
-            pl.Int64, strict=False
-        )
-        value = pl.when(parts.struct["1"] == "-").then(-cents).otherwise(cents)
-    return value, _problem((text.is_null(), "is missing"), (value.is_null(), "is not an amount with at most two decimals"))
-
-
-def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Source) -> Pair:
-    text = _as_text(declared.column, chunk)
-    clean = pl.when(text.is_in([declared.fraud, declared.legitimate])).then(text)
+def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    given, value = pl.col(f"{column.name}?"), pl.col(column.name)
+    meaning = {declared.fraud: True, declared.legitimate: False}
+    read = given.replace_strict(meaning, default=None, return_dtype=pl.Boolean)
     if declared.repair:
-        clean = pl.coalesce(clean, text.str.extract(declared.repair, 1))
-    value = pl.when(clean == declared.fraud).then(True).when(clean == declared.legitimate).then(False)
+        repaired = given.str.extract(declared.repair, 1).replace_strict(meaning, default=None, return_dtype=pl.Boolean)
+        read = pl.coalesce(read, repaired)
     expected = f"is neither '{declared.fraud}' nor '{declared.legitimate}'"
-    return value, _problem((text.is_null(), "is missing"), (value.is_null(), expected))
+    return _Reading(_as_text(declared.column, chunk), read, ((given.is_null(), "is missing"), (value.is_null(), expected)))
 
 
-def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Pair:
-    text = _as_text(declared.column, chunk)
-    value = (text if chunk[declared.column] == pl.String else pl.col(declared.column)).cast(pl.Float64, strict=False)
-    bad = text.is_not_null() & (value.is_null() | ~value.is_finite())
-    return value, _problem((bad, "is not a finite number"))
+def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    numeric = chunk[declared.column].is_numeric()
+    given, value = pl.col(f"{column.name}?"), pl.col(column.name)
+    bad = (given.is_not_null() & value.is_null()) | ~value.is_finite()
+    text = pl.col(declared.column) if numeric else _as_text(declared.column, chunk)
+    return _Reading(text, given.cast(pl.Float64, strict=False), ((bad, "is not a finite number"),))
 
 
-def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Pair:
-    text = _as_text(declared.column, chunk)
-    value = text.cast(pl.Int64, strict=False)
-    return value, _problem((text.is_not_null() & value.is_null(), "is not a whole number"))
+def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
+    whole = given.cast(pl.Int64, strict=False)
+    checks = ((given.is_not_null() & value.is_null(), "is not a whole number"),)
+    if dtype.is_integer():
+        return _Reading(pl.col(declared.column), whole, checks)
+    if dtype.is_float():
+        return _Reading(pl.col(declared.column), pl.when(given == given.round()).then(whole), checks)
+    return _Reading(_as_text(declared.column, chunk), whole, checks)
 
 
-def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> Pair:
-    parts = [_as_text(name, chunk) for name in declared.columns]
-    identity = pl.concat_str(parts, separator=SEPARATOR)  # null where any part is
-    return identity, _problem((identity.is_null(), "is missing"))
+def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> _Reading:
+    identity = pl.concat_str([_as_text(name, chunk) for name in declared.columns], separator=SEPARATOR)  # null where any part is
+    value = pl.col(f"{column.name}?")
+    return _Reading(identity, value, ((value.is_null(), "is missing"),))
 
 
-_PARSERS: dict[str, Callable[..., Pair]] = {
+_READINGS: dict[str, Callable[..., _Reading]] = {
     "text": _text,
     "timestamp": _timestamp,
     "date": _date,
@@ -213,23 +252,37 @@ _PARSERS: dict[str, Callable[..., Pair]] = {
 }
 
 
-def _bound_problem(column: Column, source: Source) -> pl.Expr:
+def _bounds(column: Column, source: Source) -> tuple[tuple[pl.Expr, str], ...]:
     value = pl.col(column.name)
     match column.name:
         case "timestamp":
             key = pl.col(PARTITION)
-            inside = (key >= source.first) & (True if source.is_open else key <= source.last)
+            outside = key < source.first if source.is_open else ~key.is_between(pl.lit(source.first), pl.lit(source.last))
             last = "on" if source.last == OPEN else f"to {source.last}"
-            return _problem((~inside, f"lies outside the source's partitions, from {source.first} {last}"))
+            return ((outside, f"lies outside the source's partitions, from {source.first} {last}"),)
         case "birth_date":
             day = pl.col("timestamp").dt.convert_time_zone(source.timezone).dt.date()
-            return _problem(((value < EARLIEST_BIRTH) | (value > day), "lies before 1900 or after the transaction"))
+            return (((value < EARLIEST_BIRTH) | (value > day), "lies before 1900 or after the transaction"),)
         case _ if column.lowest is not None:
             unit = " cents" if column.parser == "money" else ""
             reason = f"is out of bounds ({column.lowest:g} to {column.highest:g}{unit})"
-            return _problem(((value < column.lowest) | (value > column.highest), reason))
+            return (((value < column.lowest) | (value > column.highest), reason),)
         case _:
-            return _NO_PROBLEM
+            return ()
+
+
+def _require_exact(chunk: pl.DataFrame, names: Sequence[str], file: str) -> None:
+    """Refuse a file whose identities went through floats: beyond 2**53 (2**24 for 32 bits) neighbours fell together."""
+    for name in names:
+        dtype = chunk.schema[name]
+        if not dtype.is_float():
+            continue
+        inexact = chunk.filter(pl.col(name).is_finite() & (pl.col(name).abs() >= (2**24 if dtype == pl.Float32 else 2**53)))
+        if len(inexact):
+            raise SourceError(
+                f"{file}, column '{name}', line {inexact[LINE][0]}: a floating-point number of this size has lost its last digits; "
+                "store the column as text or as integers."
+            )
 
 
 # --- refused rows --------------------------------------------------------------------------------------------------------------
@@ -240,39 +293,45 @@ def masked(text: pl.Expr) -> pl.Expr:
     return text.str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9").str.slice(0, 40)
 
 
-def _refused(chunk: pl.DataFrame, rows: pl.DataFrame, originals: dict[str, str], file: str) -> pl.DataFrame:
-    """One record a refused row: its first problem in canonical order."""
-    texts = chunk.select(
-        pl.col(LINE).alias("source_line"), *[pl.col(c).cast(pl.String).alias(f"{n}?") for n, c in originals.items()]
-    )
-    joined = rows.join(texts, on="source_line", how="left", maintain_order="left")
-    column = pl.coalesce(*[pl.when(pl.col(f"{name}!").is_not_null()).then(pl.lit(name)) for name in originals])
-    value = pl.coalesce(
-        *[
-            pl.when(pl.col(f"{name}!").is_not_null()).then(
-                pl.lit("(hidden)") if name in schema.PERSONAL else masked(pl.col(f"{name}?")).fill_null("(empty)")
-            )
-            for name in originals
-        ]
-    )
-    usable_time = pl.col("timestamp!").is_null()
-    return joined.select(
-        pl.lit(file).alias("source_file"),
-        "source_line",
-        column.alias("column"),
-        pl.coalesce(*[pl.col(f"{name}!") for name in originals]).alias("reason"),
-        value.alias("value"),
-        pl.when(usable_time).then(pl.col(PARTITION)).alias(PARTITION),
+def _refused(chunk: pl.DataFrame, read: pl.DataFrame, checks: Sequence[_Check], source: Source, file: str) -> pl.DataFrame:
+    """One record a refused row: its first problem, in canonical order."""
+    shape = {**schema.QUARANTINE_SCHEMA, PARTITION: pl.String()}
+    if read.is_empty():  # nearly always, and what follows is not cheap
+        return pl.DataFrame(schema=shape)
+    texts = chunk.select(pl.col(_shown(name, source)).cast(pl.String).alias(f"{name}!") for name in source.columns.canonical)
+
+    def value(check: _Check) -> pl.Expr:
+        if check.column in schema.PERSONAL:
+            return pl.lit("(hidden)")
+        return masked(pl.col(f"{check.column}!")).fill_null("(empty)")
+
+    def first_problem(tell: Callable[[_Check], pl.Expr]) -> pl.Expr:
+        return pl.coalesce(*[pl.when(check.fails).then(tell(check)) for check in checks])
+
+    has_time = ~pl.any_horizontal(check.fails for check in checks if check.column == "timestamp")
+    return (
+        read.hstack(texts)
+        .select(
+            pl.lit(file).alias("source_file"),
+            "source_line",
+            first_problem(lambda check: pl.lit(check.column)).alias("column"),
+            first_problem(lambda check: pl.lit(check.reason)).alias("reason"),
+            first_problem(value).alias("value"),
+            pl.when(has_time).then(pl.col(PARTITION)).alias(PARTITION),
+        )
+        .cast(shape)  # type: ignore[arg-type]
     )
 
 
-def _count_repaired(chunk: pl.DataFrame, declared: LabelColumn, parsed: pl.DataFrame, is_refused: pl.Expr) -> int:
-    if not declared.repair:
-        return 0
-    kept = ~parsed.select(is_refused).to_series()
-    text = _as_text(declared.column, chunk.schema)
-    odd = chunk.select(~text.is_in([declared.fraud, declared.legitimate])).to_series().fill_null(False)
-    return int((kept & odd).sum())
+def _shown(name: str, source: Source) -> str:
+    """The source's column whose shape is shown for a canonical one."""
+    declared = source.columns.declared(name)
+    return declared.columns[0] if isinstance(declared, CardColumn) else declared.column
+
+
+def _count_repaired(kept: pl.Series, declared: LabelColumn) -> int:
+    """How many of the kept labels, as given, needed the source's rule."""
+    return int((~kept.is_in([declared.fraud, declared.legitimate])).sum())
 
 
 # --- cards ---------------------------------------------------------------------------------------------------------------------

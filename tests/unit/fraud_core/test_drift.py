@@ -1,5 +1,7 @@
 """The statistics behind the gate."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,6 +61,57 @@ def test_samples_of_one_distribution_stay_under_the_noise_in_99_of_100_draws(m: 
 
 def test_a_single_category_has_no_noise() -> None:
     assert drift.category_noise(100, 100, 1) == 0.0
+
+
+def correlation_of_rows_that_share_a_card(values: np.ndarray, cards: np.ndarray) -> float:
+    """The definition, pair by pair: mean product over all pairs of rows, of which those of different cards count as 0."""
+    deviations = (values - values.mean()) / values.std()
+    same = (cards[:, None] == cards[None, :]) & ~np.eye(len(cards), dtype=bool)
+    return float((np.outer(deviations, deviations) * same).sum() / (len(cards) * (len(cards) - 1)))
+
+
+def test_clustering_is_the_correlation_of_ranks_that_comes_from_shared_cards() -> None:
+    rng = np.random.default_rng(2)
+    cards = rng.integers(0, 40, 600)
+    values = np.round(rng.normal(size=40)[cards] + rng.normal(size=600), 1)
+    ranks = (values[:, None] > values[None, :]).sum(axis=1) + (values[:, None] >= values[None, :]).sum(axis=1)
+    expected = correlation_of_rows_that_share_a_card(ranks, cards)
+    assert expected > 0.005
+    assert drift.numeric_clustering(values, cards) == pytest.approx(expected, rel=1e-9)
+
+
+def test_clustering_of_two_categories_is_that_of_the_number_which_tells_them_apart() -> None:
+    rng = np.random.default_rng(3)
+    cards = rng.integers(0, 40, 600)
+    values = (rng.random(600) < rng.random(40)[cards]).astype(np.int64)
+    expected = correlation_of_rows_that_share_a_card(values, cards)
+    assert expected > 0.003
+    assert drift.category_clustering(values, cards) == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_a_card_has_once_for_all_counts_cards_and_not_rows() -> None:
+    cards = np.repeat(np.arange(500), 20)
+    assert drift.numeric_clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
+    assert drift.category_clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
+
+
+@pytest.mark.parametrize("clustering", [drift.numeric_clustering, drift.category_clustering])
+def test_rows_of_which_each_has_a_card_of_its_own_are_not_clustered(clustering: Callable[..., float]) -> None:
+    assert clustering(np.arange(100) % 7, np.arange(100)) == 0.0
+    assert clustering(np.zeros(100, dtype=np.int64), np.repeat([0, 1], 50)) == 0.0
+
+
+@pytest.mark.parametrize("categories", [set(), {"age"}])
+def test_new_people_of_the_same_kind_stay_under_the_noise(categories: set[str]) -> None:
+    rng = np.random.default_rng(11)
+    excess = []
+    for _ in range(200):
+        cards = [np.repeat(np.arange(300), 10) for _ in range(2)]
+        reference, current = (rng.integers(18, 28, 300)[c] for c in cards)
+        compared = drift.compare({"age": reference}, {"age": current}, categories, drift.scipy_detector, {"age": cards[1]})
+        excess.append(compared["age"].excess)
+    # 2 of 200 are expected beyond the noise; 8 or more come once in 1,000 times. Without the cards it would be most of them.
+    assert np.count_nonzero(excess) < 8
 
 
 def test_each_feature_is_compared_on_the_values_that_both_samples_have() -> None:

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from fraud_core import drift, gate
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.features import BY_NAME, Feature
 from fraud_core.keys import Key, sign, verify
-from fraud_core.sources import Drift
+from fraud_core.sources import Drift, Source
 from fraud_core.stores.objects import DirectoryStore
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
@@ -53,7 +54,7 @@ def judged(
     position: int = 5,
     partition: str = "2024-06",
     features: Sequence[Feature] = FEATURES,
-    seed: int = 3,
+    detector: drift.Detector = drift.scipy_detector,
 ) -> gate.Judgement:
     return gate.judge(
         partition=partition,
@@ -63,8 +64,8 @@ def judged(
         past=past,
         position=position,
         settings=SETTINGS,
-        seed=seed,
-        detector=drift.scipy_detector,
+        seed=3,
+        detector=detector,
         now=NOW,
     )
 
@@ -156,11 +157,28 @@ def test_small_shifts_of_several_features_reject_the_partition_together(past: ga
     assert "log_amount, distance" in gate.explain(verdict)
 
 
+def test_a_distance_without_a_significant_p_value_is_no_drift(past: gate.Past) -> None:
+    def unmoved(reference: drift.Columns, current: drift.Columns, categories: Collection[str]) -> dict[str, tuple[float, float]]:
+        tested = drift.scipy_detector(reference, current, categories)
+        return {name: (statistic, 0.06) for name, (statistic, _) in tested.items()}
+
+    frame = dearer(transformed(seed=9), 2)
+    assert not judged(frame, past).verdict.accepted
+    assert judged(frame, past, detector=unmoved).verdict.accepted
+
+
 def test_nan_in_a_column_does_not_hide_a_shift(past: gate.Past) -> None:
-    frame = dearer(transformed(seed=9)).with_columns(
-        log_amount=pl.when(pl.int_range(pl.len()) == 5).then(float("nan")).otherwise("log_amount")
-    )
-    assert ("feature_drift", "log_amount") in names(judged(frame, past).verdict)
+    nan = pl.int_range(pl.len()) % 100 == 0
+    frame = dearer(transformed(seed=9)).with_columns(log_amount=pl.when(nan).then(float("nan")).otherwise("log_amount"))
+    verdict = judged(frame, past).verdict
+    assert names(verdict) == {("feature_drift", "log_amount")}
+    assert verdict.worst[0].rows_current < SETTINGS.sample_rows
+
+
+def test_each_content_has_a_draw_of_its_own(past: gate.Past) -> None:
+    frame = transformed(seed=9)
+    other = frame.with_columns(transaction_id=pl.lit("another"))
+    assert judged(frame, past).sample != judged(other, past).sample
 
 
 def test_calendar_features_are_left_out(past: gate.Past) -> None:
@@ -193,6 +211,28 @@ def test_drift_in_small_steps_does_not_widen_a_bound_beyond_the_ceiling() -> Non
     assert not all(judgement.verdict.accepted for judgement in walked)
 
 
+def test_a_few_cardholders_do_not_reject_a_partition_by_being_others() -> None:
+    def of_few(seed: int) -> pl.DataFrame:
+        rng = np.random.default_rng([8, seed])
+        who = rng.integers(0, 60, 4_000)
+        return transformed(seed=seed).with_columns(
+            card=pl.Series(who + 100 * seed).cast(pl.String), age=pl.Series(rng.integers(18, 90, 60)[who])
+        )
+
+    months = [(f"2024-{month:02d}", of_few(month)) for month in range(1, 8)]
+    walk = partial(gate.walk_forward, features=FEATURES, settings=SETTINGS, seed=1, detector=drift.scipy_detector, now=NOW)
+    assert all(judgement.verdict.accepted for judgement in walk(months))
+    # The same rows with a card each are another story.
+    anonymous = [(month, frame.drop("card")) for month, frame in months]
+    assert not all(judgement.verdict.accepted for judgement in walk(anonymous))
+
+
+def test_rows_without_a_card_are_strangers_to_each_other(past: gate.Past) -> None:
+    for frame in (transformed(seed=9).drop("card"), transformed(seed=9).with_columns(card=pl.lit(None, pl.String))):
+        clusterings = [feature.clustering for feature in judged(frame, past).verdict.features]
+        assert clusterings == pytest.approx([0.0] * 5, abs=1e-12)
+
+
 # ---- findings with a name of their own
 
 
@@ -205,11 +245,19 @@ def test_categories_never_seen_before_reject_the_partition_and_are_named(past: g
     assert "'crypto'" in gate.explain(verdict)
 
 
-def test_a_single_row_of_an_unseen_category_is_tolerated(past: gate.Past) -> None:
+@pytest.mark.parametrize(
+    ("seen", "strangers", "accepted"),
+    [(90_000, 3, True), (90_000, 5, False), (1_500, 20, True), (1_500, 60, False)],
+)
+def test_a_few_rows_of_unseen_categories_are_tolerated_and_more_after_a_small_reference(
+    past: gate.Past, seen: int, strangers: int, accepted: bool
+) -> None:
+    samples = tuple(pl.concat([sample] * 10)[: seen // 3] for sample in past.samples)
     frame = transformed(seed=9).with_columns(
-        category=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("crypto")).otherwise("category")
+        category=pl.when(pl.int_range(pl.len()) < strangers).then(pl.lit("crypto")).otherwise("category")
     )
-    assert judged(frame, past).verdict.accepted
+    verdict = judged(frame, dataclasses.replace(past, samples=samples)).verdict
+    assert (("unseen_category", "category") not in names(verdict)) is accepted
 
 
 @pytest.mark.parametrize(("share", "accepted"), [(0.0, True), (0.02, True), (0.06, False), (1.0, False)])
@@ -289,6 +337,20 @@ def test_a_bootstrap_partition_shows_its_drift_without_blocking(past: gate.Past)
     verdict = judged(dearer(transformed(seed=9)), past, position=1).verdict
     assert verdict.accepted
     assert ("feature_drift", "log_amount") in names(verdict, blocking=False)
+
+
+def test_the_position_of_a_partition_is_by_the_calendar() -> None:
+    source = Source.model_validate(
+        {
+            "name": "cards",
+            "simulator": {},
+            "cadence": "monthly",
+            "first": "2023-11",
+            "label_delay_days": 0,
+            "columns": {"timestamp": {"column": "t"}, "amount": "a", "label": {"column": "l"}},
+        }
+    )
+    assert [gate.position(source, key) for key in ("2023-11", "2023-12", "2024-02")] == [0, 1, 3]
 
 
 def test_a_later_partition_materialized_first_is_no_bootstrap() -> None:
@@ -401,6 +463,16 @@ def test_the_past_is_the_accepted_partitions_before_in_order_with_the_samples_of
     assert [verdict.partition for verdict in past.verdicts] == ["2024-01", "2024-02", "2024-03", "2024-04", "2024-06"]
     assert [verdict.partition for verdict in past.references] == ["2024-03", "2024-04", "2024-06"]
     assert past.samples[-1].height == SETTINGS.sample_rows
+
+
+def test_natural_variation_is_that_of_the_latest_accepted_partitions(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "NATURAL_PARTITIONS", 4)
+    contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 7)})
+    past = gate.load_past(store, KEY, "2024-07", contents, SETTINGS)
+    assert [verdict.partition for verdict in past.verdicts] == ["2024-03", "2024-04", "2024-05", "2024-06"]
+    assert [verdict.partition for verdict in past.references] == ["2024-04", "2024-05", "2024-06"]
 
 
 def test_partitions_changed_since_their_verdict_are_no_reference(store: DirectoryStore) -> None:

@@ -1,4 +1,4 @@
-"""The simulator: reproducible window by window, with habits, with fraud that looks its kind, and with shifts that do what they say."""
+"""The simulator: the same in every window, with habits, fraud that looks its kind, and shifts that do what they say."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -189,7 +189,9 @@ def test_kinds_divide_the_fraud_by_weight_and_an_unnamed_kind_does_not_happen() 
 
 
 def test_card_testing_is_a_burst_of_tiny_online_payments_and_then_a_large_one() -> None:
-    frauds = seen(month(only(FraudKind.CARD_TESTING, fraud_rate=0.02))).filter("label")
+    frauds = seen(month(only(FraudKind.CARD_TESTING, fraud_rate=0.02))).filter("label", pl.col("day") > date(2024, 5, 2))
+    cut_by_the_window = frauds.filter(pl.col("day") >= date(2024, 5, 30))["card"]
+    frauds = frauds.filter(~pl.col("card").is_in(cut_by_the_window.implode()))
     assert len(frauds) > 50
     assert frauds["online"].all()
     for _, burst in frauds.group_by("card"):
@@ -210,7 +212,9 @@ def test_account_takeover_is_by_night_far_away_and_large(year: pl.DataFrame) -> 
 
 def test_skimmed_cards_paid_at_one_terminal_and_are_used_elsewhere_weeks_later() -> None:
     start, end = datetime(2024, 3, 1, 5, tzinfo=UTC), datetime(2024, 5, 1, 4, tzinfo=UTC)
-    frame = simulate(only(FraudKind.SKIMMING, fraud_rate=0.0004, seed=10), start, end, NEW_YORK)
+    # Cards that hardly pay at all otherwise: what they have in common is no habit.
+    config = only(FraudKind.SKIMMING, fraud_rate=0.02, transactions_per_card_per_day=0.02, seed=10)
+    frame = simulate(config, start, end, NEW_YORK)
     frauds, usual = frame.filter("label"), frame.filter(~pl.col("label"))
     cards = frauds["card"].unique()
     assert 3 <= len(cards) <= 7  # one campaign: its seed was looked for
@@ -349,7 +353,7 @@ def test_an_impossible_configuration_is_refused_with_a_sentence(values: dict[str
 
 
 def test_the_shipped_source_has_all_canonical_columns_and_about_300_000_rows() -> None:
-    source = load_source(Path("sources/simulated.toml"))
+    source = load_source(Path(__file__).parents[3] / "sources" / "simulated.toml")
     assert source.simulator is not None
     assert len(source.keys) == 12
     assert 250_000 < source.simulator.transactions_per_day * 366 < 350_000

@@ -1,0 +1,100 @@
+"""`row_count` and `fraud_rate` on transformed: findings that block nothing. The second is repeated as labels mature."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from fraud_assets.partitioning import partitions_def
+from fraud_assets.project import Project
+from fraud_core import gate, partitions
+from fraud_core.artifacts import Pointer
+from fraud_core.errors import IntegrityError
+from fraud_core.volume import Count, Opinion, judge_fraud_rate, judge_rows, mature_until
+
+ASSET = dg.AssetKey("transformed")
+
+
+def build(project: Project) -> list[dg.AssetChecksDefinition]:
+    """The checks."""
+    keys = partitions_def(project.source)
+
+    @dg.asset_check(asset=ASSET, partitions_def=keys)
+    def row_count(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Are there about as many rows a day as there should be ([quality] of the source's TOML) or as there were before?"""
+        opinion = row_count_of(project, context.partition_key)
+        return _result(opinion, {"rows_per_day": opinion.value})
+
+    @dg.asset_check(asset=ASSET, partitions_def=keys)
+    def fraud_rate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Is the share of fraud, among rows whose labels are mature, as in the accepted partitions before?"""
+        opinion, count = fraud_rate_of(project, context.partition_key)
+        return _result(opinion, rate_metadata(opinion, count))
+
+    return [row_count, fraud_rate]
+
+
+def row_count_of(project: Project, key: str) -> Opinion:
+    """The partition's rows a day, judged."""
+    present = project.transformed()
+    earlier = [_rows(present[other]) / _days(project, other) for other in accepted_before(project, key, present)]
+    return judge_rows(_rows(present[key]), _days(project, key), project.source.quality.rows_per_day, earlier)
+
+
+def fraud_rate_of(project: Project, key: str) -> tuple[Opinion, Count]:
+    """The partition's fraud rate, judged, and the rows and frauds behind it."""
+    present = project.transformed()
+    until = mature_instant(project, present)
+    count = _count(project, key, until)
+    return judge_fraud_rate(count, [_count(project, other, until) for other in accepted_before(project, key, present)]), count
+
+
+def rate_metadata(opinion: Opinion, count: Count) -> dict[str, Any]:
+    """What the check `fraud_rate` shows."""
+    return {"fraud_rate": opinion.value, "mature_rows": count.rows, "frauds": count.frauds}
+
+
+def mature_instant(project: Project, present: dict[str, Pointer]) -> datetime:
+    """The instant before which labels are mature: so long before the end of the data as outcomes take to be known."""
+    return mature_until(project.source, max(int(pointer.facts["last_us"]) for pointer in present.values()))
+
+
+def accepted_before(project: Project, key: str, present: dict[str, Pointer]) -> list[str]:
+    """The last accepted partitions before this one, as many as tell what natural variation is; newest first."""
+    found: list[str] = []
+    for other in sorted((other for other in present if other < key), reverse=True):
+        try:
+            verdict = gate.read_verdict(project.artifacts.store, project.artifacts.signing_key, other)
+        except IntegrityError:
+            continue  # not trusted, so nothing is compared with it
+        if verdict is not None and verdict.content == present[other].content and verdict.is_accepted:
+            found.append(other)
+        if len(found) == gate.NATURAL_PARTITIONS:
+            break
+    return found
+
+
+def _result(opinion: Opinion, metadata: dict[str, Any]) -> dg.AssetCheckResult:
+    bounds = {"usual_low": opinion.low, "usual_high": opinion.high}
+    return dg.AssetCheckResult(
+        passed=opinion.usual,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=opinion.message,
+        metadata=metadata | {name: value for name, value in bounds.items() if value is not None},
+    )
+
+
+def _rows(pointer: Pointer) -> int:
+    return int(pointer.facts["rows"])
+
+
+def _days(project: Project, key: str) -> float:
+    start, end = partitions.window(key, project.source.cadence, project.source.zone)
+    return (end - start) / timedelta(days=1)
+
+
+def _count(project: Project, key: str, until: datetime) -> Count:
+    rows = project.artifacts.scan("transformed", key).filter(pl.col("timestamp") < until)
+    counted, frauds = rows.select(pl.len(), pl.col("label").sum()).collect().row(0)
+    return Count(int(counted), int(frauds))
