@@ -8,7 +8,6 @@ import dagster as dg
 from fraud_assets import plots
 from fraud_assets.alibi import alibi_detector
 from fraud_assets.io_manager import markdown_table
-from fraud_assets.landing import load_landing
 from fraud_assets.partitioning import look_back, partitions_def
 from fraud_assets.project import Project
 from fraud_core import features, gate
@@ -16,7 +15,6 @@ from fraud_core.artifacts import Table
 from fraud_core.drift import scipy_detector
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Judgement, Verdict
-from fraud_core.intake.landing import partition_keys
 from fraud_core.transform import build_transformed, source_features
 
 WORST_PLOTTED = 3
@@ -73,7 +71,7 @@ def judge_partition(project: Project, key: str) -> Judgement:
         frame=artifacts.scan("transformed", key).collect(),
         features=source_features(source),
         past=past,
-        position=_position(project, key),
+        position=gate.position(source, key),
         settings=source.drift,
         seed=project.settings.seed,
         detector=scipy_detector if project.settings.drift_detector == "scipy" else alibi_detector,
@@ -94,11 +92,6 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
     decide = gate.accept if accept else gate.refuse
     store, signing_key = project.artifacts.store, project.artifacts.signing_key
     return decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
-
-
-def _position(project: Project, key: str) -> int:
-    """How many partitions of the source lie before this one."""
-    return sum(other < key for other in partition_keys(project.source, load_landing(project)))
 
 
 def _sentence(verdict: Verdict) -> str:

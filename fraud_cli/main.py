@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--reason", required=True, help="why, in words; it is kept with the decision")
         command.add_argument("--who", default="", help="who decides (shown as unverified; default: the user of this shell)")
 
+    calibrate = add("calibrate", _calibrate, "How the drift gate would have judged the partitions at hand, walking forward.")
+    calibrate.add_argument("--simulated", action="store_true", help="also false alarms and power on simulated partitions (ten minutes)")
+
     serve = add("serve", _serve, "Serve the scoring API until Ctrl-C.")
     serve.add_argument("--host", help="address to bind to (default: FRAUD_API_HOST)")
     serve.add_argument("--port", type=int, help="port (default: FRAUD_API_PORT; 0 takes a free one)")
@@ -139,6 +142,12 @@ def _refuse(arguments: argparse.Namespace) -> int:
     from fraud_cli.pipeline import overrule
 
     return overrule(_load_settings(arguments), arguments.partition, accept=False, who=arguments.who, reason=arguments.reason)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from fraud_cli.calibrate import calibrate
+
+    return calibrate(_load_settings(arguments), simulated=arguments.simulated)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ def services(settings: Settings) -> list[Service]:
             "Scoring API",
             (str(here / "fraud"), "serve", "--host", "127.0.0.1", "--port", str(settings.api_port)),
             settings.api_port,
-            f"http://127.0.0.1:{settings.api_port}/docs",
+            f"http://127.0.0.1:{settings.api_port}/openapi.json",
         ),
     ]
 
