@@ -6,13 +6,14 @@ So a re-materialization never harms what was there before, and what is read back
 import hashlib
 import io
 import json
+from contextlib import suppress
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import IntegrityError, PartitionError, SourceError, StoreConflictError
-from fraud_core.keys import Key, canonical_json, sign, verify
+from fraud_core.keys import Key, canonical_json, open_signed, sign
 from fraud_core.stores.objects import ObjectStore
 
 
@@ -86,10 +87,8 @@ class Artifacts:
         """
         mine = canonical_json({"source": source_name})
         if not self.store.exists("source.json"):
-            try:
+            with suppress(StoreConflictError):  # somebody else claimed it just now: for whom, is read below
                 self.store.put_if("source.json", mine, None)
-            except StoreConflictError:
-                pass  # somebody else claimed it just now: for whom, is read below
         owner = json.loads(self.store.get("source.json"))["source"]
         if owner != source_name:
             raise SourceError(
@@ -137,7 +136,7 @@ class Artifacts:
         found = self.store.get_tagged(key)
         if found is None:
             return None
-        pointer = Pointer.model_validate(verify(json.loads(found[0]), self.signing_key, self.store.uri(key)))
+        pointer = Pointer.model_validate(open_signed(found[0], self.signing_key, self.store.uri(key)))
         if (pointer.asset, pointer.partition) != (asset, partition):
             raise IntegrityError(f"{self.store.uri(key)} was copied from {pointer.asset} {pointer.partition}; it is not used.")
         return pointer
@@ -184,7 +183,8 @@ class Artifacts:
         data = self.store.get(pointer.key)
         if hashlib.sha256(data).hexdigest() != pointer.sha256:
             raise IntegrityError(
-                f"{self.store.uri(pointer.key)} is not the file that was written; it is not loaded. Materialize {pointer.asset} again."
+                f"{self.store.uri(pointer.key)} is not the file that was written; it is not loaded. "
+                f"Materialize {pointer.asset} again."
             )
         return data
 

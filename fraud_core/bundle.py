@@ -7,16 +7,14 @@ Nothing here is a pickle, and signature and hashes are verified before anything 
 """
 
 import hashlib
-import json
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraud_core.encoder import Encoder
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
-from fraud_core.keys import Key, canonical_json, sign, verify
+from fraud_core.keys import Key, canonical_json, open_signed, sign
 from fraud_core.stores.objects import ObjectStore
 
 FORMAT = 1
@@ -127,6 +125,9 @@ class Latest(_Model):
     withdrawn: dict[str, Withdrawal] = {}
 
 
+Signed = TypeVar("Signed", Manifest, Latest)
+
+
 def make_bundle(
     *,
     source: str,
@@ -182,7 +183,7 @@ def read_bundle(store: ObjectStore, version: str, key: Key, manifest_sha256: str
     raw = _required(store, f"{folder}/manifest.json")
     if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
         raise IntegrityError(f"{store.uri(folder)}/manifest.json is not the one the pointer names.")
-    manifest = Manifest.model_validate(verify(_json(raw, folder), key, f"{store.uri(folder)}/manifest.json"))
+    manifest = _parsed(Manifest, raw, key, f"{store.uri(folder)}/manifest.json")
     learned = manifest.learned
     if not version == manifest.version == learned.version:
         raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {manifest.version}.")
@@ -209,7 +210,7 @@ def parse_latest(data: bytes, key: Key, where: str) -> Latest:
     Raises:
         IntegrityError: the signature does not hold.
     """
-    return Latest.model_validate(verify(_json(data, where), key, where))
+    return _parsed(Latest, data, key, where)
 
 
 def versions(store: ObjectStore) -> list[str]:
@@ -250,6 +251,8 @@ def point_at(
             f"Version {version} was withdrawn by {withdrawn[version].who}: {withdrawn[version].reason}. "
             f"`fraud restore {version}` takes that back."
         )
+    if withdraw == version:
+        raise PromotionError(f"Version {version} cannot be made champion and withdrawn at once.")
     if withdraw is not None:
         withdrawn[withdraw] = Withdrawal(who=who, reason=reason, at=at)
     if current is not None and current.version == version and withdrawn == current.withdrawn:
@@ -279,6 +282,15 @@ def _encoder_bytes(encoder: Encoder) -> bytes:
     return canonical_json(encoder.model_dump(mode="json"))
 
 
+def _parsed(kind: type[Signed], data: bytes, key: Key, where: str) -> Signed:
+    """A signed document, verified before it is parsed."""
+    body = open_signed(data, key, where)
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:  # signed by us, and yet another document, or another release's
+        raise IntegrityError(f"{where} is signed, but is not a {kind.__name__.lower()} that this release reads.") from error
+
+
 def _required(store: ObjectStore, key: str) -> bytes:
     try:
         return store.get(key)
@@ -291,13 +303,3 @@ def _checked(store: ObjectStore, key: str, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(f"{store.uri(key)} does not have the hash its manifest gives; it is not used.")
     return data
-
-
-def _json(data: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise IntegrityError(f"{where} is not JSON; it is not used.") from error
-    if not isinstance(document, dict):
-        raise IntegrityError(f"{where} is not a JSON object; it is not used.")
-    return document

@@ -1,12 +1,12 @@
-"""From features to the numbers a model reads: missing values filled, categories looked up. Fitted elsewhere, applied here alone."""
+"""From features to the numbers a model reads: missing values filled, categories looked up. Fitted elsewhere, applied here."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 MISSING_CATEGORY = "(missing)"
 
@@ -27,6 +27,13 @@ class ColumnEncoding(BaseModel):
     missing: float | None = None
     categories: dict[str, float] | None = None
     unseen: float | None = None
+
+    @model_validator(mode="after")
+    def _number_or_category(self) -> Self:
+        given = (self.missing is not None, self.categories is not None, self.unseen is not None)
+        if given not in {(True, False, False), (False, True, True)}:
+            raise ValueError(f"{self.feature} needs either missing (a number), or categories and unseen (a category)")
+        return self
 
 
 class Encoder(BaseModel):
@@ -51,7 +58,7 @@ class Encoder(BaseModel):
                 look_up, unseen = column.categories, column.unseen
                 out[:, place] = [look_up.get(MISSING_CATEGORY if v is None else v, unseen) for v in values]
             else:
-                out[:, place] = np.where(np.isnan(values), column.missing, values)
+                out[:, place] = np.where(np.isnan(values), np.float64(column.missing), values)
         return out
 
     def frame_matrix(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:

@@ -4,7 +4,6 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 (whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,7 +54,9 @@ class Feature:
 
 
 def _log_amount(inputs: Inputs) -> Array:
-    return np.round(np.log1p(inputs["amount_cents"] / 100.0) * LOG_GRID) / LOG_GRID
+    amount: Array = inputs["amount_cents"] / 100.0
+    gridded: Array = np.round(np.log1p(amount) * LOG_GRID) / LOG_GRID
+    return gridded
 
 
 def _hour(inputs: Inputs) -> Array:
@@ -85,7 +86,8 @@ def _distance(inputs: Inputs) -> Array:
     half_latitude = (merchant_latitude - home_latitude) / 2.0
     half_longitude = np.radians(inputs["merchant_longitude"] - inputs["home_longitude"]) / 2.0
     chord = np.sin(half_latitude) ** 2 + np.cos(home_latitude) * np.cos(merchant_latitude) * np.sin(half_longitude) ** 2
-    return np.round(2.0 * EARTH_RADIUS_METRES * np.arcsin(np.sqrt(np.minimum(chord, 1.0))))
+    metres: Array = np.round(2.0 * EARTH_RADIUS_METRES * np.arcsin(np.sqrt(np.minimum(chord, 1.0))))
+    return metres
 
 
 def _city_population(inputs: Inputs) -> Array:
@@ -168,7 +170,8 @@ def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: Zone
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
     """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions."""
     starts, offsets = _transitions(zone.key)
-    return offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
+    found: Array = offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -186,11 +189,15 @@ def _transitions(zone_name: str) -> tuple[Array, Array]:
     starts, offsets = [np.iinfo(np.int64).min], [offset(begin)]
     step = 7 * 86_400
     for left in range(begin, end, step):
-        before, after = offset(left), offset(left + step)
-        if before != after:
-            second = left + 1 + bisect_left(range(left + 1, left + step + 1), True, key=lambda s, a=after: offset(s) == a)
-            starts.append(second * 1_000_000)
-            offsets.append(after)
+        after = offset(left + step)
+        if after == offsets[-1]:
+            continue
+        old, new = left, left + step
+        while new - old > 1:
+            middle = (old + new) // 2
+            old, new = (old, middle) if offset(middle) == after else (middle, new)
+        starts.append(new * 1_000_000)
+        offsets.append(after)
     return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
 
 
@@ -198,4 +205,5 @@ def _yyyymmdd(days: Array) -> Array:
     months = days.astype("datetime64[M]")
     year, month = months.astype("datetime64[Y]"), months.astype(np.int64)
     day = (days - months).astype(np.int64) + 1
-    return (year.astype(np.int64) + 1970) * 10_000 + (month % 12 + 1) * 100 + day
+    number: Array = (year.astype(np.int64) + 1970) * 10_000 + (month % 12 + 1) * 100 + day
+    return number

@@ -41,18 +41,21 @@ class MarginModel:
             case "linear":
                 coefficients, intercept = self._parsed
                 # einsum, not BLAS: the same bits for one row as for a million
-                return np.einsum("ij,j->i", X, coefficients) + intercept
+                margins: Floats = np.einsum("ij,j->i", X, coefficients) + intercept
             case "boosting":
-                return treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))  # type: ignore[no-any-return]
+                margins = treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
             case "forest":
                 # scikit-learn's trees compare in float32
                 narrow = X.astype(np.float32).astype(np.float64)
-                return treelite.gtil.predict(self._parsed, narrow, nthread=self.threads).reshape(len(X), 2)[:, 1]  # type: ignore[no-any-return]
+                margins = treelite.gtil.predict(self._parsed, narrow, nthread=self.threads).reshape(len(X), 2)[:, 1]
+        return margins
 
 
 def probabilities(margins: Floats, calibration: Calibration) -> Floats:
     """Calibrated fraud probabilities of margins."""
-    return 1.0 / (1.0 + np.exp(-(calibration.slope * margins + calibration.intercept)))
+    log_odds = np.clip(calibration.slope * margins + calibration.intercept, -700.0, 700.0)  # exp overflows beyond 709
+    probability: Floats = 1.0 / (1.0 + np.exp(-log_odds))
+    return probability
 
 
 class Scorer:
@@ -66,8 +69,10 @@ class Scorer:
                 f"this release computes definitions {features.VERSION}. Train anew, or run the release it was trained with."
             )
         unknown = [name for name in learned.features if name not in features.BY_NAME]
-        if unknown or learned.features != bundle.encoder.features:
+        if unknown:
             raise IntegrityError(f"Version {bundle.version} needs features that this release does not know: {unknown}.")
+        if learned.features != bundle.encoder.features:
+            raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
         self.version = bundle.version
         self.thresholds = learned.thresholds

@@ -12,7 +12,7 @@ from fraud_core.errors import SettingsError
 class Settings(BaseSettings):
     """Everything a person may set. Each default works on a laptop with no account, no key and no server."""
 
-    model_config = SettingsConfigDict(env_prefix="FRAUD_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="FRAUD_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(Path(".fraud"), description="Folder that holds all state.")
     source: Path = Field(Path("sources/simulated.toml"), description="TOML of the data source of this installation.")
@@ -73,7 +73,9 @@ class Settings(BaseSettings):
         None,
         description="Is sent every failed check and run as JSON with a `text`, as Slack's incoming webhooks take it.",
     )
-    dagster_url: str = Field("", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port.")
+    dagster_url: str = Field(
+        "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
+    )
 
     # The scoring API.
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
@@ -81,7 +83,8 @@ class Settings(BaseSettings):
     api_workers: int = Field(1, ge=1, le=64, description="Processes that serve the API.")
     api_auth: Literal["auto", "keys", "off"] = Field(
         "auto",
-        description="Who may call. keys: whoever has an API key. off: everybody. auto: off on a loopback address, keys on any other.",
+        description="Who may call. keys: whoever has an API key. off: everybody. "
+        "auto: off on a loopback address, keys on any other.",
     )
     api_open_to_everyone_who_reaches_it: bool = Field(
         False,
@@ -91,7 +94,9 @@ class Settings(BaseSettings):
     api_rate_burst: int = Field(2_000, ge=1, description="Requests that an API key may make at once before the rate holds it.")
     api_body_bytes: int = Field(32_768, ge=1_024, description="Longest body of a request about one transaction.")
     api_batch_bytes: int = Field(16_777_216, ge=1_024, description="Longest body of a batch.")
-    api_body_seconds: float = Field(10.0, gt=0, description="A body must have arrived after so long; a file has max_upload_seconds.")
+    api_body_seconds: float = Field(
+        10.0, gt=0, description="A body must have arrived after so long; a file has max_upload_seconds."
+    )
     api_drain_seconds: float = Field(
         1.0,
         ge=0,
@@ -115,7 +120,7 @@ class Settings(BaseSettings):
         if self.store.startswith("s3://") and (self.card_key is None or self.signing_key is None):
             raise SettingsError(
                 "With an S3 store, FRAUD_CARD_KEY and FRAUD_SIGNING_KEY must be set, so that every machine uses the same keys. "
-                "Make each once with `python -c 'import secrets; print(secrets.token_hex(32))'` and keep them in your secret store."
+                "Make each once with `openssl rand -hex 32` and keep them in your secret store."
             )
         return self
 

@@ -1,15 +1,17 @@
 """A data source, as its TOML declares it: where it is, how to parse it, which column is what, and how it is split."""
 
+import codecs
 import re
 import tomllib
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fraud_core import partitions, schema
+from fraud_core import features, partitions, schema
 from fraud_core.errors import PartitionError, SourceError
 from fraud_core.keys import canonical_json
 from fraud_core.partitions import Cadence
@@ -30,10 +32,17 @@ class TextColumn(_Model):
 
 
 class TimeColumn(_Model):
-    """A date or a time, with every format it may have (strftime). Typed Parquet columns need none."""
+    """A date or a time, with every format it may have (strftime, as Polars has it). Typed Parquet columns need none."""
 
     column: str
     formats: tuple[str, ...] = ()
+
+    @field_validator("formats")
+    @classmethod
+    def _read_back(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for declared in value:
+            _require_format(declared)
+        return value
 
 
 class LabelColumn(_Model):
@@ -47,9 +56,20 @@ class LabelColumn(_Model):
     @field_validator("repair")
     @classmethod
     def _one_group(cls, value: str) -> str:
-        if value and re.compile(value).groups != 1:
+        try:
+            groups = re.compile(value).groups
+            pl.Series([""]).str.extract(value, groups)
+        except (re.error, pl.exceptions.ComputeError) as error:
+            raise ValueError(f"repair is not a regular expression that Polars can use: {str(error).splitlines()[0]}") from error
+        if value and groups != 1:
             raise ValueError("repair must be a regular expression with exactly one group")
         return value
+
+    @model_validator(mode="after")
+    def _two_outcomes(self) -> Self:
+        if self.fraud == self.legitimate:
+            raise ValueError(f"fraud and legitimate are both '{self.fraud}'")
+        return self
 
 
 class CardColumn(_Model):
@@ -89,6 +109,10 @@ class Columns(_Model):
             elif isinstance(value, str):
                 full[name] = {"column": value}
         return full
+
+    def declared(self, canonical: str) -> TextColumn | TimeColumn | LabelColumn | CardColumn:
+        """What is declared for a canonical column that this source has."""
+        return getattr(self, "amount" if canonical == "amount_cents" else canonical)  # type: ignore[no-any-return]
 
     @property
     def canonical(self) -> tuple[str, ...]:
@@ -132,6 +156,12 @@ class CardholderSplit(_Model):
     protocol: Literal["cardholder"]
     validation_share: float = Field(0.15, gt=0, lt=0.4, description="Share of each of the two validation blocks.")
     holdout_share: float = Field(0.25, gt=0, lt=0.6)
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        if 2 * self.validation_share + self.holdout_share >= 1:
+            raise ValueError("two validation blocks and the hold-out leave no cardholders to train on")
+        return self
 
 
 class Quality(_Model):
@@ -203,6 +233,24 @@ class Source(_Model):
             raise ValueError(f"'{value}' is not an IANA time zone such as Europe/Zurich") from error
         return value
 
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_exists(cls, value: str) -> str:
+        try:
+            "".encode(value)
+            codecs.getincrementaldecoder(value)
+        except LookupError as error:
+            raise ValueError(f"'{value}' is not an encoding of text such as utf-8 or latin-1") from error
+        return value
+
+    @field_validator("excluded_features")
+    @classmethod
+    def _features_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in features.BY_NAME]
+        if unknown:
+            raise ValueError(f"there is no feature '{unknown[0]}' to exclude; there are {', '.join(features.BY_NAME)}")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if bool(self.paths) == (self.simulator is not None):
@@ -217,6 +265,9 @@ class Source(_Model):
             raise ValueError("last lies before first")
         if self.split.protocol == "cardholder" and self.columns.card is None:
             raise ValueError("a split by cardholder needs a card column")
+        stated = [f for f in self.columns.timestamp.formats if f.endswith("Z")]
+        if stated and self.timezone not in {"UTC", "Etc/UTC"}:
+            raise ValueError(f"the format {stated[0]} says UTC, and timezone {self.timezone}; write %#z in the place of Z")
         return self
 
     @property
@@ -249,6 +300,37 @@ class Source(_Model):
         return canonical_json(self.model_dump(mode="json", include=fields))
 
 
+def is_instant(declared: str) -> bool:
+    """Whether a time of this format is an instant by itself (it has an offset, or counts seconds), whatever the source's zone."""
+    return re.search(r"%(?::{0,3}|#)z|%\+|%s", declared) is not None
+
+
+# A moment whose parts tell each other apart: a format is sound if it reads back what it writes.
+_MOMENT = datetime(2023, 11, 22, 21, 43, 57, 123_456)  # noqa: DTZ001 - it is given a zone where a format asks for one
+
+
+def _require_format(declared: str) -> None:
+    """Refuse a format that cannot tell a day, or that reads something else than it says.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    if "%f" in declared:
+        raise ValueError(f"{declared}: %f would be read as nanoseconds; write %.f (with its point) for fractions of a second")
+    if "%Z" in declared:
+        raise ValueError(f"{declared}: names of zones are not read; write %z for offsets, or name the zone in `timezone`")
+    moment = pl.Series([_MOMENT]).dt.replace_time_zone("UTC" if is_instant(declared) else None)
+    try:
+        written = moment.dt.to_string(declared.replace("%#z", "%z"))  # %#z reads every way to write an offset, and writes none
+        read = written.str.to_datetime(declared, time_unit="us", strict=False)[0]
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{declared} is not a format that Polars can use: {str(error).splitlines()[0]}") from error
+    cuts = [{"hour": 0, "minute": 0, "second": 0, "microsecond": 0}, {"second": 0, "microsecond": 0}, {"microsecond": 0}]
+    whole = [*(_MOMENT.replace(**cut) for cut in cuts), _MOMENT.replace(microsecond=123_000), _MOMENT]  # type: ignore[arg-type]
+    if read is None or read.replace(tzinfo=None) not in whole:
+        raise ValueError(f"{declared} does not tell year, month and day, or cannot be read back")
+
+
 def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
     """Read a source's TOML. `files` take the place of its paths.
 
@@ -259,6 +341,8 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SourceError(f"There is no source file {path}; sources lie in sources/, one TOML each.") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is not valid TOML: {error}.") from error
     if files:

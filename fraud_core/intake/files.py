@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _member_chunks(name: str, archive: zipfile.ZipFile, member: str, source: Sou
                 shutil.copyfileobj(binary, plain)
                 plain.flush()
                 yield from ((name, chunk) for chunk in _parquet_chunks(name, Path(plain.name), source))
-    except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
+    except RuntimeError as error:  # a password, or a compression that Python does not know
         raise SourceError(f"{name} cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip.") from error
     except _DAMAGED as error:
         raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
@@ -151,6 +152,8 @@ def _csv_chunks(name: str, binary: IO[bytes], source: Source) -> Iterator[pl.Dat
         raise SourceError(
             f"{name}, after line {reader.line_num}: the zip is truncated or damaged ({error}); fetch it again."
         ) from error
+    finally:
+        text.detach()  # whoever opened the file closes it
 
 
 def _header(name: str, reader: Iterator[list[str]], source: Source) -> list[str]:
@@ -167,11 +170,9 @@ def _place_of_bad_byte(binary: IO[bytes], source: Source) -> tuple[int, str]:
     """Line and column of the first byte that cannot be decoded. The file is read a second time, since readers read ahead."""
     binary.seek(0)
     reader = csv.reader(_lines_before_bad_byte(binary, source.encoding), delimiter=source.delimiter)
-    header = last = next(reader, [])
-    for last in reader:
-        pass
-    place = min(len(last), len(header)) - 1
-    return reader.line_num, header[place] if 0 <= place and last is not header else "(header)"
+    header = next(reader, [])
+    rows = deque(reader, maxlen=1)
+    return reader.line_num, header[min(len(rows[0]), len(header)) - 1] if rows else "(header)"
 
 
 def _lines_before_bad_byte(binary: IO[bytes], encoding: str) -> Iterator[str]:
@@ -235,7 +236,7 @@ def _require(name: str, present: Sequence[str], source: Source) -> None:
 def _require_types(name: str, columns: Mapping[str, pl.DataType], source: Source) -> None:
     for column in source.columns.wanted:
         dtype = columns[column]
-        if dtype.is_nested() or dtype in {pl.Time, pl.Duration, pl.Object, pl.Binary}:
+        if dtype.is_nested() or isinstance(dtype, pl.Time | pl.Duration | pl.Object | pl.Binary):
             raise SourceError(f"{name}, column '{column}': values of type {dtype} are not read; store the column as text.")
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
 from fraud_core.intake.files import SourceFile, chunks, located
-from fraud_core.intake.parsing import PARTITION, Parsed, parse
+from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.keys import Key
 from fraud_core.sources import Source
 from fraud_core.stores.objects import ObjectStore
@@ -89,8 +89,8 @@ def partition_keys(source: Source, landing: Landing | None) -> list[str]:
 
 
 def parse_fingerprint(source: Source, card_key: Key) -> str:
-    """Under which declaration and card key files are read; when it changes, they are read anew."""
-    return fingerprint(source.parse_fingerprint(), card_key.id)
+    """Under which rules, declaration and card key files are read; when it changes, they are read anew."""
+    return fingerprint(VERSION, source.parse_fingerprint(), card_key.id)
 
 
 def land(
@@ -108,12 +108,15 @@ def land(
     known = previous.files if previous is not None and previous.parse == parsing else {}
     if source.simulator is not None:
         return Landing(parse=parsing, files={})
-    landed = dict(known)
     with located(source) as files:
-        contents = {file.sha256 for file in known.values()}
+        present = {file.name: file.sha256 for file in files}
+        read = {file.sha256: file for file in known.values()}
+        # What changed under its name makes room; what it was may have gone on under another name, as rotated files do.
+        landed = {name: file for name, file in known.items() if present.get(name, file.sha256) == file.sha256}
+        contents = {file.sha256 for file in landed.values()}
         for file in files:
             if file.sha256 not in contents:
-                landed[file.name] = _land_file(file, source, store, card_key, progress)
+                landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, progress)
                 contents.add(file.sha256)
     return Landing(parse=parsing, files=landed)
 
@@ -146,8 +149,9 @@ class _Router:
             self.segments.append(self._write(key, frames, hashlib.sha256(b"".join(self.digests[key])).hexdigest()))
         for key, frames in self.refused.items():
             self.refusals.append(self._write(key, frames, None))
-        for held in (self.rows, self.digests, self.refused):
-            held.clear()  # type: ignore[attr-defined]
+        self.rows.clear()
+        self.digests.clear()
+        self.refused.clear()
         self.held = 0
 
     def _write(self, partition: str, frames: list[pl.DataFrame], digest: str | None) -> Segment:

@@ -280,7 +280,7 @@ def _require_exact(chunk: pl.DataFrame, names: Sequence[str], file: str) -> None
         inexact = chunk.filter(pl.col(name).is_finite() & (pl.col(name).abs() >= (2**24 if dtype == pl.Float32 else 2**53)))
         if len(inexact):
             raise SourceError(
-                f"{file}, column '{name}', line {inexact[LINE][0]}: a floating-point number of this size has lost its last digits; "
+                f"{file}, column '{name}', line {inexact[LINE][0]}: floating-point numbers of this size have lost digits; "
                 "store the column as text or as integers."
             )
 
@@ -295,15 +295,16 @@ def masked(text: pl.Expr) -> pl.Expr:
 
 def _refused(chunk: pl.DataFrame, read: pl.DataFrame, checks: Sequence[_Check], source: Source, file: str) -> pl.DataFrame:
     """One record a refused row: its first problem, in canonical order."""
-    shape = {**schema.QUARANTINE_SCHEMA, PARTITION: pl.String()}
+    columns = {**schema.QUARANTINE_SCHEMA, PARTITION: pl.String()}
     if read.is_empty():  # nearly always, and what follows is not cheap
-        return pl.DataFrame(schema=shape)
+        return pl.DataFrame(schema=columns)
     texts = chunk.select(pl.col(_shown(name, source)).cast(pl.String).alias(f"{name}!") for name in source.columns.canonical)
 
     def value(check: _Check) -> pl.Expr:
         if check.column in schema.PERSONAL:
             return pl.lit("(hidden)")
-        return masked(pl.col(f"{check.column}!")).fill_null("(empty)")
+        shape = masked(pl.col(f"{check.column}!").str.strip_chars())
+        return pl.when(shape != "").then(shape).otherwise(pl.lit("(empty)"))
 
     def first_problem(tell: Callable[[_Check], pl.Expr]) -> pl.Expr:
         return pl.coalesce(*[pl.when(check.fails).then(tell(check)) for check in checks])
@@ -319,7 +320,7 @@ def _refused(chunk: pl.DataFrame, read: pl.DataFrame, checks: Sequence[_Check], 
             first_problem(value).alias("value"),
             pl.when(has_time).then(pl.col(PARTITION)).alias(PARTITION),
         )
-        .cast(shape)  # type: ignore[arg-type]
+        .cast(columns)  # type: ignore[arg-type]
     )
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -77,10 +77,13 @@ class DirectoryStore:
         self.url = str(self.root)
 
     def get(self, key: str) -> bytes:
+        path = self._path(key)
         try:
-            return self._path(key).read_bytes()
-        except FileNotFoundError:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise KeyError(key) from None
+        except OSError as error:
+            raise StoreError(f"Cannot read {path}: {error.strerror or error}.") from error
 
     def get_tagged(self, key: str) -> tuple[bytes, str] | None:
         try:
@@ -116,9 +119,8 @@ class DirectoryStore:
         folder = self._path(prefix)
         if not folder.is_dir():
             return
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                yield path.relative_to(self.root).as_posix()
+        found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def local_path(self, key: str) -> Path:
         path = self._path(key)
@@ -137,6 +139,7 @@ class DirectoryStore:
 
     @contextmanager
     def _draft(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A file with the data, flushed to disk, to be moved to the path; what is left of it is removed."""
         draft = path.parent / f".draft-{secrets.token_hex(8)}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,15 +148,12 @@ class DirectoryStore:
                 file.flush()
                 os.fsync(file.fileno())
             yield draft
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             raise StoreError(f"Cannot write {path}: {error.strerror or error}. Nothing was changed.") from error
         finally:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is what is told
+                draft.unlink(missing_ok=True)
+        _flush_folder(path.parent)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -201,7 +201,7 @@ class S3Store:
         cut = len(self._key(""))
         with self._explained(prefix):
             pages = self.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(prefix.rstrip("/") + "/")):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(f"{prefix.rstrip('/')}/" if prefix else "")):
                 for item in page.get("Contents", ()):
                     yield item["Key"][cut:]
 
@@ -229,7 +229,8 @@ class S3Store:
             yield
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+            # For If-Match on an object that is gone, AWS says NoSuchKey; reading has its own answer to that.
+            if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey"}:
                 raise StoreConflictError(f"{self.uri(key)} was written by somebody else in between.") from error
             raise StoreError(f"{self.uri(key)}: {_S3_ADVICE.get(code, f'the S3 server answers {code}.')}") from error
         except BotoCoreError as error:
@@ -252,6 +253,18 @@ def s3_client() -> Any:
     from botocore.config import Config  # noqa: PLC0415
 
     return boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 4}))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in the folder outlive a power failure."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        raise StoreError(f"{folder} was written to, but the disk does not confirm it: {error.strerror or error}.") from error
 
 
 def _tag(data: bytes) -> str:

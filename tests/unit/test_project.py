@@ -42,15 +42,9 @@ COMMANDS = {"dagster-webserver", "dvc", "uvicorn"}
 
 # Wanted packages whose part of the product has not landed yet, and what brings it. This table can only shrink.
 AWAITED = {
-    "dagster": "issue 2",
-    "dagster-webserver": "issue 2",
-    "dagster-aws": "issue 7",
     "dagster-mlflow": "issue 7",
-    "pandas": "issue 2",
-    "fastapi": "issue 4",
-    "uvicorn": "issue 4",
+    "pandas": "issue 7",
     "gradio": "issue 6",
-    "prometheus-fastapi-instrumentator": "issue 8",
     "dvc": "issue 7",
 }
 

@@ -48,9 +48,7 @@ def test_an_unchanged_pointer_keeps_the_very_same_object(installation: Any, hold
 
 @pytest.mark.parametrize("name", ["manifest.json", "encoder.json", "model.treelite"])
 @pytest.mark.parametrize("at", [0, 7, 1001, -1])
-def test_a_flipped_byte_in_any_file_keeps_the_present_model(
-    installation: Any, holder: ScorerHolder, name: str, at: int
-) -> None:
+def test_a_flipped_byte_in_any_file_keeps_the_present_model(installation: Any, holder: ScorerHolder, name: str, at: int) -> None:
     first = installation.promote(1)
     holder.poll()
     second = installation.promote(2)
@@ -162,5 +160,3 @@ def test_its_thread_follows_the_pointer_until_it_is_stopped(installation: Any, h
     assert holder.served.version == second
     holder.stop()
     assert threading.active_count() == before
-
-

@@ -1,0 +1,102 @@
+"""The application: its parts, put together."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from fraud_api import openapi
+from fraud_api.bodies import BodyLimit, BodyLimits
+from fraud_api.metrics import Metrics
+from fraud_api.observed import Draining, Observed
+from fraud_api.problems import Refused, field_problems, invalid, response
+from fraud_api.rates import SharedRate
+from fraud_api.routes import router
+from fraud_api.security import Guard
+from fraud_api.services import Services
+from fraud_api.uploads import Uploads
+from fraud_core.holder import ScorerHolder
+from fraud_core.keys import signing_key
+from fraud_core.settings import Settings
+from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.stores.objects import open_store
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[Draining], None] = lambda _: None) -> FastAPI:
+    """The scoring API.
+
+    Args:
+        settings: all of it.
+        asks_for_keys: whether callers must show an API key (see `security.must_show_key`).
+        on_start: called in the server's event loop before the first request.
+    """
+    store = open_store(settings.store_url, settings.home / "cache")
+    holder = ScorerHolder(store, signing_key(settings))
+    services = Services(settings, holder, Metrics(holder), Uploads(settings), Draining())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        on_start(services.draining)
+        holder.start(settings.poll_seconds)
+        yield
+        holder.stop()
+
+    app = FastAPI(
+        title="Fraud scoring",
+        version="1",
+        description="A fraud probability and a decision for card payments, by the newest champion.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages load their scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.services = services
+    app.router.routes += router.routes
+    app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(Exception, _apologise)
+
+    # What is added last stands outermost.
+    app.add_middleware(
+        BodyLimits, limits=_limits(settings), default=BodyLimit(settings.api_body_bytes, settings.api_body_seconds)
+    )
+    if asks_for_keys:
+        rate = SharedRate(settings.home / "run" / "rates", settings.api_rate, settings.api_rate_burst)
+        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate)
+    services.metrics.instrument(app)
+    app.add_middleware(Observed, draining=services.draining, as_json=settings.log_format == "json")
+    return app
+
+
+def _limits(settings: Settings) -> dict[str, BodyLimit]:
+    return {
+        "/v1/score/batch": BodyLimit(settings.api_batch_bytes, settings.api_body_seconds),
+        "/v1/score/file": BodyLimit(settings.max_upload, settings.max_upload_seconds),
+    }
+
+
+def _document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = openapi.document(app, asks_for_keys=asks_for_keys)
+    return app.openapi_schema
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return response(error, request.scope)
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = field_problems({**one, "loc": one["loc"][1:]} for one in error.errors())
+    return response(invalid(problems), request.scope)
+
+
+async def _apologise(request: Request, error: Exception) -> Response:
+    return response(Refused(500, "our-fault", "This is our fault; the log has it under this request id."), request.scope)

@@ -1,0 +1,17 @@
+"""Card numbers where they do not belong."""
+
+import re
+
+# 13 to 19 digits in one run, or in the groups that are printed on cards.
+_CANDIDATE = re.compile(r"(?<!\d)(?:[1-9]\d{12,18}|[1-9]\d{3}([ -])\d{4}\1\d{4}\1\d{1,7}|[1-9]\d{3}([ -])\d{6}\2\d{4,5})(?!\d)")
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether a number in the text passes the check of Luhn (ISO/IEC 7812-1, annex B) and is as long as card numbers are."""
+    return any(_passes_luhn(found[0]) for found in _CANDIDATE.finditer(text))
+
+
+def _passes_luhn(number: str) -> bool:
+    digits = [int(character) for character in reversed(number) if character.isdecimal()]
+    doubled = [digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[1::2]]
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0

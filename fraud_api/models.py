@@ -1,0 +1,78 @@
+"""What there is to say about models: the one that scores, and all others in the store."""
+
+import json
+from typing import Any
+
+from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
+from fraud_core.bundle import versions
+from fraud_core.holder import Served, Status
+from fraud_core.stores.objects import ObjectStore
+
+_FIELD_OF = {"amount_cents": "amount"}
+
+
+def readiness(status: Status, *, stopping: bool = False) -> Readiness:
+    """Whether this process can score. A newest model that cannot be loaded does not make it unready: the one before scores."""
+    served = status.served
+    return Readiness(
+        ready=served is not None and not stopping,
+        stopping=stopping,
+        model_version=served.version if served else None,
+        sequence=served.latest.sequence if served else None,
+        checked_at=status.checked_at,
+        problem=status.problem_kind,
+    )
+
+
+def details(store: ObjectStore, served: Served) -> ModelDetails:
+    """The model that scores.
+
+    Raises:
+        StoreError: its card cannot be read.
+    """
+    manifest = served.scorer.bundle.manifest
+    return ModelDetails(
+        model_version=served.version,
+        kind=manifest.learned.kind,
+        source=manifest.learned.source,
+        features=list(manifest.learned.features),
+        needs=sorted(_FIELD_OF.get(name, name) for name in served.scorer.needs),
+        thresholds=DecisionThresholds(review=served.scorer.thresholds.review, decline=served.scorer.thresholds.decline),
+        partitions=[
+            TrainedOn(partition=key, content=content, verdict=verdict) for key, content, verdict in manifest.lineage.partitions
+        ],
+        promoted_at=served.latest.history[-1].at if served.latest.history else None,
+        loaded_at=served.loaded_at,
+        card=newest_card(store, served.version),
+    )
+
+
+def newest_card(store: ObjectStore, version: str) -> dict[str, Any] | None:
+    """The newest card of a version, as it was written; None where there is none."""
+    cards = [json.loads(store.get(key)) for key in store.list(f"models/{version}/runs") if key.endswith("/card.json")]
+    return max(cards, key=lambda card: str(card["created"]), default=None)
+
+
+def overview(store: ObjectStore, served: Served | None) -> ModelList:
+    """All versions in the store, as the pointer that this process follows sees them.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    latest = served.latest if served else None
+    states = []
+    for version in versions(store):
+        withdrawal = latest.withdrawn.get(version) if latest else None
+        states.append(
+            ModelState(
+                model_version=version,
+                state="champion" if latest and version == latest.version else "withdrawn" if withdrawal else "available",
+                withdrawn_by=withdrawal.who if withdrawal else None,
+                withdrawn_because=withdrawal.reason if withdrawal else None,
+            )
+        )
+    changes = [
+        ModelChange(sequence=c.sequence, model_version=c.version, at=c.at, how=c.how, who=c.who, reason=c.reason)
+        for c in (latest.history if latest else ())
+    ]
+    return ModelList(models=states, history=changes)

@@ -1,0 +1,188 @@
+"""The routes. What a request scores with is taken from the holder once, at its beginning."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import pydantic_core
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fraud_api import models, openapi
+from fraud_api.problems import FieldProblem, Refused, invalid, no_model, wrong_fields
+from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score, Transaction
+from fraud_api.scoring import score_one, score_rows
+from fraud_api.services import Services, services_of
+from fraud_core.errors import StoreError
+from fraud_core.holder import Served
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+_T = TypeVar("_T")
+
+ROWS_AT_ONCE = 500  # of a batch, between two looks at what else there is to do
+
+
+@router.post(
+    "/v1/score",
+    response_model=Score,
+    tags=["scoring"],
+    summary="Score one payment",
+    responses=openapi.refusals(400, 408, 413, 415, 422, 503),
+    openapi_extra=openapi.body(Transaction),
+)
+async def score(request: Request, explain: Annotated[bool, Query(description="Add the strongest reasons.")] = False) -> Response:
+    """The probability of fraud and a decision, by the newest champion."""
+    services = services_of(request)
+    served = _served(request, services)
+    transaction = _checked(await _json_body(request))
+    result = score_one(served, transaction, explain=explain)
+    services.metrics.decided(result.probability, result.decision)
+    return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
+
+
+@router.post(
+    "/v1/score/batch",
+    response_model=BatchScore,
+    tags=["scoring"],
+    summary="Score up to 10,000 payments",
+    responses=openapi.refusals(400, 408, 413, 415, 422, 503),
+    openapi_extra=openapi.body(Batch),
+)
+async def score_batch(request: Request) -> Response:
+    """The decisions on a batch, in its order. A wrong row is refused by itself; the others are scored."""
+    served = _served(request, services_of(request))
+    rows = _rows(await _json_body(request))
+    records: list[dict[str, Any]] = []
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin)
+        await asyncio.sleep(0)  # single payments do not wait for the whole batch
+    refused = sum("errors" in record for record in records)
+    document = {"model_version": served.version, "rows": len(records), "refused": refused, "results": records}
+    return Response(pydantic_core.to_json(document), media_type="application/json")
+
+
+@router.post(
+    "/v1/score/file",
+    response_class=StreamingResponse,
+    tags=["scoring"],
+    summary="Score a file",
+    responses=openapi.file_answer() | openapi.refusals(400, 406, 408, 413, 415, 422, 503),
+    openapi_extra=openapi.FILE_BODY,
+)
+async def score_file(request: Request) -> StreamingResponse:
+    """The decisions on a CSV or Parquet file, whose columns bear the canonical names: one record a row, then one that
+    says whether they are all. With `Accept: text/csv` as CSV, else as lines of JSON."""
+    services = services_of(request)
+    served = _served(request, services)
+    kind = openapi.FILE_TYPES.get(_media_type(request))
+    if kind is None:
+        raise Refused(415, "media-type", f"Send the file as {' or '.join(openapi.FILE_TYPES)}.")
+    wanted = openapi.wanted_answer(request.headers.get("accept", ""))
+    if wanted is None:
+        raise Refused(406, "not-acceptable", f"The answer comes as {' or '.join(openapi.ANSWER_TYPES.values())}.")
+    stream = await services.uploads.score(request, served, kind, wanted)
+    return StreamingResponse(stream, media_type=openapi.ANSWER_TYPES[wanted], headers={"X-Model-Version": served.version})
+
+
+@router.get("/v1/model", tags=["models"], summary="The model that scores", responses=openapi.refusals(503))
+async def model(request: Request) -> ModelDetails:
+    """Its thresholds, the partitions it learned from, its metrics and its card."""
+    services = services_of(request)
+    served = _served(request, services)
+    return await asyncio.to_thread(_from_store, models.details, services.holder.store, served)
+
+
+@router.get("/v1/models", tags=["models"], summary="All models", responses=openapi.refusals(503))
+async def all_models(request: Request) -> ModelList:
+    """Every version in the store, which one is champion, which are withdrawn, and how it came to that."""
+    services = services_of(request)
+    return await asyncio.to_thread(_from_store, models.overview, services.holder.store, services.holder.served)
+
+
+@router.post("/v1/admin/reload", tags=["operation"], summary="Look for a newer champion now")
+async def reload(request: Request) -> Readiness:
+    """Does what happens every few seconds anyway, in the process that answers; other workers follow within one poll."""
+    status = await asyncio.to_thread(services_of(request).holder.poll)
+    return models.readiness(status)
+
+
+@router.get("/healthz", tags=["operation"], summary="Is the process alive?")
+async def healthz() -> Health:
+    """Yes."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    tags=["operation"],
+    summary="Can it score?",
+    responses={503: {"model": Readiness, "description": "There is no model, or the server is about to stop."}},
+)
+async def readyz(request: Request, response: Response) -> Readiness:
+    """Whether there is a model, which one, and whether the newest could be loaded."""
+    services = services_of(request)
+    readiness = models.readiness(services.holder.status, stopping=services.draining.active)
+    response.status_code = 200 if readiness.ready else 503
+    return readiness
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    return Response(services_of(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _served(request: Request, services: Services) -> Served:
+    served = services.holder.served
+    if served is None:
+        raise no_model()
+    request.scope["state"]["model_version"] = served.version
+    return served
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _json_body(request: Request) -> bytes:
+    if _media_type(request) != "application/json":
+        raise Refused(415, "media-type", "Send the body as application/json.")
+    return await request.body()
+
+
+def _checked(body: bytes) -> Transaction:
+    try:
+        return Transaction.__pydantic_validator__.validate_json(body)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise _refused(wrong_fields(error)) from None
+
+
+def _refused(problems: list[FieldProblem]) -> Refused:
+    if problems[0].reason.startswith("is not valid JSON"):
+        return Refused(400, "not-json", "The body is not JSON.", problems)
+    return invalid(problems)
+
+
+def _rows(body: bytes) -> list[Any]:
+    """The rows of a batch as they came; each is judged later, by itself."""
+    try:
+        return _Envelope.model_validate_json(body).transactions
+    except ValidationError as error:
+        raise _refused(wrong_fields(error)) from None
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    transactions: Annotated[list[Any], Field(min_length=1, max_length=MOST_ROWS)]
+
+
+def _from_store(read: Callable[..., _T], *arguments: Any) -> _T:
+    try:
+        return read(*arguments)
+    except (StoreError, OSError) as error:
+        logger.error("the store cannot be read: %s", error)
+        raise Refused(503, "store-unreachable", "The model store cannot be reached; scoring goes on.") from error

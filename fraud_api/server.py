@@ -1,0 +1,146 @@
+"""Runs the application on uvicorn: in one process or several, and stops without losing a request."""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from fraud_api.app import create_app
+from fraud_api.observed import Draining, requests_log
+from fraud_api.security import must_show_key
+from fraud_core.errors import SettingsError
+from fraud_core.keys import card_key, signing_key
+from fraud_core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LAST_REQUEST_SECONDS = 0.2
+
+
+def serve(settings: Settings, host: str | None = None, port: int | None = None, workers: int | None = None) -> None:
+    """Serve the scoring API until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: all of it; host, port and workers override what it says.
+        port: 0 takes a free one; the log names it.
+
+    Raises:
+        SettingsError: the address cannot be bound, or would be open to everyone and nobody said that this is meant.
+    """
+    host = settings.api_host if host is None else host
+    port = settings.api_port if port is None else port
+    workers = settings.api_workers if workers is None else workers
+    configure_logging(settings)
+    asks_for_keys = must_show_key(settings, host)
+    signing_key(settings)  # made here, by one process, if there is none yet
+    card_key(settings)
+    config = uvicorn.Config(
+        partial(worker_app, settings, asks_for_keys=asks_for_keys),
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=settings.api_stop_seconds,
+        backlog=2_048,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:
+        raise SettingsError(f"{host}:{port} cannot be bound: it is taken, or not an address of this machine.") from error
+    bound = socket.getsockname()[1]
+    logger.info(
+        "scoring API on http://%s:%d, %d process(es), %s", host, bound, workers, "with keys" if asks_for_keys else "without keys"
+    )
+    try:
+        if workers == 1:
+            uvicorn.Server(config).run(sockets=[socket])
+        else:
+            _share_metrics(settings, bound)
+            Multiprocess(config, sockets=[socket]).run()
+    except KeyboardInterrupt:
+        pass  # uvicorn raises it again once everything is finished
+    finally:
+        socket.close()
+
+
+def worker_app(settings: Settings, *, asks_for_keys: bool) -> FastAPI:
+    """The application of one process."""
+    configure_logging(settings)
+    # Another thread gets the interpreter within a millisecond, not five: looking for a new model never delays an answer longer.
+    sys.setswitchinterval(0.001)
+    return create_app(
+        settings, asks_for_keys=asks_for_keys, on_start=lambda draining: drain_first(draining, settings.api_drain_seconds)
+    )
+
+
+def drain_first(draining: Draining, seconds: float) -> None:
+    """From SIGTERM on, go on answering for a while, with `Connection: close`, before uvicorn's own stop begins.
+
+    A caller who keeps connections open could otherwise send into one just as it is closed. Then nobody new is let in, and who
+    was let in last gets the time to send his request. A second SIGTERM stops at once.
+    """
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)
+    server = getattr(stop, "__self__", None)  # uvicorn's handler is a method of its server
+    assert callable(stop)
+    assert isinstance(server, uvicorn.Server)
+
+    def begin(number: int, frame: FrameType | None) -> None:
+        if draining.active:
+            stop(number, frame)
+        else:
+            draining.active = True
+            loop.call_soon_threadsafe(loop.call_later, seconds, close_doors, number)
+
+    def close_doors(number: int) -> None:
+        for listener in server.servers:
+            listener.close()
+        loop.call_later(LAST_REQUEST_SECONDS, stop, number, None)
+
+    signal.signal(signal.SIGTERM, begin)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Requests to standard output, one line each; everything else to standard error."""
+    other = logging.StreamHandler(sys.stderr)
+    as_text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    other.setFormatter(_JsonLines() if settings.log_format == "json" else as_text)
+    logging.basicConfig(level=logging.INFO, handlers=[other], force=True)
+    requests = logging.StreamHandler(sys.stdout)
+    requests.setFormatter(logging.Formatter("%(message)s"))
+    requests_log.handlers = [requests]
+    requests_log.propagate = False
+
+
+def _share_metrics(settings: Settings, port: int) -> None:
+    folder = settings.home / "run" / f"metrics-{port}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

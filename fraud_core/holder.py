@@ -1,0 +1,195 @@
+"""The holder of the scorer: follows the pointer to the champion, and swaps the scorer without a pause.
+
+What is served is one immutable object, replaced by one assignment: whoever took it for a request keeps it to the end, so no
+answer mixes two models. Whatever goes wrong on the way to a newer one, the present one stays.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from fraud_core import features
+from fraud_core.bundle import LATEST, Latest, parse_latest, read_bundle
+from fraud_core.errors import FraudError, IntegrityError, StoreError
+from fraud_core.explain import Explainer
+from fraud_core.keys import Key
+from fraud_core.scorer import Scorer
+from fraud_core.stores.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A champion at work, and the pointer that made it one."""
+
+    scorer: Scorer
+    explainer: Explainer
+    latest: Latest
+    loaded_at: datetime
+
+    @property
+    def version(self) -> str:
+        """The version of its bundle."""
+        return self.scorer.version
+
+
+@dataclass(frozen=True)
+class Status:
+    """How following the pointer goes.
+
+    Attributes:
+        served: what scores now; None before the first champion.
+        problem: why the newest pointer could not be followed, in a sentence for the operator; None while all is well.
+        problem_kind: the error's type, which may be shown to anybody.
+        checked_at: when the pointer was last looked at, with or without success.
+        failures: how many looks have failed since the start.
+    """
+
+    served: Served | None = None
+    problem: str | None = None
+    problem_kind: str | None = None
+    checked_at: datetime | None = None
+    failures: int = 0
+
+
+class ScorerHolder:
+    """Holds the scorer of the newest champion. Every method may be called from any thread.
+
+    Args:
+        store: where the bundles are.
+        signing_key: verifies pointer and manifests.
+        listen: told the new status after every look that changed what is served or failed.
+    """
+
+    def __init__(self, store: ObjectStore, signing_key: Key, listen: Callable[[Status], None] | None = None) -> None:
+        self.store = store
+        self._key = signing_key
+        self._listen = listen
+        self._status = Status()
+        self._tag: str | None = None
+        self._polling = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def served(self) -> Served | None:
+        """What scores now. Take it once a request and use nothing else."""
+        return self._status.served
+
+    @property
+    def status(self) -> Status:
+        """How following the pointer goes."""
+        return self._status
+
+    def poll(self) -> Status:
+        """Look at the pointer now and follow it. Never raises: a failure is in the status, and what was served stays."""
+        with self._polling:
+            before = self._status
+            now = datetime.now(UTC)
+            try:
+                served = self._follow()
+            except Exception as error:
+                # Whatever it is, the answer is the same: keep what works, say so, try again at the next look.
+                kind = type(error).__name__
+                problem = str(error) if isinstance(error, FraudError) else f"{kind}: {error}"
+                self._status = Status(before.served, problem, kind, now, before.failures + 1)
+                if problem != before.problem:
+                    kept = f"version {before.served.version} goes on serving" if before.served else "there is no model to serve"
+                    logger.error("the newest model was not loaded, %s: %s", kept, problem)
+            else:
+                self._status = Status(served, None, None, now, before.failures)
+                if served is not None and served is not before.served:
+                    logger.info("serving version %s (change %d of the pointer)", served.version, served.latest.sequence)
+                elif before.problem is not None:
+                    logger.info("the pointer can be followed again")
+            if self._listen is not None and (self._status.served is not before.served or self._status.problem is not None):
+                self._listen(self._status)
+            return self._status
+
+    def start(self, seconds: float, first_within: float = 5.0) -> None:
+        """Look at the pointer every so many seconds, in a thread of its own; returns after the first look, or `first_within`."""
+        if self._thread is not None:
+            raise RuntimeError("The holder follows the pointer already.")
+        looked = threading.Event()
+
+        def follow() -> None:
+            while not self._stopped.is_set():
+                self.poll()
+                looked.set()
+                self._stopped.wait(seconds)
+
+        self._thread = threading.Thread(target=follow, name="scorer-holder", daemon=True)
+        self._thread.start()
+        looked.wait(first_within)
+
+    def stop(self) -> None:
+        """End the thread; waits for a look that is under way."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _follow(self) -> Served | None:
+        """What the pointer asks for: the present one where nothing changed.
+
+        Raises:
+            IntegrityError, StoreError: the pointer or its bundle cannot be used.
+        """
+        current = self._status.served
+        found = self.store.get_tagged(LATEST)
+        if found is None:
+            if current is not None:
+                raise StoreError(f"{self.store.uri(LATEST)} is gone; promote a version, or restore the store from its backup.")
+            return None
+        data, tag = found
+        if tag == self._tag:
+            return current
+        latest = parse_latest(data, self._key, self.store.uri(LATEST))
+        if current is not None and latest.sequence < current.latest.sequence:
+            raise IntegrityError(
+                f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, older than change "
+                f"{current.latest.sequence}, which was seen before. If the store was restored from a backup, restart the scorer."
+            )
+        if current is not None and (latest.version, latest.manifest_sha256) == (
+            current.latest.version,
+            current.latest.manifest_sha256,
+        ):
+            served = Served(current.scorer, current.explainer, latest, current.loaded_at)
+        else:
+            bundle = read_bundle(self.store, latest.version, self._key, latest.manifest_sha256)
+            scorer = Scorer(bundle)
+            explainer = Explainer(bundle)
+            warm_up(scorer, explainer)
+            served = Served(scorer, explainer, latest, datetime.now(UTC))
+        self._tag = tag
+        return served
+
+
+def warm_up(scorer: Scorer, explainer: Explainer) -> None:
+    """Score and explain an ordinary transaction and one without any optional field, so that the first caller does not wait.
+
+    Raises:
+        IntegrityError: what comes out is not a probability.
+    """
+    missing = float("nan")
+    inputs = {
+        "timestamp": np.array([time.time_ns() // 1_000] * 2),
+        "amount_cents": np.array([4_200, 0]),
+        "birth_date": np.array(["1980-02-29", "NaT"], dtype="datetime64[D]"),
+        "home_latitude": np.array([47.6, missing]),
+        "home_longitude": np.array([-122.3, missing]),
+        "merchant_latitude": np.array([47.7, missing]),
+        "merchant_longitude": np.array([-122.2, missing]),
+        "city_population": np.array([40_000.0, missing]),
+        "category": np.array(["grocery_pos", None], dtype=object),
+    }
+    matrix = scorer.bundle.encoder.matrix(features.compute(scorer.features, inputs, scorer.zone))
+    probabilities = scorer.score_matrix(matrix)
+    if not bool(np.all((probabilities >= 0) & (probabilities <= 1))):
+        raise IntegrityError(f"Version {scorer.version} gives probabilities outside 0 to 1; it is not used.")
+    explainer.contributions(matrix)
