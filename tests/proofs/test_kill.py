@@ -1,0 +1,94 @@
+"""`fraud pipeline` killed at random moments and started again: it goes on from what is finished, and nothing is half-written."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fraud_assets.project import Project
+from fraud_core.bundle import read_bundle, read_latest
+from fraud_core.settings import Settings
+from tests.proofs.conftest import ROOT, Record
+
+SOURCE = (ROOT / "sources" / "simulated.toml").read_text(encoding="utf-8")
+SMALLER = SOURCE.replace("cardholders = 1_000", "cardholders = 300").replace('last = "2024-12"', 'last = "2024-09"')
+SETTINGS = {"FRAUD_MIN_HOLDOUT_FRAUDS": "5", "FRAUD_PROMOTION_LIFT": "1", "FRAUD_DRIFT_DETECTOR": "scipy", "FRAUD_STORE": ""}
+ASSETS = ("raw", "quarantine", "transformed")
+
+
+def start(toml: Path, home: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "fraud_cli.main", "pipeline", "--source-config", str(toml), "--home", str(home)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | SETTINGS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(project: Project) -> dict[str, str]:
+    """The transformed partitions that stand, each with the hash of its file. Fails where a pointer names what is not whole."""
+    artifacts = project.artifacts
+    for asset in ASSETS:
+        for pointer in artifacts.pointers(asset).values():
+            assert hashlib.sha256(artifacts.store.get(pointer.key)).hexdigest() == pointer.sha256
+    return {key: pointer.sha256 for key, pointer in artifacts.pointers("transformed").items()}
+
+
+def champion(project: Project) -> str | None:
+    """The champion's version; fails where the pointer names a bundle that is not whole."""
+    latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
+    if latest is not None:
+        read_bundle(project.artifacts.store, latest.version, project.artifacts.signing_key, latest.manifest_sha256)
+    return None if latest is None else latest.version
+
+
+def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, record: Record, tmp_path: Path) -> None:
+    toml = tmp_path / "smaller.toml"
+    toml.write_text(SMALLER, encoding="utf-8")
+
+    undisturbed = start(toml, tmp_path / "undisturbed")
+    begin = time.monotonic()
+    output, errors = undisturbed.communicate()
+    usual = time.monotonic() - begin
+    assert undisturbed.returncode == 0, errors[-3000:]
+    expected = json.loads(output.splitlines()[-1])
+
+    home, kills, random_moment = tmp_path / "killed", 20 if full else 3, random.Random(20)
+    project = Project.load(Settings(home=home, source=toml))
+    moments: list[dict[str, Any]] = []
+    before: dict[str, str] = {}
+    for _ in range(kills):
+        # Once everything stands there is nothing left to disturb: begin again in an empty home.
+        if champion(project) is not None:
+            home = tmp_path / f"killed-{len(moments)}"
+            project, before = Project.load(Settings(home=home, source=toml)), {}
+        process = start(toml, home)
+        wait = random_moment.uniform(1.0, usual)
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        after = finished(project)
+        assert before.items() <= after.items(), "a finished partition was made again, or lost"
+        moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(project)})
+        before = after
+
+    last = start(toml, home)
+    output, errors = last.communicate()
+    assert last.returncode == 0, errors[-3000:]
+    ended = json.loads(output.splitlines()[-1])
+    assert {name: ended[name] for name in ("rows", "accepted", "version", "average_precision")} == {
+        name: expected[name] for name in ("rows", "accepted", "version", "average_precision")
+    }
+    record("kill", {"kills": kills, "undisturbed_seconds": round(usual, 1), "moments": moments, "version": ended["version"]})
