@@ -1,4 +1,4 @@
-"""`fraud calibrate`: how the gate would have judged this installation's partitions, and how often it is wrong on simulated ones."""
+"""`fraud calibrate`: how the gate would have judged the partitions at hand, and how often it is wrong on simulated ones."""
 
 import sys
 from datetime import UTC, datetime

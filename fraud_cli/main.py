@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--who", default="", help="who decides (shown as unverified; default: the user of this shell)")
 
     calibrate = add("calibrate", _calibrate, "How the drift gate would have judged the partitions at hand, walking forward.")
-    calibrate.add_argument("--simulated", action="store_true", help="also false alarms and power on simulated partitions (ten minutes)")
+    calibrate.add_argument(
+        "--simulated", action="store_true", help="also false alarms and power on simulated partitions (ten minutes)"
+    )
 
     serve = add("serve", _serve, "Serve the scoring API until Ctrl-C.")
     serve.add_argument("--host", help="address to bind to (default: FRAUD_API_HOST)")

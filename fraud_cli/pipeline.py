@@ -5,7 +5,9 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -26,6 +28,7 @@ from fraud_core.intake.raw import raw_inputs
 from fraud_core.settings import Settings
 from fraud_core.sources import CardholderSplit, Source
 
+REFUSED_BY_CHECK = "DagsterAssetCheckFailedError"  # how a step ends whose blocking check did not pass
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -54,8 +57,11 @@ class Pipeline:
             run_config=QUIET,
             tags={PID_TAG: str(os.getpid())},
         )
-        if not result.success and all(evaluation.passed for evaluation in result.get_asset_check_evaluations()):
-            raise JobFailedError(_cause(result))
+        if not result.success:
+            failures = result.filter_events(lambda event: event.is_step_failure)
+            errors = [event.step_failure_data.error for event in failures]
+            if any(error is None or error.cls_name != REFUSED_BY_CHECK for error in errors) or not errors:
+                raise JobFailedError(_cause(errors))
         return result
 
     def keys(self, until: str | None) -> list[str]:
@@ -200,20 +206,25 @@ def _trained(project: Project) -> TrainedModel | None:
 
 def _peak_rss_mb() -> float:
     """The most memory that this process, or any it started, held at once (Linux counts kilobytes)."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process was that started this one
+        own = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    else:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(own, children) / 1024
 
 
-def _cause(result: dg.ExecuteInProcessResult) -> str:
+def _cause(errors: Sequence[Any]) -> str:
     """The message of the first of our own errors behind a failed run, else of the last cause."""
-    message = "the run failed"
-    for event in result.filter_events(lambda event: event.is_step_failure):
-        error: Any = event.step_failure_data.error
-        while error is not None:
+    message = "The run failed; see it in the Dagster UI."
+    for failed in errors:
+        error = failed
+        while error is not None and error.cls_name != REFUSED_BY_CHECK:
             message = str(error.message).strip()
             if error.cls_name in _OURS:
                 return message.split(":", 1)[-1].strip()
             error = error.cause
-        break
     return message
 
 

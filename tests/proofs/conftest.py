@@ -38,6 +38,7 @@ def record(full: bool) -> Record:
             "machine": _machine(),
         }
         path = ROOT / "docs" / "proofs" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(document | figures, indent=1) + "\n", encoding="utf-8")
 
     return write

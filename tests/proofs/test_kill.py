@@ -13,6 +13,7 @@ from typing import Any
 
 from fraud_assets.project import Project
 from fraud_core.bundle import read_bundle, read_latest
+from fraud_core.gate import read_verdict
 from fraud_core.settings import Settings
 from tests.proofs.conftest import ROOT, Record
 
@@ -20,6 +21,7 @@ SOURCE = (ROOT / "sources" / "simulated.toml").read_text(encoding="utf-8")
 SMALLER = SOURCE.replace("cardholders = 1_000", "cardholders = 300").replace('last = "2024-12"', 'last = "2024-09"')
 SETTINGS = {"FRAUD_MIN_HOLDOUT_FRAUDS": "5", "FRAUD_PROMOTION_LIFT": "1", "FRAUD_DRIFT_DETECTOR": "scipy", "FRAUD_STORE": ""}
 ASSETS = ("raw", "quarantine", "transformed")
+FITTED = ("preprocessor", "model")
 
 
 def start(toml: Path, home: Path) -> "subprocess.Popen[str]":
@@ -35,13 +37,19 @@ def start(toml: Path, home: Path) -> "subprocess.Popen[str]":
     )
 
 
-def finished(project: Project) -> dict[str, str]:
-    """The transformed partitions that stand, each with the hash of its file. Fails where a pointer names what is not whole."""
+def finished(project: Project) -> dict[str, int]:
+    """The judged partitions, and when each was written (ns). Fails where a pointer names what is not whole."""
     artifacts = project.artifacts
-    for asset in ASSETS:
-        for pointer in artifacts.pointers(asset).values():
-            assert hashlib.sha256(artifacts.store.get(pointer.key)).hexdigest() == pointer.sha256
-    return {key: pointer.sha256 for key, pointer in artifacts.pointers("transformed").items()}
+    pointers = [pointer for asset in ASSETS for pointer in artifacts.pointers(asset).values()]
+    pointers += [pointer for asset in FITTED if (pointer := artifacts.pointer(asset)) is not None]
+    for pointer in pointers:
+        assert hashlib.sha256(artifacts.store.get(pointer.key)).hexdigest() == pointer.sha256
+    written: dict[str, int] = {}
+    for key, pointer in artifacts.pointers("transformed").items():
+        verdict = read_verdict(artifacts.store, artifacts.signing_key, key)
+        if verdict is not None and verdict.content == pointer.content:
+            written[key] = artifacts.store.local_path(f"assets/transformed/{key}/latest.json").stat().st_mtime_ns
+    return written
 
 
 def champion(project: Project) -> str | None:
@@ -63,25 +71,31 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
     assert undisturbed.returncode == 0, errors[-3000:]
     expected = json.loads(output.splitlines()[-1])
 
-    home, kills, random_moment = tmp_path / "killed", 20 if full else 3, random.Random(20)
+    home, kills, draw = tmp_path / "killed", 20 if full else 3, random.Random(20)
     project = Project.load(Settings(home=home, source=toml))
+    parts = draw.sample(range(kills), kills)  # a random moment in each part of a run, in random order
     moments: list[dict[str, Any]] = []
-    before: dict[str, str] = {}
-    for _ in range(kills):
+    before: dict[str, int] = {}
+    homes = 1
+    while len(moments) < kills:
         # Once everything stands there is nothing left to disturb: begin again in an empty home.
         if champion(project) is not None:
-            home = tmp_path / f"killed-{len(moments)}"
+            homes += 1
+            home = tmp_path / f"killed-{homes}"
             project, before = Project.load(Settings(home=home, source=toml)), {}
         process = start(toml, home)
-        wait = random_moment.uniform(1.0, usual)
+        wait = 1.0 + (usual - 1.0) * (parts[len(moments)] + draw.random()) / kills
         try:
-            process.wait(wait)
+            _, errors = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            process.communicate()
+        else:
+            assert process.returncode == 0, errors[-3000:]  # it ended before: no kill
         after = finished(project)
         assert before.items() <= after.items(), "a finished partition was made again, or lost"
-        moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(project)})
+        if process.returncode == -signal.SIGKILL:
+            moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(project)})
         before = after
 
     last = start(toml, home)
@@ -91,4 +105,13 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
     assert {name: ended[name] for name in ("rows", "accepted", "version", "average_precision")} == {
         name: expected[name] for name in ("rows", "accepted", "version", "average_precision")
     }
-    record("kill", {"kills": kills, "undisturbed_seconds": round(usual, 1), "moments": moments, "version": ended["version"]})
+    record(
+        "kill",
+        {
+            "kills": len(moments),
+            "homes": homes,
+            "undisturbed_seconds": round(usual, 1),
+            "moments": moments,
+            "version": ended["version"],
+        },
+    )
