@@ -1,0 +1,151 @@
+"""A small installation that serves: a store with real bundles, trained once a session."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+import treelite
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from fraud_core import features
+from fraud_core.bundle import Bundle, Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
+from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.keys import Key, signing_key
+from fraud_core.settings import Settings
+from fraud_core.stores.objects import DirectoryStore
+
+CATEGORIES = ("gas_transport", "grocery_pos", "misc_net", "personal_care", "shopping_net", "travel")
+ZONE = "America/New_York"
+
+
+def transactions(count: int, seed: int = 7) -> dict[str, np.ndarray[Any, Any]]:
+    """Random transactions as `features.compute` takes them, with missing values."""
+    rng = np.random.default_rng(seed)
+    begin = int(datetime(2019, 1, 1, tzinfo=UTC).timestamp())
+    latitude, longitude = rng.uniform(25, 48, count), rng.uniform(-122, -70, count)
+    category = rng.choice(np.array(CATEGORIES, dtype=object), count)
+    category[rng.random(count) < 0.02] = None
+    population = rng.integers(100, 2_000_000, count).astype(np.float64)
+    population[rng.random(count) < 0.02] = np.nan
+    return {
+        "timestamp": (begin + rng.integers(0, 2 * 365 * 86_400, count)) * 1_000_000,
+        "amount_cents": np.round(100 * rng.lognormal(3.5, 1.2, count)).astype(np.int64),
+        "birth_date": np.datetime64("1935-01-01") + rng.integers(0, 25_000, count).astype("timedelta64[D]"),
+        "home_latitude": np.round(latitude, 4),
+        "home_longitude": np.round(longitude, 4),
+        "merchant_latitude": np.round(latitude + rng.uniform(-1, 1, count), 6),
+        "merchant_longitude": np.round(longitude + rng.uniform(-1, 1, count), 6),
+        "city_population": population,
+        "category": category,
+    }
+
+
+def trained(seed: int = 7, rows: int = 4_000, trees: int = 40) -> tuple[bytes, Encoder]:
+    """A boosted model of random frauds (large amounts, at night, on the net), and its encoder."""
+    rng = np.random.default_rng(seed)
+    inputs = transactions(rows, seed)
+    columns = features.compute(features.FEATURES, inputs, ZoneInfo(ZONE))
+    encoder = Encoder(
+        columns=tuple(
+            ColumnEncoding(
+                feature=feature.name,
+                categories={name: float(at) for at, name in enumerate((MISSING_CATEGORY, *CATEGORIES))},
+                unseen=3.0,
+            )
+            if feature.is_category
+            else ColumnEncoding(feature=feature.name, missing=float(np.nanmedian(columns[feature.name])))
+            for feature in features.FEATURES
+        )
+    )
+    online = np.array([name in {"misc_net", "shopping_net"} for name in inputs["category"]])
+    risk = columns["log_amount"] - 5 + columns["night"] + online + rng.normal(scale=0.5, size=rows)
+    model = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=16, early_stopping=False, random_state=seed)
+    model.fit(encoder.matrix(columns), risk > 0)
+    return treelite.sklearn.import_model(model).serialize_bytes(), encoder
+
+
+@dataclass
+class Installation:
+    """A home with a store, and bundles to promote. Bundles differ in their calibration alone, so their scores tell them apart."""
+
+    settings: Settings
+    store: DirectoryStore
+    key: Key
+    model: bytes
+    encoder: Encoder
+    changes: int = field(default=0)
+
+    def bundle(self, number: int) -> Bundle:
+        """The bundle of this number."""
+        return make_bundle(
+            source="test",
+            timezone=ZONE,
+            feature_version=features.VERSION,
+            kind="boosting",
+            model=self.model,
+            encoder=self.encoder,
+            calibration=Calibration(slope=1.0, intercept=-number / 8),
+            thresholds=Thresholds(review=0.4, decline=0.8),
+            lineage=Lineage(
+                training_set="test",
+                partitions=(("2019-01", "c0ffee", "accepted"),),
+                card_key_id="test",
+                libraries={"treelite": "4"},
+            ),
+        )
+
+    def promote(self, number: int) -> str:
+        """Write a bundle and make it champion; returns its version."""
+        bundle = self.bundle(number)
+        write_bundle(self.store, bundle, self.key)
+        return self.point(bundle.version)
+
+    def point(self, version: str) -> str:
+        """Make a version that is there the champion."""
+        point_at(self.store, version, self.key, how="promotion", who="test", at=datetime.now(UTC), reason="for a test")
+        return version
+
+
+@pytest.fixture(scope="session")
+def learned() -> tuple[bytes, Encoder]:
+    """A model's bytes and its encoder."""
+    return trained()
+
+
+@pytest.fixture
+def installation(tmp_path: Path, learned: tuple[bytes, Encoder]) -> Installation:
+    """An installation without a champion."""
+    settings = Settings(home=tmp_path / "home", poll_seconds=0.05, api_drain_seconds=0.2, _env_file=None)
+    return Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
+
+
+@pytest.fixture(scope="session")
+def made_transactions() -> Callable[[int], list[dict[str, Any]]]:
+    """Random transactions as callers send them."""
+
+    def make(count: int) -> list[dict[str, Any]]:
+        arrays = transactions(count, seed=99)
+        sent = []
+        for at in range(count):
+            row = {
+                "transaction_id": f"t{at}",
+                "timestamp": str(np.datetime64(int(arrays["timestamp"][at]), "us")) + "Z",
+                "amount": f"{arrays['amount_cents'][at] // 100}.{arrays['amount_cents'][at] % 100:02d}",
+                "card": f"token-{at % 17}",
+                "merchant": "Kirlin and Sons",
+                "birth_date": str(arrays["birth_date"][at]),
+                "category": arrays["category"][at],
+            }
+            for name in ("home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude"):
+                row[name] = float(arrays[name][at])
+            population = arrays["city_population"][at]
+            row["city_population"] = None if np.isnan(population) else int(population)
+            sent.append({name: value for name, value in row.items() if value is not None})
+        return sent
+
+    return make
