@@ -41,7 +41,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         store, key = project.artifacts.store, project.artifacts.signing_key
         write_bundle(store, model.bundle, key)
         card = model_card(model, allowed, promotion, now)
-        _write_run(project, model, card, context.run_id)
+        _write_run(project, model, card, context.run.run_id)
         latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now)
         return dg.Output(
             Document(

@@ -2,12 +2,13 @@
 
 import dagster as dg
 
-from fraud_assets import champion, landing, model, preprocessor, raw, transformed
+from fraud_assets import automation, champion, landing, model, overruling, preprocessor, raw, transformed, volume
 from fraud_assets.io_manager import ArtifactIOManager
+from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
 
-STAGES = (landing, raw, transformed, preprocessor, model, champion)
+STAGES = (landing, raw, transformed, volume, preprocessor, model, champion)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
@@ -18,6 +19,8 @@ TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 def build(project: Project) -> dg.Definitions:
     """All definitions of one installation."""
     parts = [part for stage in STAGES for part in stage.build(project)]
+    # A job of checks alone does not see by itself that it is partitioned.
+    by_partition = dg.PartitionedConfig(partitions_def(project.source), run_config_for_partition_key_fn=lambda _: {})
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
@@ -32,9 +35,13 @@ def build(project: Project) -> dg.Definitions:
             dg.define_asset_job(
                 "run_partition", PARTITION | TRAINING, description="One partition from raw to champion, in one run."
             ),
-            dg.define_asset_job("judge_partition", JUDGE, description="The gate's verdict on one partition, anew."),
+            dg.define_asset_job(
+                "judge_partition", JUDGE, config=by_partition, description="The gate's verdict on one partition, anew."
+            ),
+            *overruling.build_jobs(project),
             *champion.build_jobs(project),
         ],
+        sensors=automation.build(project),
         resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},
     )
 

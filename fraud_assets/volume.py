@@ -1,5 +1,6 @@
 """`row_count` and `fraud_rate` on transformed: findings that block nothing. The second is repeated as labels mature."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ def build(project: Project) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(asset=ASSET, partitions_def=keys)
     def fraud_rate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Is the share of fraud, among rows whose labels are mature, as in the accepted partitions before?"""
-        opinion, count = fraud_rate_of(project, context.partition_key)
+        opinion, count = fraud_rates_of(project, [context.partition_key])[context.partition_key]
         return _result(opinion, rate_metadata(opinion, count))
 
     return [row_count, fraud_rate]
@@ -42,12 +43,22 @@ def row_count_of(project: Project, key: str) -> Opinion:
     return judge_rows(_rows(present[key]), _days(project, key), project.source.quality.rows_per_day, earlier)
 
 
-def fraud_rate_of(project: Project, key: str) -> tuple[Opinion, Count]:
-    """The partition's fraud rate, judged, and the rows and frauds behind it."""
+def fraud_rates_of(project: Project, keys: Sequence[str]) -> dict[str, tuple[Opinion, Count]]:
+    """Each partition's fraud rate, judged, and the rows and frauds behind it. A partition's rows are counted once."""
     present = project.transformed()
     until = mature_instant(project, present)
-    count = _count(project, key, until)
-    return judge_fraud_rate(count, [_count(project, other, until) for other in accepted_before(project, key, present)]), count
+    counts: dict[str, Count] = {}
+
+    def counted(key: str) -> Count:
+        if key not in counts:
+            counts[key] = _count(project, key, until)
+        return counts[key]
+
+    judged: dict[str, tuple[Opinion, Count]] = {}
+    for key in keys:
+        earlier = [counted(other) for other in accepted_before(project, key, present)]
+        judged[key] = judge_fraud_rate(counted(key), earlier), counted(key)
+    return judged
 
 
 def rate_metadata(opinion: Opinion, count: Count) -> dict[str, Any]:
@@ -57,7 +68,8 @@ def rate_metadata(opinion: Opinion, count: Count) -> dict[str, Any]:
 
 def mature_instant(project: Project, present: dict[str, Pointer]) -> datetime:
     """The instant before which labels are mature: so long before the end of the data as outcomes take to be known."""
-    return mature_until(project.source, max(int(pointer.facts["last_us"]) for pointer in present.values()))
+    last = max(int(pointer.facts["last_us"]) for pointer in present.values() if pointer.rows)
+    return mature_until(project.source, last)
 
 
 def accepted_before(project: Project, key: str, present: dict[str, Pointer]) -> list[str]:

@@ -192,7 +192,7 @@ def _require_frauds(project: Project, name: str, rows: Rows) -> None:
 def _thresholds(project: Project, rows: Rows, scores: Any) -> Thresholds:
     """Review by capacity, decline by cost, both on validation B alone."""
     settings = project.settings
-    days = max(rows.frame["timestamp"].dt.date().n_unique(), 1)
+    days = rows.frame["timestamp"].dt.convert_time_zone(project.source.timezone).dt.date().n_unique()
     review = metrics.review_threshold(scores, days=days, capacity=settings.review_capacity)
     decline = metrics.decline_threshold(
         rows.labels,

@@ -1,0 +1,266 @@
+"""Everything that acts by itself: new files land, partitions are taken, the gate is asked for training, and alerts are told.
+
+Plain sensors over the store, one way for all, rather than Dagster's automation conditions. What has to be made follows from
+hashes that the store holds: which files went into which partition, which raw partitions into which transformed one. Conditions
+know only that `landing` was materialized, and would remake every partition for one new file, and of the past only the newest
+window; across the border to the unpartitioned `preprocessor` they launch although the gate rejected. So the sensors ask the
+store, as the command `fraud` does, and the gate reads verdicts, never Dagster's records. Whatever they launch, the assets refuse
+by themselves what the gate does not allow.
+
+A partition or training that was tried once with the same inputs is not tried again: its failure is an alert, and a person's.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from fraud_assets import alerts
+from fraud_assets.landing import load_landing
+from fraud_assets.learning.training import training_inputs
+from fraud_assets.project import Project
+from fraud_assets.volume import ASSET, fraud_rates_of, mature_instant, rate_metadata
+from fraud_core import gate, partitions
+from fraud_core.artifacts import Pointer, fingerprint
+from fraud_core.bundle import read_bundle, read_latest
+from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError
+from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
+from fraud_core.intake.raw import raw_inputs
+from fraud_core.intake.watch import Seen, look
+from fraud_core.transform import transformed_inputs
+
+DATA_JOBS = ("land", "materialize_partition", "run_partition")
+TRAINING_JOBS = ("train", "run_partition")
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+SILENCE = timedelta(hours=12)  # an unfinished run that is older belongs to a process that was killed
+RUN_KEY_TAG = "dagster/run_key"
+EVERY_SECONDS = 30
+MATURED_A_TICK = 50
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a sensor decides: a run of its job, or none; and in a sentence, why. `cursor` is what it remembers."""
+
+    why: str
+    run_key: str | None = None
+    partition: str | None = None
+    cursor: str | None = None
+
+    def result(self) -> dg.SensorResult:
+        """In Dagster's terms."""
+        if self.run_key is None:
+            return dg.SensorResult(skip_reason=self.why, cursor=self.cursor)
+        request = dg.RunRequest(run_key=self.run_key, partition_key=self.partition, tags={"fraud/why": self.why[:250]})
+        return dg.SensorResult(run_requests=[request], cursor=self.cursor)
+
+
+def build(project: Project) -> list[dg.SensorDefinition]:
+    """The sensors. `FRAUD_AUTOMATION=off` leaves those that launch runs stopped until somebody starts them in the UI."""
+    running = dg.DefaultSensorStatus.RUNNING
+    switched = running if project.settings.automation == "on" else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(job_name="land", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Lands source files that are new or changed, once they have stopped growing."""
+        return next_landing(project, context.cursor).result()
+
+    @dg.sensor(job_name="materialize_partition", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def due_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Takes partitions that are over and not made from what has landed, oldest first, one at a time."""
+        return next_partition(project, context.instance, datetime.now(UTC)).result()
+
+    @dg.sensor(job_name="train", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def accepted_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Asks the gate which partitions may train, and trains when these are others than the champion's."""
+        return next_training(project, context.instance, datetime.now(UTC)).result()
+
+    @dg.sensor(minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def matured_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Repeats the check `fraud_rate` for partitions whose labels have matured since; it costs no run."""
+        return repeat_fraud_rates(project, context.cursor)
+
+    @dg.sensor(minimum_interval_seconds=EVERY_SECONDS, default_status=running)
+    def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        """Tells Alertmanager and the webhook of failed checks and runs, and keeps open alerts open."""
+        report = alerts.tick(project, context.instance, datetime.now(UTC))
+        for trouble in report.troubles:
+            context.log.warning(trouble)
+        return dg.SkipReason(str(report))
+
+    return [new_files, due_partitions, accepted_partitions, matured_labels, alert]
+
+
+def next_landing(project: Project, cursor: str | None) -> Step:
+    """Land when the source's files are others than those last asked for, and were the same on the tick before.
+
+    Raises:
+        SourceError: a remote file cannot be asked about.
+    """
+    seen = look(project.source)
+    if not seen and project.source.simulator is None:
+        return Step(f"There are no files yet at {', '.join(project.source.paths)}.", cursor=cursor)
+    now = fingerprint(
+        parse_fingerprint(project.source, project.card_key), *(part for file in seen for part in (file.name, file.stamp))
+    )
+    before = json.loads(cursor) if cursor else {}
+    if now == before.get("asked") or (cursor is None and _has_landed(project, seen)):
+        return Step("No file is new or changed.", cursor=json.dumps({"seen": now, "asked": now}))
+    if seen and now != before.get("seen"):
+        return Step(
+            "Files are new or changed; they are read when they are the same on the next look.",
+            cursor=json.dumps({"seen": now, "asked": before.get("asked")}),
+        )
+    return Step("Files are new or changed.", run_key=now, cursor=json.dumps({"seen": now, "asked": now}))
+
+
+def next_partition(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
+    """The oldest partition that is over, not finished, and not tried before with the same inputs.
+
+    Raises:
+        IntegrityError: a pointer's signature does not hold.
+    """
+    busy = _busy(instance, DATA_JOBS, now)
+    if busy is not None:
+        return Step(busy)
+    for key, stamp in unfinished(project, now):
+        if not _was_tried(instance, stamp):
+            return Step(f"Partition {key} is not made from what has landed.", run_key=stamp, partition=key)
+    return Step("Every partition that is over was taken.")
+
+
+def next_training(  # noqa: PLR0911 - a list of reasons to wait
+    project: Project, instance: dg.DagsterInstance, now: datetime
+) -> Step:
+    """Train when the accepted set is neither the champion's nor that of the last training, and no partition is on its way.
+
+    Raises:
+        IntegrityError: a pointer's signature does not hold.
+    """
+    busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
+    if busy is not None:
+        return Step(busy)
+    for key, stamp in unfinished(project, now):
+        if not _was_tried(instance, stamp):
+            return Step(f"Partition {key} comes first.")
+    try:
+        allowed = project.training_set()
+        inputs = training_inputs(project, allowed)
+    except (GateRefusalError, NotYetTrainableError) as refusal:
+        return Step(str(refusal))
+    trained = project.artifacts.pointer("model")
+    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    latest = read_latest(store, signing_key)
+    if trained is not None and trained.inputs == inputs:
+        return Step("The last training was on exactly these partitions.")
+    if latest is not None:
+        lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
+        if lineage.training_set == gate.fingerprint(allowed):
+            return Step(f"Champion {latest.version} was trained on exactly these partitions.")
+    # What was tried includes from where: a set may come back after another was trained in between.
+    stamp = fingerprint(inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
+    if _was_tried(instance, stamp):
+        return Step("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
+    return Step(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
+
+
+def repeat_fraud_rates(project: Project, cursor: str | None) -> dg.SensorResult:
+    """Judge the fraud rate again where labels have matured since the instant that the cursor holds."""
+    present = project.transformed()
+    if not present:
+        return dg.SensorResult(skip_reason="No partition is materialized.", cursor=cursor)
+    until = mature_instant(project, present)
+    since = datetime.fromisoformat(cursor) if cursor else datetime.fromtimestamp(0, UTC)
+    windows = {key: partitions.window(key, project.source.cadence, project.source.zone) for key in present}
+    matured = [key for key, (start, end) in windows.items() if end > since and start < until and since < until]
+    taken = matured[:MATURED_A_TICK]
+    if len(taken) < len(matured):
+        until = min(until, windows[taken[-1]][1])
+    if not taken:
+        return dg.SensorResult(skip_reason="No label has matured since.", cursor=cursor)
+    evaluations = [
+        dg.AssetCheckEvaluation(
+            asset_key=ASSET,
+            check_name="fraud_rate",
+            passed=opinion.usual,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=opinion.message,
+            metadata=rate_metadata(opinion, count),
+            partition=key,
+        )
+        for key, (opinion, count) in fraud_rates_of(project, taken).items()
+    ]
+    return dg.SensorResult(asset_events=evaluations, cursor=until.isoformat())
+
+
+def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
+    """Partitions that are over, can be made, and are not made from what has landed; each with a hash of what it is to be made of.
+
+    A partition without a verdict is none of them, if it is made: whoever removed the verdict may have removed a person's
+    refusal, so that is for a person to run again.
+    """
+    landing = load_landing(project)
+    if landing is None:
+        return
+    source, raws, transformed = project.source, project.artifacts.pointers("raw"), project.transformed()
+    for key in due_keys(project, landing, now):
+        preceding = [raws.get(other) for other in source.preceding(key)]
+        present = [raw for raw in preceding if raw is not None]
+        if len(present) < len(preceding):
+            continue  # one before it has to be made first
+        wanted = raw_inputs(landing, key)
+        raw, made = raws.get(key), transformed.get(key)
+        if (
+            raw is None
+            or made is None
+            or raw.inputs != wanted
+            or made.inputs != transformed_inputs(source, [*present, raw])
+            or _is_stale(project, key, made)
+        ):
+            yield key, fingerprint(key, wanted, transformed_inputs(source, present))
+
+
+def due_keys(project: Project, landing: Landing, now: datetime) -> list[str]:
+    """Partitions whose time is over; of files, none after the last one that has rows."""
+    source, landed = project.source, landing.partitions()
+    keys = [key for key in partition_keys(source, landing) if partitions.window(key, source.cadence, source.zone)[1] <= now]
+    if source.simulator is not None:
+        return keys
+    return [key for key in keys if landed and key <= landed[-1]]
+
+
+def _is_stale(project: Project, key: str, made: Pointer) -> bool:
+    """Whether the verdict speaks of other content."""
+    try:
+        verdict = gate.read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
+    except IntegrityError:
+        return False
+    return verdict is not None and verdict.content != made.content
+
+
+def _has_landed(project: Project, seen: list[Seen]) -> bool:
+    """Whether somebody landed these very files, as far as names and sizes tell."""
+    landing = load_landing(project)
+    if landing is None or landing.parse != parse_fingerprint(project.source, project.card_key):
+        return False
+    return {name: file.size for name, file in landing.files.items()} == {file.name: file.size for file in seen}
+
+
+def _busy(instance: dg.DagsterInstance, jobs: tuple[str, ...], now: datetime) -> str | None:
+    """Why to wait: a run of these jobs is under way."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED), updated_after=now - SILENCE)):
+        if run.job_name in jobs:
+            return f"A run of {run.job_name} is under way."
+    return None
+
+
+def _was_tried(instance: dg.DagsterInstance, stamp: str) -> bool:
+    return instance.get_runs_count(dg.RunsFilter(tags={RUN_KEY_TAG: stamp})) > 0

@@ -1,0 +1,94 @@
+"""A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record."""
+
+from typing import Any
+
+import dagster as dg
+
+from fraud_assets.champion import who_asks
+from fraud_assets.project import Project
+from fraud_assets.transformed import decide_partition
+from fraud_core import gate
+from fraud_core.gate import Verdict
+
+CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
+BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
+
+
+class Decide(dg.Config):
+    """What a person decides about."""
+
+    partition: str
+    reason: str
+    who: str = ""
+
+
+def build_jobs(project: Project) -> list[dg.JobDefinition]:
+    """The two jobs, for the Dagster UI and the command line."""
+
+    @dg.op
+    def accept(context: dg.OpExecutionContext, config: Decide) -> None:
+        _decide(project, context, config, accept=True)
+
+    @dg.op
+    def refuse(context: dg.OpExecutionContext, config: Decide) -> None:
+        _decide(project, context, config, accept=False)
+
+    @dg.job(
+        description="Let a partition train although the drift gate rejected it, for its present content only; with a reason.",
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def accept_partition() -> None:
+        accept()
+
+    @dg.job(
+        description="Keep a partition from training, or take an acceptance back; with a reason.",
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def refuse_partition() -> None:
+        refuse()
+
+    return [accept_partition, refuse_partition]
+
+
+def decision_metadata(verdict: Verdict) -> dict[str, Any]:
+    """Who decided what about the content, and why; nothing where nobody did."""
+    shown: dict[str, Any] = {}
+    for name, decision in (("accepted_by", verdict.overruled_by), ("refused_by", verdict.refused_by)):
+        if decision is not None:
+            shown |= {name: decision.who, "reason": decision.reason, "decided_at": decision.at.isoformat()}
+    return shown
+
+
+def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
+    """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
+    verdict = decide_partition(project, config.partition, accept=accept, who=who_asks(config.who), reason=config.reason)
+    decision = verdict.decisions[-1]
+    sentence = f"Accepted by {decision.who}: {decision.reason}" if verdict.is_accepted else gate.explain(verdict)
+    context.log.info(sentence)
+    event: Any = dg.AssetCheckEvaluation(  # Dagster takes it here as it does elsewhere, though the type does not say so
+        asset_key=CHECK.asset_key,
+        check_name=CHECK.name,
+        passed=verdict.is_accepted,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=sentence,
+        metadata={"kind": verdict.kind, "content": verdict.content, **decision_metadata(verdict)},
+        target_materialization_data=_target(context.instance, config.partition),
+        blocking=True,
+        partition=config.partition,
+    )
+    context.log_event(event)
+
+
+def _target(instance: dg.DagsterInstance, partition: str) -> Any:
+    """The materialization that the check speaks of, as far as this instance knows it."""
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # noqa: PLC0415 - Dagster exports it nowhere else
+        AssetCheckEvaluationTargetMaterializationData,
+    )
+
+    only = dg.AssetRecordsFilter(asset_key=CHECK.asset_key, asset_partitions=[partition])
+    records = instance.fetch_materializations(only, limit=1).records
+    if not records:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=records[0].storage_id, run_id=records[0].run_id, timestamp=records[0].timestamp
+    )

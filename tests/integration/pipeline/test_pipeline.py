@@ -1,0 +1,276 @@
+"""`fraud pipeline` from a source to a champion, and what a later run makes of it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from fraud_assets.definitions import build
+from fraud_assets.learning import training
+from fraud_assets.learning.training import fit_preprocessor, train
+from fraud_assets.project import Project
+from fraud_assets.transformed import judge_partition
+from fraud_cli.instance import environment, open_instance
+from fraud_cli.models import read_card
+from fraud_cli.pipeline import Pipeline
+from fraud_core import gate
+from fraud_core.artifacts import Artifacts
+from fraud_core.bundle import LATEST, read_bundle, read_latest
+from fraud_core.intake.landing import land
+from fraud_core.intake.raw import build_raw
+from fraud_core.model_card import ModelCard
+from fraud_core.transform import build_transformed
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[3]
+JULY = "2024-07"
+COUNTS = ["rows", "quarantined", "repaired", "partitions", "accepted", "rejected"]
+FIGURES = ["version", "model", "average_precision", "average_precision_ci", "roc_auc", "card_precision_at_100", "fraud_rate"]
+KEYS = [*COUNTS, *FIGURES, "threshold", "decline_threshold", "seconds", "peak_rss_mb"]
+
+
+def champion(project: Project) -> Any:
+    artifacts = project.artifacts
+    latest = read_latest(artifacts.store, artifacts.signing_key)
+    assert latest is not None
+    return latest
+
+
+def card(project: Project, version: str) -> ModelCard:
+    """The newest card of a version."""
+    made = read_card(project, version)
+    assert made is not None
+    return made
+
+
+def materializations(place: Any) -> dict[str, int]:
+    """How often each asset was ever materialized."""
+    counts: dict[str, int] = {}
+    with open_instance(place.project().settings) as instance:
+        for run in instance.get_runs():
+            for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+                asset = record.get_dagster_event().asset_key
+                assert asset is not None
+                counts[asset.to_user_string()] = counts.get(asset.to_user_string(), 0) + 1
+    return counts
+
+
+# ---- what a run says
+
+
+def test_the_result_is_one_json_object_with_the_promised_keys(built_rejecting: Any) -> None:
+    out = (built_rejecting.folder / "out").read_text()
+    assert len(out.splitlines()) == 1
+    result = json.loads(out)
+    assert list(result) == KEYS
+    assert (result["partitions"], result["accepted"], result["rejected"]) == (7, 6, 1)
+    assert (result["quarantined"], result["repaired"]) == (0, 0)
+    raws = built_rejecting.project().artifacts.pointers("raw")
+    assert result["rows"] == sum(raw.rows for raw in raws.values())
+    low, high = result["average_precision_ci"]
+    assert 5 * result["fraud_rate"] < low < result["average_precision"] < high <= 1
+    assert 0 < result["threshold"] <= result["decline_threshold"]
+    assert 0 < result["card_precision_at_100"] < 1
+    assert result["version"] == champion(built_rejecting.project()).version
+    assert result["peak_rss_mb"] > 100
+
+
+def test_progress_goes_to_standard_error(built_rejecting: Any) -> None:
+    err = (built_rejecting.folder / "err").read_text()
+    for said in (
+        *built_rejecting.project().source.keys,
+        f"{JULY}: drift: Partition {JULY} is rejected",
+        "looking at the hold-out",
+    ):
+        assert said in err
+    assert "Warning" not in err
+    assert "Traceback" not in err
+
+
+def test_training_after_each_partition_trains_only_where_something_changed(built_rejecting: Any) -> None:
+    err = (built_rejecting.folder / "err").read_text()
+    assert err.count("the champion was trained on exactly these partitions already") == 6
+    assert err.count("looking at the hold-out") == 1
+
+
+def test_too_little_data_ends_well_and_without_figures(empty: Any) -> None:
+    run = empty.fraud("pipeline", "--until", "2024-02", "--each")
+    assert run.status == 0
+    assert list(run.result) == KEYS
+    assert (run.result["partitions"], run.result["accepted"], run.result["rejected"]) == (2, 2, 0)
+    assert {name for name, value in run.result.items() if value is None} == {*FIGURES, "threshold", "decline_threshold"}
+    assert len(re.findall(r"Not yet trainable: the data spans (?:31|60) days", run.err)) == 2
+    assert not set(materializations(empty)) & {"preprocessor", "model", "champion"}
+    assert LATEST not in empty.stored()
+
+
+def test_a_second_run_reuses_everything(rejecting: Any) -> None:
+    stored, counts = rejecting.stored(), materializations(rejecting)
+    first = json.loads((rejecting.folder / "out").read_text())
+    again = rejecting.fraud("pipeline")
+    assert again.status == 0
+    assert {**again.result, "seconds": 0, "peak_rss_mb": 0} == {**first, "seconds": 0, "peak_rss_mb": 0}
+    assert rejecting.stored() == stored
+    # `landing` looks whether there is anything new.
+    assert materializations(rejecting) == counts | {"landing": counts["landing"] + 1}
+
+
+# ---- the gate and the champion
+
+
+def test_a_rejected_partition_trains_nothing_is_held_out_and_stands_on_the_card(built_rejecting: Any) -> None:
+    project = built_rejecting.project()
+    version = champion(project).version
+    lineage = read_bundle(project.artifacts.store, version, project.artifacts.signing_key).manifest.lineage
+    accepted = [f"2024-0{month}" for month in range(1, 7)]
+    assert [name for name, _, _ in lineage.partitions] == accepted
+    assert [name for name, _ in lineage.rejected] == [JULY]
+    made = card(project, version)
+    assert [part.key for part in made.rejected_partitions] == [JULY]
+    assert "log_amount" in made.rejected_partitions[0].reason
+    assert {month.month for month in made.holdout.months} == {"2024-06", JULY}
+    assert JULY in made.to_markdown()
+    assert made.holdout_without_rejected is None or made.holdout_without_rejected.rows < made.holdout.rows
+
+
+def test_a_failed_check_leaves_everything_else_as_it_was(trained: Any) -> None:
+    before = trained.stored()
+    result = Pipeline(trained.project()).run("run_partition", JULY)
+    assert not result.success
+    assert {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}["drift"] is False
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    assert made == {"raw", "quarantine", "transformed"}
+    after = trained.stored()
+    assert {key: after[key] for key in before} == before
+    assert all(JULY in key for key in set(after) - set(before))
+
+
+def test_a_worse_candidate_changes_nothing_that_serves(rejecting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_all = training.fit_candidates
+    monkeypatch.setattr(training, "fit_candidates", lambda *a, **k: [c for c in fit_all(*a, **k) if c.kind == "linear"])
+    before, counts = rejecting.stored("models"), materializations(rejecting)
+    strict = {"FRAUD_PROMOTION_MARGIN": "0.01", "FRAUD_REVIEW_CAPACITY": "7"}
+    run = rejecting.fraud("pipeline", **strict)
+    assert run.status == 0
+    assert "not promoted: The lower end of its" in run.err
+    assert run.result["model"] == "linear"
+    assert run.result["version"] != champion(rejecting.project()).version
+    assert rejecting.stored("models") == before
+    after = materializations(rejecting)
+    assert (after["model"], after["champion"]) == (counts["model"] + 1, counts["champion"])
+
+
+def test_a_holdout_with_too_few_frauds_is_an_error_in_one_sentence(trained: Any) -> None:
+    before = trained.stored("models")
+    run = trained.fraud("pipeline", "--until", "2024-06", FRAUD_MIN_HOLDOUT_FRAUDS="9999")
+    assert run.status == 1
+    assert run.out == ""
+    assert run.err.splitlines()[-1].startswith("fraud: The training rows hold ")
+    assert "Traceback" not in run.err
+    assert trained.stored("models") == before
+
+
+def test_an_accepted_partition_trains_and_a_refused_one_does_no_longer(rejecting: Any) -> None:
+    accepted = rejecting.fraud("accept", JULY, "--reason", "prices did rise", "--who", "kim")
+    assert accepted.status == 0, accepted.err
+    run = rejecting.fraud("pipeline")
+    assert (run.result["accepted"], run.result["rejected"]) == (7, 0)
+    made = card(rejecting.project(), run.result["version"])
+    july = made.partitions[-1]
+    assert (july.key, july.verdict, july.accepted_by, july.reason) == (JULY, "accepted_by", "unverified:kim", "prices did rise")
+    assert rejecting.fraud("refuse", JULY, "--reason", "they did not", "--who", "kim").status == 0
+    names = [part.partition for part in rejecting.project().training_set().rejected]
+    assert names == [JULY]
+
+
+# ---- the same again
+
+
+def test_another_home_key_and_number_of_threads_give_the_same_version(built_trained: Any, tmp_path: Path) -> None:
+    """The whole path once more, without Dagster, under other keys and with two threads."""
+    settings = built_trained.project().settings.model_copy(update={"home": tmp_path, "threads": 2})
+    again, project = Project(settings, built_trained.project().source), built_trained.project()
+    artifacts: Artifacts = again.artifacts
+    landing = land(again.source, artifacts.store, again.card_key, None)
+    for key in project.transformed():
+        made = build_raw(again.source, landing, key, artifacts.store, again.card_key)
+        artifacts.write("raw", key, made.rows)
+        artifacts.write("transformed", key, build_transformed(again.source, artifacts, key))
+        gate.record(artifacts.store, artifacts.signing_key, judge_partition(again, key))
+    allowed = again.training_set()
+    model = train(again, fit_preprocessor(again, allowed), allowed, lambda _: None)
+    assert again.card_key.id != project.card_key.id
+    hashes = [one.artifacts.scan("raw", "2024-01").select("card").collect()["card"] for one in (project, again)]
+    assert not set(hashes[0]) & set(hashes[1])
+    assert model.bundle.version == champion(project).version
+    assert {key: pointer.content for key, pointer in again.transformed().items()} == {
+        key: pointer.content for key, pointer in project.transformed().items()
+    }
+
+
+# ---- what is shown
+
+
+def test_nothing_that_people_see_tells_anything_personal(built_rejecting: Any) -> None:
+    project = built_rejecting.project()
+    people = pl.concat([project.artifacts.scan("raw", key).collect() for key in project.transformed()])
+    personal = set(people["card"]) | {str(day) for day in people["birth_date"]}
+    for name in ("latitude", "longitude"):  # some merchants lie where people live
+        personal |= set(map(str, people[f"home_{name}"])) - set(map(str, people[f"merchant_{name}"]))
+    assert len(personal) > 1_000
+    shown = [text.decode() for key, text in built_rejecting.stored("models").items() if not key.endswith((".png", ".treelite"))]
+    shown += [(built_rejecting.folder / name).read_text() for name in ("out", "err")]
+    with open_instance(project.settings) as instance:
+        for run in instance.get_runs():
+            shown += [str(record) for record in instance.all_logs(run.run_id)]
+    words = {word for text in shown for word in re.findall(r"[\w.-]+", text)}
+    assert people["transaction_id"][0] in words  # samples are shown, and looked through
+    assert not words & personal
+
+
+def test_every_materialization_shows_something_a_person_would_look_at(built_rejecting: Any) -> None:
+    wanted = {
+        "landing": {"files", "rows_read", "repaired"},
+        "raw": {"dagster/row_count", "quarantined", "duplicates", "sample"},
+        "quarantine": {"dagster/row_count", "reasons"},
+        "transformed": {"dagster/row_count", "frauds", "sample"},
+        "preprocessor": {"columns", "split", "partitions", "rejected"},
+        "model": {"average_precision", "fraud_rate", "candidates", "precision_recall", "calibration", "cost", "holdout_looks"},
+        "champion": {"card", "version"},
+    }
+    with open_instance(built_rejecting.project().settings) as instance:
+        for asset, names in wanted.items():
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event is not None
+            assert event.asset_materialization is not None
+            assert names <= set(event.asset_materialization.metadata), asset
+
+
+# ---- Dagster's own doors
+
+
+def test_dagster_loads_the_definitions_through_the_workspace(built_trained: Any) -> None:
+    settings = built_trained.project().settings
+    command = [Path(sys.executable).parent / "dagster", "definitions", "validate", "--workspace", "workspace.yaml"]
+    variables = {"PATH": "/usr/bin:/bin", "FRAUD_DRIFT_DETECTOR": "scipy"} | environment(settings)
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Validation successful for code location fraud" in done.stderr + done.stdout
+
+
+def test_runs_of_the_command_line_are_those_of_the_jobs_that_the_ui_launches(built_rejecting: Any) -> None:
+    project = built_rejecting.project()
+    jobs = {job.name for job in build(project).resolve_all_job_defs()}
+    with open_instance(project.settings) as instance:
+        runs = instance.get_runs()
+    assert {run.job_name for run in runs} == {"land", "materialize_partition", "train"} <= jobs
+    assert all(run.is_finished for run in runs)
+    partitions = [run.tags["dagster/partition"] for run in runs if run.job_name == "materialize_partition"]
+    assert sorted(partitions) == project.source.keys

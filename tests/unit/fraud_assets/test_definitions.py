@@ -1,0 +1,97 @@
+"""The graph, as Dagster sees it: whoever changes it, changes this picture."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from fraud_assets.definitions import build
+from fraud_assets.project import Project
+from fraud_core.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+
+DEPENDS_ON = {
+    "landing": set(),
+    "raw": {"landing"},
+    "quarantine": {"landing"},
+    "transformed": {"raw"},
+    "preprocessor": {"transformed"},
+    "model": {"preprocessor"},
+    "champion": {"model"},
+}
+PARTITIONED = {"raw", "quarantine", "transformed"}
+BLOCKING_CHECKS = {"raw: quarantined_share", "transformed: drift", "model: beats_champion"}
+WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate"}
+JOBS = {
+    "land": {"landing"},
+    "materialize_partition": {"raw", "quarantine", "transformed"},
+    "train": {"preprocessor", "model", "champion"},
+    "run_partition": {"raw", "quarantine", "transformed", "preprocessor", "model", "champion"},
+    "judge_partition": set(),
+    "accept_partition": set(),
+    "refuse_partition": set(),
+    "rollback_champion": set(),
+    "restore_champion": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    settings = Settings(_env_file=None, home=tmp_path_factory.mktemp("home"), source=ROOT / "sources" / "simulated.toml")
+    return build(Project.load(settings))
+
+
+def _name(key: dg.AssetCheckKey) -> str:
+    return f"{key.asset_key.to_user_string()}: {key.name}"
+
+
+def graph(definitions: dg.Definitions) -> Any:
+    return definitions.resolve_asset_graph()
+
+
+def test_the_assets_and_what_they_depend_on(definitions: dg.Definitions) -> None:
+    nodes = {key.to_user_string(): graph(definitions).get(key) for key in graph(definitions).get_all_asset_keys()}
+    assert {name: {parent.to_user_string() for parent in node.parent_keys} for name, node in nodes.items()} == DEPENDS_ON
+    assert {name for name, node in nodes.items() if node.is_partitioned} == PARTITIONED
+
+
+def test_the_checks_block_and_see_the_partition_they_judge(definitions: dg.Definitions) -> None:
+    nodes = {_name(key): graph(definitions).get(key) for key in graph(definitions).asset_check_keys}
+    assert set(nodes) == BLOCKING_CHECKS | WARNING_CHECKS
+    assert {name for name, check in nodes.items() if check.blocking} == BLOCKING_CHECKS
+    assert {name for name, check in nodes.items() if check.partitions_def is None} == {"model: beats_champion"}
+
+
+def test_the_jobs_and_what_they_materialize(definitions: dg.Definitions) -> None:
+    jobs = {job.name: job for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
+    selected = {name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()}
+    assert selected == JOBS
+    judged = jobs["judge_partition"].asset_layer.asset_graph.asset_check_keys
+    assert {key.name for key in judged} == {"drift"}
+    checks = jobs["materialize_partition"].asset_layer.asset_graph.asset_check_keys
+    assert {key.name for key in checks} >= {"quarantined_share", "drift"}
+    assert {key.name for key in jobs["train"].asset_layer.asset_graph.asset_check_keys} >= {"beats_champion"}
+
+
+def test_every_asset_check_and_job_tells_a_reader_what_it_is(definitions: dg.Definitions) -> None:
+    resolved = graph(definitions)
+    nodes = [resolved.get(key) for key in (*resolved.get_all_asset_keys(), *resolved.asset_check_keys)]
+    nodes += [job for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")]
+    for node in nodes:
+        assert re.search(r"\w+ \w+ \w+", node.description or ""), node
+
+
+@pytest.mark.parametrize("name", ["kaggle_sparkov", "kaggle_west_us"])
+def test_the_graph_is_the_same_for_every_source(name: str, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / f"{name}.toml")
+    keys = graph(build(Project.load(settings))).get_all_asset_keys()
+    assert {key.to_user_string() for key in keys} == set(DEPENDS_ON)
+
+
+def test_building_the_graph_touches_no_store(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, home=tmp_path / "home", source=ROOT / "sources" / "simulated.toml")
+    build(Project.load(settings))
+    assert not (tmp_path / "home").exists()
