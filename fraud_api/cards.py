@@ -2,8 +2,11 @@
 
 import re
 
-# 13 to 19 digits in one run, or in the groups that are printed on cards.
-_CANDIDATE = re.compile(r"(?<!\d)(?:[1-9]\d{12,18}|[1-9]\d{3}([ -])\d{4}\1\d{4}\1\d{1,7}|[1-9]\d{3}([ -])\d{6}\2\d{4,5})(?!\d)")
+# 13 to 19 digits in one run, or in the groups that are printed on cards. They stand by themselves: a run of digits within a
+# hexadecimal id is no card number, and one id in a thousand has one that would pass the check.
+_CANDIDATE = re.compile(
+    r"(?<![^\W_])(?:[1-9]\d{12,18}|[1-9]\d{3}([ -])\d{4}\1\d{4}\1\d{1,7}|[1-9]\d{3}([ -])\d{6}\2\d{4,5})(?![^\W_])"
+)
 
 
 def holds_card_number(text: str) -> bool:

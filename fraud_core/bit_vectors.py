@@ -1,11 +1,10 @@
 """Margins of boosted trees several times faster than treelite's own interpreter, to the same bit, in NumPy.
 
 QuickScorer (Lucchese et al. 2015, "QuickScorer: a fast algorithm to rank documents with additive ensembles of regression
-trees"):
-a tree's leaves are the bits of a word, leftmost leaf lowest. Where a node's test fails, its left subtree cannot be reached: a mask
-clears those bits. What all failing nodes leave standing has its exit leaf in the lowest bit. The masks of all nodes that test a
-feature depend only on the rank of the value among their thresholds, so they are joined beforehand, one row of words (one a tree)
-for each rank: scoring is one look-up and one AND a feature, whatever the depth.
+trees"): a tree's leaves are the bits of a word, leftmost leaf lowest. Where a node's test fails, its left subtree cannot be
+reached: a mask clears those bits. What all failing nodes leave standing has its exit leaf in the lowest bit. The masks of all
+nodes that test a feature depend only on the rank of the value among their thresholds, so they are joined beforehand, one row of
+words (one a tree) for each rank: scoring is one look-up and one AND a feature, whatever the depth.
 """
 
 from bisect import bisect_left

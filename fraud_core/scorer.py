@@ -40,8 +40,8 @@ class MarginModel:
         match self.kind:
             case "linear":
                 coefficients, intercept = self._parsed
-                # einsum, not BLAS: the same bits for one row as for a million
-                margins: Floats = np.einsum("ij,j->i", X, coefficients) + intercept
+                # einsum over contiguous rows, not BLAS: the same bits for one row as for a million
+                margins: Floats = np.einsum("ij,j->i", np.ascontiguousarray(X), coefficients) + intercept
             case "boosting":
                 margins = treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
             case "forest":

@@ -1,0 +1,26 @@
+-- Sends the bodies of a file, one a line, in turn; with PAUSE, waits about so many milliseconds before each request.
+local bodies, at = {}, 0
+local pause = tonumber(os.getenv("PAUSE") or "0")
+
+function init(arguments)
+  for line in io.lines(os.getenv("BODIES")) do bodies[#bodies + 1] = line end
+  wrk.method = "POST"
+  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Authorization"] = "Bearer " .. os.getenv("TOKEN")
+end
+
+function request()
+  at = at % #bodies + 1
+  return wrk.format(nil, nil, nil, bodies[at])
+end
+
+if pause > 0 then
+  function delay() return math.floor(-pause * math.log(1 - math.random())) end
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format('RESULT {"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "failed": %d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end

@@ -1,0 +1,416 @@
+"""`make bench`: what a score costs, beside what an empty FastAPI route costs. Needs Debian's `wrk`; writes docs/bench.md.
+
+Ratios first: machines differ, and this one's speed varies from minute to minute, so that both routes are measured in turn, round
+by round, and medians of the rounds' ratios are told. Server and load tool have a core each. `--quick` measures briefly, and
+writes nothing into docs/. The last line is one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import polars as pl
+from installation import SOURCE, Measured, api_frame, install
+from report import write_report
+
+from fraud_api.app import create_app
+from fraud_api.schemas import Transaction
+from fraud_api.scoring import inputs_of, score_one
+from fraud_core import features
+from fraud_core.simulator import simulate
+from fraud_core.sources import load_source
+
+HERE = Path(__file__).resolve().parent
+SERVER_CORE, LOAD_CORE = 0, 1
+CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    rounds: int
+    seconds: int
+    file_rows: int
+    starts: int
+
+
+FULL = Effort(rounds=9, seconds=10, file_rows=1_000_000, starts=5)
+QUICK = Effort(rounds=3, seconds=2, file_rows=50_000, starts=1)
+
+
+@dataclass
+class Server:
+    """A running server with a core of its own."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    ready_seconds: float
+
+    def processor_seconds(self) -> float:
+        """Processor time it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Round:
+    """One round of load on one route."""
+
+    per_second: float
+    p99_ms: float
+    processor_us: float
+
+
+@dataclass
+class Results:
+    """Everything that was measured; lists hold a value a round."""
+
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+    half_load: dict[str, list[Round]] = field(default_factory=dict)
+    stages_us: dict[str, float] = field(default_factory=dict)
+    batch_rows_per_s: list[float] = field(default_factory=list)
+    bare_model_rows_per_s: float = 0.0
+    file_rows: int = 0
+    file_seconds: float = 0.0
+    file_peak_mb: float = 0.0
+    ready_s: list[float] = field(default_factory=list)
+    rss_mb: float = 0.0
+    dataframe_us: float = 0.0
+
+    def ratios(self, of: str, to: str, value: Callable[[Round], float], rounds: dict[str, list[Round]]) -> list[float]:
+        """Ratio of two routes, round by round."""
+        return [value(a) / value(b) for a, b in zip(rounds[of], rounds[to], strict=True)]
+
+
+def main() -> None:
+    """Measure everything, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="measure briefly; write nothing into docs/")
+    quick = parser.parse_args().quick
+    effort = QUICK if quick else FULL
+    if shutil.which("wrk") is None:
+        sys.exit("bench: the load tool is missing; apt-get install wrk")
+    if (os.cpu_count() or 1) < 2:
+        sys.exit("bench: server and load tool need a core each")
+    with tempfile.TemporaryDirectory(prefix="fraud-bench-") as folder:
+        told("training and promoting a model")
+        measured = install(Path(folder) / "home")
+        results = Results()
+        compare_routes(measured, Path(folder), effort, results)
+        measure_batch(measured, Path(folder), effort, results)
+        measure_file(measured, Path(folder), effort, results)
+        measure_start(measured, effort, results)
+        on_core(SERVER_CORE, lambda: measure_in_process(measured, results))
+    summary = summarised(results)
+    if not quick:
+        write_report(results, summary, HERE.parent / "docs")
+    print(json.dumps(summary))
+
+
+def told(what: str) -> None:
+    """Tell what is going on."""
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+# --- a, b: routes side by side -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(measured: Measured, kind: str) -> Iterator[Server]:
+    """A server of this kind (see server.py) that is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "FRAUD_HOME": str(measured.settings.home),
+        "FRAUD_API_AUTH": "keys",
+        "FRAUD_API_RATE": "1000000",
+        "FRAUD_API_RATE_BURST": "1000000",
+        "FRAUD_LOG_FORMAT": "json",
+    }
+    log = (measured.settings.home / f"{kind}.log").open("wb")
+    begin = time.perf_counter()
+    command = [*on(SERVER_CORE), sys.executable, str(HERE / "server.py"), kind, str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603 - our own command
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not is_ready(url):
+            if process.poll() is not None:
+                sys.exit(f"bench: the server ended: {Path(log.name).read_text()[-2_000:]}")
+            time.sleep(0.005)
+        yield Server(process, url, time.perf_counter() - begin)
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def on(core: int) -> list[str]:
+    """The beginning of a command that runs on one core."""
+    return ["taskset", "--cpu-list", str(core)]
+
+
+def is_ready(url: str) -> bool:
+    """Whether a server can score."""
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def loaded(
+    server: Server, measured: Measured, bodies: Path, seconds: int, path: str, *, connections: int, pause: int = 0
+) -> Round:
+    """Load a server for so long."""
+    environment = os.environ | {"BODIES": str(bodies), "TOKEN": measured.token, "PAUSE": str(pause)}
+    before = server.processor_seconds()
+    command = [
+        *on(LOAD_CORE),
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(HERE / "load.lua"),
+        f"{server.url}{path}",
+    ]
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own
+    told_by_wrk = json.loads(output.rpartition("RESULT ")[2])
+    if told_by_wrk["failed"]:
+        sys.exit(f"bench: {told_by_wrk['failed']} requests failed")
+    used = server.processor_seconds() - before
+    return Round(told_by_wrk["requests"] / told_by_wrk["seconds"], told_by_wrk["p99_ms"], used / told_by_wrk["requests"] * 1e6)
+
+
+def compare_routes(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
+    """(a) and (b): rounds in turn, at full load and at half of what scoring bears."""
+    bodies = folder / "bodies.jsonl"
+    bodies.write_text("\n".join(json.dumps(row) for row in measured.rows[:2_000]))
+    kinds = ("empty", "scoring", "bare")
+    with serving(measured, kinds[0]) as first, serving(measured, kinds[1]) as second, serving(measured, kinds[2]) as third:
+        servers = dict(zip(kinds, (first, second, third), strict=True))
+        for server in servers.values():
+            loaded(server, measured, bodies, 1, "/v1/score", connections=CONNECTIONS)
+        for number in range(effort.rounds):
+            told(f"routes side by side, round {number + 1} of {effort.rounds}")
+            for kind, server in servers.items():
+                load = loaded(server, measured, bodies, effort.seconds, "/v1/score", connections=CONNECTIONS)
+                results.rounds.setdefault(kind, []).append(load)
+        half = statistics.median(load.per_second for load in results.rounds["scoring"]) / 2
+        pause = max(1, round(CONNECTIONS * 1_000 / half))
+        for number in range(effort.rounds):
+            told(f"half load, round {number + 1} of {effort.rounds}")
+            for kind in ("empty", "scoring"):
+                load = loaded(servers[kind], measured, bodies, effort.seconds, "/v1/score", connections=CONNECTIONS, pause=pause)
+                results.half_load.setdefault(kind, []).append(load)
+
+
+# --- c, d, e -------------------------------------------------------------------------------------------------------------------
+
+
+def measure_batch(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
+    """(c) batches of 1,000."""
+    bodies = folder / "batches.jsonl"
+    bodies.write_text("\n".join(json.dumps({"transactions": measured.rows[at : at + 1_000]}) for at in range(0, 5_000, 1_000)))
+    with serving(measured, "scoring") as server:
+        for number in range(effort.rounds):
+            told(f"batches, round {number + 1} of {effort.rounds}")
+            load = loaded(server, measured, bodies, max(2, effort.seconds // 2), "/v1/score/batch", connections=2)
+            results.batch_rows_per_s.append(load.per_second * 1_000)
+
+
+def measure_file(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
+    """(d) a Parquet file: rows a second, and the most memory that server and scoring process have together."""
+    told(f"a file of {effort.file_rows:,} rows")
+    path = folder / "payments.parquet"
+    source = load_source(SOURCE)
+    assert source.simulator is not None
+    config = source.simulator.model_copy(update={"cardholders": max(200, effort.file_rows // 250)})
+    start, end = np.datetime64("2024-01-01"), np.datetime64("2025-01-01")
+    frame = simulate(config, *(aware(at, source.zone) for at in (start, end)), source.zone)
+    repeated = pl.concat([frame] * (effort.file_rows // len(frame) + 1)).head(effort.file_rows)
+    api_frame(repeated).write_parquet(path)
+    del frame, repeated
+    with serving(measured, "scoring") as server, peak_memory(server.process.pid) as peak:
+        begin = time.perf_counter()
+        headers = {"Authorization": f"Bearer {measured.token}", "Content-Type": "application/vnd.apache.parquet"}
+        with (
+            path.open("rb") as file,
+            httpx.stream("POST", f"{server.url}/v1/score/file", content=file, headers=headers, timeout=3_600) as answer,
+        ):
+            last = b""
+            for piece in answer.iter_bytes():
+                last = (last + piece)[-1_000:]
+        results.file_seconds = time.perf_counter() - begin
+        summary = json.loads(last.splitlines()[-1])
+        if not summary["complete"] or summary["rows"] != effort.file_rows or summary["refused"]:
+            sys.exit(f"bench: the file was not scored whole: {summary}")
+        results.file_rows = summary["rows"]
+    results.file_peak_mb = peak[0]
+
+
+def aware(day: np.datetime64, zone: Any) -> Any:
+    """The beginning of a day in a zone."""
+    return day.astype("datetime64[s]").item().replace(tzinfo=zone)
+
+
+@contextmanager
+def peak_memory(pid: int) -> Iterator[list[float]]:
+    """The most resident memory of a process and its children, in MB, looked at every 10 ms; pages they share count twice."""
+    peak, ended = [0.0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.01):
+            peak[0] = max(peak[0], sum(resident_mb(one) for one in family(pid)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield peak
+    ended.set()
+    thread.join()
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(int(child) for child in children)]
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def measure_start(measured: Measured, effort: Effort, results: Results) -> None:
+    """(e) start to ready, and resident memory after some scores."""
+    for number in range(effort.starts):
+        told(f"start, {number + 1} of {effort.starts}")
+        with serving(measured, "scoring") as server:
+            results.ready_s.append(server.ready_seconds)
+            headers = {"Authorization": f"Bearer {measured.token}"}
+            for row in measured.rows[:50]:
+                httpx.post(f"{server.url}/v1/score?explain=true", json=row, headers=headers).raise_for_status()
+            results.rss_mb = max(results.rss_mb, resident_mb(server.process.pid))
+
+
+# --- in this process: stages, the bare model, the DataFrame ---------------------------------------------------------------------
+
+
+def on_core(core: int, what: Callable[[], None]) -> None:
+    """Do something on one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        what()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def best_us(call: Callable[[], Any], times: int = 500, repeats: int = 9) -> float:
+    """Processor microseconds of a call: the median of repeats."""
+    taken = []
+    for _ in range(repeats):
+        begin = time.process_time()
+        for _ in range(times):
+            call()
+        taken.append((time.process_time() - begin) / times * 1e6)
+    return statistics.median(taken)
+
+
+def measure_in_process(measured: Measured, results: Results) -> None:
+    """Processor time by stage, (c)'s bare model, and (f) the way through a DataFrame."""
+    told("stages of a score")
+    app = create_app(measured.settings, asks_for_keys=False)
+    holder = app.state.services.holder
+    served = holder.poll().served
+    assert served is not None
+    scorer = served.scorer
+    body = json.dumps(measured.rows[0]).encode()
+    transaction = Transaction.model_validate_json(body)
+    inputs = inputs_of([transaction])
+    values = features.compute(scorer.features, inputs, scorer.zone)
+    matrix = scorer.bundle.encoder.matrix(values)
+    result = score_one(served, transaction)
+    results.stages_us = {
+        "read and check the JSON": best_us(lambda: Transaction.__pydantic_validator__.validate_json(body)),
+        "to arrays": best_us(lambda: inputs_of([transaction])),
+        "features": best_us(lambda: features.compute(scorer.features, inputs, scorer.zone)),
+        "encode": best_us(lambda: scorer.bundle.encoder.matrix(values)),
+        "trees and calibration": best_us(lambda: scorer.score_matrix(matrix)),
+        "write the JSON": best_us(lambda: result.__pydantic_serializer__.to_json(result)),
+        "whole request in the application": asyncio.run(request_us(app, body)),
+    }
+    ready = np.ascontiguousarray(measured.matrix[:1_000])
+    results.bare_model_rows_per_s = 1_000 / best_us(lambda: scorer.score_matrix(ready), times=20) * 1e6
+    row = pd.DataFrame(measured.matrix[:1], columns=list(scorer.bundle.encoder.features))
+    results.dataframe_us = best_us(lambda: measured.estimator.predict_proba(row), times=20)
+
+
+async def request_us(app: Any, body: bytes) -> float:
+    """Processor microseconds of a request to the application, without uvicorn, key and network."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200
+
+    async def once() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/score", "raw_path": b"/v1/score", "query_string": b""}
+        await app(scope | {"root_path": "", "headers": headers, "http_version": "1.1", "scheme": "http"}, receive, send)
+
+    taken = []
+    for _ in range(9):
+        begin = time.process_time()
+        for _ in range(300):
+            await once()
+        taken.append((time.process_time() - begin) / 300 * 1e6)
+    return statistics.median(taken)
+
+
+def summarised(results: Results) -> dict[str, float]:
+    """The figures of the last line."""
+    rate = results.ratios("scoring", "empty", lambda load: load.per_second, results.rounds)
+    bare = results.ratios("scoring", "bare", lambda load: load.per_second, results.rounds)
+    tail = results.ratios("scoring", "empty", lambda load: load.p99_ms, results.half_load)
+    return {
+        "score_vs_empty_route": round(statistics.median(rate), 3),
+        "score_vs_bare_route": round(statistics.median(bare), 3),
+        "p99_vs_empty_route": round(statistics.median(tail), 3),
+        "batch_rows_per_s": round(statistics.median(results.batch_rows_per_s)),
+        "file_rows_per_s": round(results.file_rows / results.file_seconds),
+        "file_peak_mb": round(results.file_peak_mb),
+        "ready_s": round(statistics.median(results.ready_s), 2),
+        "rss_mb": round(results.rss_mb),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The API scores what the pipeline trained on: every feature to the bit, on rows of every source that comes with the project."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fraud_api.schemas import Transaction
+from fraud_api.scoring import from_values, inputs_of, score_rows
+from fraud_core import features, partitions
+from fraud_core.intake.files import CHUNK_ROWS, LINE, SourceFile, chunks
+from fraud_core.intake.parsing import parse
+from fraud_core.keys import Key
+from fraud_core.scorer import Scorer
+from fraud_core.simulator import simulate
+from fraud_core.sources import Source, load_source
+from fraud_core.transform import source_features
+from tests.shared_data import shared_file
+
+pytestmark = pytest.mark.integration
+
+SOURCES = Path(__file__).resolve().parents[2] / "sources"
+FILES = {"kaggle_sparkov": "sparkov_2019_2020.parquet", "kaggle_west_us": "fraud_data.csv"}
+KEY = Key(bytes(32))
+
+
+def raw_rows(source: Source, count: int) -> pl.DataFrame:
+    """Canonical rows as the pipeline keeps them."""
+    parsed = []
+    for chunk in _chunks(source):
+        parsed.append(parse(chunk, "file", source, KEY).rows)
+        if sum(map(len, parsed)) >= count:
+            break
+    return pl.concat(parsed).head(count)
+
+
+def _chunks(source: Source) -> Iterator[pl.DataFrame]:
+    if source.simulator is None:
+        path = shared_file(FILES[source.name])
+        for _, chunk in chunks(SourceFile(path.name, path, "", 0), source):
+            yield chunk
+        return
+    key = source.first
+    while True:
+        start, end = partitions.window(key, source.cadence, source.zone)
+        frame = simulate(source.simulator, start, end, source.zone).with_columns((pl.col("amount_cents") / 100).alias("amount"))
+        lines = pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(LINE)
+        for part in frame.select(source.columns.wanted).with_columns(lines).iter_slices(CHUNK_ROWS):
+            yield part
+        key = partitions.key_of(end, source.cadence, source.zone)
+
+
+def as_sent(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows as a caller of the API sends them."""
+    shown = rows.select(name for name in rows.columns if name in Transaction.model_fields).with_columns(
+        pl.format("{}.{}", pl.col("amount_cents") // 100, (pl.col("amount_cents") % 100).cast(pl.String).str.zfill(2)).alias(
+            "amount"
+        ),
+        pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"),
+        *([pl.col("birth_date").dt.to_string("%Y-%m-%d")] if "birth_date" in rows.columns else []),
+    )
+    for row in shown.drop("amount_cents").iter_rows(named=True):
+        yield {name: value for name, value in row.items() if value is not None}
+
+
+@pytest.mark.parametrize("name", ["kaggle_sparkov", "kaggle_west_us", "simulated"])
+def test_features_are_bit_equal_and_scores_equal_for_rows_of_every_source(
+    name: str, installation: Any, pytestconfig: pytest.Config
+) -> None:
+    source = load_source(SOURCES / f"{name}.toml")
+    rows = raw_rows(source, 100_000 if pytestconfig.getoption("--full", default=False) else 10_000)
+    assert len(rows) >= 10_000
+    sent = list(as_sent(rows))
+    transactions = [from_values(row) for row in sent]
+    online = features.compute(source_features(source), inputs_of(transactions), source.zone)
+    stored = features.feature_frame(rows, source_features(source), source.zone)
+    for feature in source_features(source):
+        if feature.is_category:
+            assert online[feature.name].tolist() == stored[feature.name].to_list()
+        else:
+            offline = stored[feature.name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+            assert online[feature.name].tobytes() == offline.tobytes(), feature.name
+
+    scorer = Scorer(installation.bundle(1))
+    served = [record["probability"] for record in score_rows(scorer, sent, first=0)]
+    every = {feature.name for feature in features.FEATURES}
+    if every == {feature.name for feature in source_features(source)} and source.timezone == scorer.zone.key:
+        assert np.abs(np.array(served) - scorer.score_features(stored)).max() <= 1e-9
+    else:
+        inputs = inputs_of(transactions)
+        assert np.abs(np.array(served) - scorer.score_inputs(inputs)).max() <= 1e-9
