@@ -396,6 +396,25 @@ def test_of_two_that_move_the_pointer_at_once_one_does_and_the_other_is_told(
     assert (now.version, now.sequence) == (moved[0], 1 if first else 2)
 
 
+def test_a_change_between_the_look_at_the_pointer_and_its_write_is_not_lost(
+    store: DirectoryStore, three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, three[0])
+    real = DirectoryStore.get_tagged
+
+    def somebody_else_is_faster(self: DirectoryStore, key: str) -> tuple[bytes, str] | None:
+        found = real(self, key)
+        monkeypatch.undo()
+        promote(self, three[1], how="rollback", who="ada", reason="bad", withdraw=three[0])
+        return found
+
+    monkeypatch.setattr(DirectoryStore, "get_tagged", somebody_else_is_faster)
+    with pytest.raises(PromotionError, match="look and try again"):
+        promote(store, three[2])
+    now = latest(store)
+    assert (now.version, now.sequence, set(now.withdrawn)) == (three[1], 2, {three[0]})
+
+
 def test_a_retry_after_a_lost_answer_is_a_success(
     store: DirectoryStore, three: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,35 @@ def test_of_racing_threads_one_makes_the_object_and_the_others_are_told(store: D
         won.append(number)
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get("k") == str(won[0]).encode()
+
+
+class SlowToCompare(DirectoryStore):
+    """Lets time pass between comparing the tag and writing."""
+
+    def get_tagged(self, key: str) -> tuple[bytes, str] | None:
+        found = super().get_tagged(key)
+        time.sleep(0.02)
+        return found
+
+
+def test_of_racing_threads_with_the_same_tag_one_replaces_the_object(store: DirectoryStore) -> None:
+    store.put("k", b"old")
+    slow, old, won = SlowToCompare(store.root), tag(store, "k"), []
+
+    def race(number: int) -> None:
+        try:
+            slow.put_if("k", str(number).encode(), old)
+        except StoreConflictError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
