@@ -15,13 +15,14 @@ from fraud_core.stores.api_keys import ApiKeys, KeyRing
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
-SCOPE_OF = {
-    "/v1/score": "score",
-    "/v1/score/batch": "score",
-    "/v1/score/file": "score",
-    "/v1/model": "score",
+# Any of these scopes opens the path.
+SCOPES_OF = {
+    "/v1/score": ("score",),
+    "/v1/score/batch": ("score",),
+    "/v1/score/file": ("score",),
+    "/v1/model": ("score", "admin"),
 }
-EVERY_OTHER_PATH = "admin"  # a route that somebody forgets to list is closed, not open
+EVERY_OTHER_PATH = ("admin",)  # a route that somebody forgets to list is closed, not open
 
 
 def must_show_key(settings: Settings, host: str) -> bool:
@@ -84,9 +85,9 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         scope["state"]["key_id"] = key.id
-        needed = SCOPE_OF.get(scope["path"], EVERY_OTHER_PATH)
-        if not key.allows(needed):
-            raise Refused(403, "scope-missing", f"This needs a key with the scope `{needed}`; ask for one.")
+        scopes = SCOPES_OF.get(scope["path"], EVERY_OTHER_PATH)
+        if not any(key.allows(one) for one in scopes):
+            raise Refused(403, "scope-missing", f"This needs a key with the scope {' or '.join(scopes)}; ask for one.")
         wait = self._rate.take(key.number, now)
         if wait:
             raise Refused(

@@ -105,8 +105,7 @@ class Page:
         )
         self.rows.execute(
             "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (labels) DO UPDATE SET "
-            "annotations = excluded.annotations, link = excluded.link, expires = excluded.expires, "
-            "opened = iif(ended IS NULL, opened, excluded.opened), ended = NULL",
+            "annotations = excluded.annotations, link = excluded.link, expires = excluded.expires, ended = NULL",
             (labels, about.key, annotations, alert.link, at.timestamp(), expires),
         )
         (begun,) = self.rows.execute("SELECT begun FROM progress").fetchone()

@@ -98,7 +98,7 @@ def _result(opinion: Opinion, metadata: dict[str, Any]) -> dg.AssetCheckResult:
 
 
 def _rows(pointer: Pointer) -> int:
-    return int(pointer.facts["rows"])
+    return pointer.rows or 0
 
 
 def _days(project: Project, key: str) -> float:

@@ -48,8 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     pipeline.add_argument("--until", metavar="KEY", help="stop after this partition")
     pipeline.add_argument("--each", action="store_true", help="train after every partition, as automation would")
 
-    up = add("up", _up, "Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.")
-    up.add_argument("--no-browser-hint", action="store_true", help=argparse.SUPPRESS)
+    add("up", _up, "Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.")
 
     add("models", _models, "List the versions: champion, figures, withdrawn.")
     rollback = add("rollback", _rollback, "Point at an older version and withdraw the present champion.")

@@ -90,12 +90,18 @@ class Pipeline:
         return project.is_current(key) and verdict is not None and verdict.content == transformed.content
 
     def is_trained(self) -> bool:
-        """Whether the champion is what training on the accepted partitions gave."""
+        """Whether the champion is what training on the accepted partitions gave.
+
+        Raises:
+            GateRefusalError: there is nothing that may be trained on.
+            NotYetTrainableError: there is too little of it by now, since the split was declared otherwise.
+        """
+        allowed = self.project.training_set()
         pointer = self.project.artifacts.pointer("model")
         latest = read_latest(self.project.artifacts.store, self.project.artifacts.signing_key)
         if pointer is None or latest is None or pointer.facts["version"] != latest.version:
             return False
-        return pointer.inputs == training_inputs(self.project, self.project.training_set())
+        return pointer.inputs == training_inputs(self.project, allowed)
 
 
 def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:

@@ -1,6 +1,7 @@
 """A small installation that serves: a store with real bundles, trained once a session."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
 from fraud_core.keys import Key, signing_key
 from fraud_core.settings import Settings
 from fraud_core.stores.objects import DirectoryStore
+from tests.api_server import Servers
 
 CATEGORIES = ("gas_transport", "grocery_pos", "misc_net", "personal_care", "shopping_net", "travel")
 ZONE = "America/New_York"
@@ -102,8 +104,16 @@ class Installation:
     def promote(self, number: int) -> str:
         """Write a bundle and make it champion; returns its version."""
         bundle = self.bundle(number)
-        write_bundle(self.store, bundle, self.key)
+        self.write(bundle)
         return self.point(bundle.version)
+
+    def write(self, bundle: Bundle) -> None:
+        """Write a bundle."""
+        write_bundle(self.store, bundle, self.key)
+
+    def manifest_sha256(self, version: str) -> str:
+        """Hash of a manifest as it is in the store."""
+        return hashlib.sha256(self.store.get(f"models/{version}/manifest.json")).hexdigest()
 
     def point(self, version: str) -> str:
         """Make a version that is there the champion."""
@@ -122,6 +132,14 @@ def installation(tmp_path: Path, learned: tuple[bytes, Encoder]) -> Installation
     """An installation without a champion."""
     settings = Settings(home=tmp_path / "home", poll_seconds=0.05, api_drain_seconds=0.2, _env_file=None)
     return Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """Starts servers, and ends them with the test."""
+    started = Servers(tmp_path)
+    yield started
+    started.end()
 
 
 @pytest.fixture(scope="session")

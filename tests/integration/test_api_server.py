@@ -6,208 +6,24 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from fraud_api.schemas import EXAMPLE, Transaction
-from fraud_api.scoring import inputs_of
 from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
-from fraud_core.bundle import LATEST
-from fraud_core.keys import Key, canonical_json, sign
-from fraud_core.scorer import Scorer
 from fraud_core.stores.api_keys import ApiKeys
+from tests.api_server import SERVE, Servers, eventually, version_of
 
 pytestmark = pytest.mark.integration
 
-SERVE = "from fraud_core.settings import Settings; from fraud_api.server import serve; serve(Settings(_env_file=None), port=0)"
 
-
-@dataclass
-class Server:
-    """A running API."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What comes out once it is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = what()
-        if result or time.monotonic() > deadline:
-            assert result
-            return result
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Settings and variables -> a server that answers; all are ended with the test."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(settings: Any, **variables: str) -> Server:
-        log = tmp_path / f"server-{len(running)}.log"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
-        environment = clean | {"FRAUD_HOME": str(settings.home), "FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
-        with log.open("wb") as out:
-            process = subprocess.Popen([sys.executable, "-c", SERVE], env=environment | variables, stdout=out, stderr=out)
-        running.append(process)
-        found = eventually(lambda: re.search(r"scoring API on (http://\S+:\d+)", log.read_text()) or process.poll() is not None)
-        assert found is not True, log.read_text()
-        url = found[1]
-        eventually(lambda: answers(url))
-        return Server(process, url, log)
-
-    yield start
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@dataclass
-class Load:
-    """Callers that never pause: what they were told, and what went wrong."""
-
-    url: str
-    told: list[tuple[float, float, str, float]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def call(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=30) as http:
-            while not self.ended.is_set():
-                begin = time.monotonic()
-                try:
-                    answer = http.post("/v1/score", json=EXAMPLE)
-                except httpx.HTTPError as error:
-                    self.failed.append(repr(error))
-                    continue
-                if answer.status_code == 200:
-                    body = answer.json()
-                    self.told.append((begin, time.monotonic(), body["model_version"], body["probability"]))
-                else:
-                    self.failed.append(answer.text)
-
-    @contextmanager
-    def running(self, callers: int = 3) -> Iterator["Load"]:
-        with ThreadPoolExecutor(callers) as pool:
-            calls = [pool.submit(self.call) for _ in range(callers)]
-            try:
-                yield self
-            finally:
-                self.ended.set()
-            for call in calls:
-                call.result()
-
-
-def version_of(url: str) -> str | None:
-    version: str | None = httpx.get(f"{url}/readyz").json()["model_version"]
-    return version
-
-
-def problem_of(url: str) -> str | None:
-    problem: str | None = httpx.get(f"{url}/readyz").json()["problem"]
-    return problem
-
-
-def test_promotions_rollbacks_corruption_and_a_lost_store_fail_no_request(
-    serving: Callable[..., Server], installation: Any, pytestconfig: pytest.Config
-) -> None:
-    store, key = installation.store, installation.key
-    expected = {}
-    for number in range(6):
-        bundle = installation.bundle(number)
-        expected[bundle.version] = float(Scorer(bundle).score_inputs(inputs_of([Transaction.model_validate(EXAMPLE)]))[0])
-    installation.promote(0)
-    server = serving(installation.settings)
-    eventually(lambda: version_of(server.url))
-    valid: list[tuple[float, str]] = [(0.0, installation.bundle(0).version)]
-
-    def promote(number: int) -> None:
-        valid.append((time.monotonic(), installation.bundle(number).version))
-        version = installation.promote(number)
-        eventually(lambda: version_of(server.url) == version)
-
-    with Load(server.url).running() as load:
-        for round_ in range(10):
-            promote(1 + round_ % 3)
-        for number in (1, 2):  # back to older ones
-            promote(number)
-
-        good = store.get(LATEST)
-        present = version_of(server.url)
-        fourth = installation.bundle(4).version
-        for name in ("manifest.json", "encoder.json", "model.treelite"):
-            installation.promote(4)
-            path = store.local_path(f"models/{fourth}/{name}")
-            whole = path.read_bytes()
-            # The pointer was moved before the file broke; put back what an unlucky reader would not see.
-            store.put(LATEST, good)
-            broken = bytearray(whole)
-            broken[len(broken) // 2] ^= 1
-            path.write_bytes(broken)
-            pointer = json.loads(good)
-            moved = sign(pointer | {"version": fourth, "sequence": pointer["sequence"] + 50}, key)
-            store.put(LATEST, canonical_json(moved))
-            eventually(lambda: problem_of(server.url) == "IntegrityError")
-            path.write_bytes(whole)
-            store.put(LATEST, good)
-            eventually(lambda: problem_of(server.url) is None or version_of(server.url) != present)
-
-        for forged in (
-            good.replace(b'"sequence":', b'"sequence":9'),
-            canonical_json(sign(json.loads(good) | {"version": fourth, "sequence": 9_999}, Key(bytes(32)))),
-            good[: len(good) // 2],
-        ):
-            store.put(LATEST, forged)
-            eventually(lambda: problem_of(server.url) == "IntegrityError")
-        store.put(LATEST, good)
-
-        away = store.root.with_name("away")
-        store.root.rename(away)
-        eventually(lambda: problem_of(server.url) is not None)
-        time.sleep(1)
-        away.rename(store.root)
-        eventually(lambda: problem_of(server.url) is None)
-
-    assert load.failed == []
-    assert len(load.told) > 100
-    valid.append((float("inf"), ""))
-    for begin, end, version, probability in load.told:
-        assert probability == expected[version], "an answer mixed two models"
-        if version != fourth:
-            # Valid at some time between the poll before the request and its answer.
-            spans = pairwise(valid)
-            assert any(v == version and since <= end and until >= begin - 5 for (since, v), (until, _) in spans)
-
-
-def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(serving: Callable[..., Server], installation: Any) -> None:
-    server = serving(installation.settings)
+def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(servers: Servers, installation: Any) -> None:
+    server = servers.start(installation.settings)
     assert httpx.get(f"{server.url}/readyz").status_code == 503
     assert httpx.post(f"{server.url}/v1/score", json=EXAMPLE).status_code == 503
     version = installation.promote(1)
@@ -218,11 +34,11 @@ def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(serving: 
         )
 
 
-def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(serving: Callable[..., Server], installation: Any) -> None:
+def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Servers, installation: Any) -> None:
     first = installation.promote(1)
     keys = ApiKeys(installation.settings.home / "api_keys.sqlite")
     key, token = keys.create("till", ["score"])
-    server = serving(installation.settings, FRAUD_API_WORKERS="2", FRAUD_API_AUTH="keys", FRAUD_API_RATE="0.001")
+    server = servers.start(installation.settings, FRAUD_API_WORKERS="2", FRAUD_API_AUTH="keys", FRAUD_API_RATE="0.001")
     headers = {"Authorization": f"Bearer {token}"}
 
     def versions() -> set[str]:
@@ -249,10 +65,10 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(serving: Cal
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_under_load_loses_no_accepted_request(serving: Callable[..., Server], installation: Any, workers: str) -> None:
+def test_sigterm_under_load_loses_no_accepted_request(servers: Servers, installation: Any, workers: str) -> None:
     """Who was let in is answered. Who still waited at the door is turned away by the kernel: nobody has seen his request."""
     installation.promote(1)
-    server = serving(installation.settings, FRAUD_API_WORKERS=workers)
+    server = servers.start(installation.settings, FRAUD_API_WORKERS=workers)
     eventually(lambda: version_of(server.url))
     answered: list[str] = []
     kept_open: list[str] = []
@@ -290,11 +106,11 @@ def test_sigterm_under_load_loses_no_accepted_request(serving: Callable[..., Ser
     assert sorted(begun) == sorted(answered)
 
 
-def test_after_sigkill_it_serves_again_from_the_same_home(serving: Callable[..., Server], installation: Any) -> None:
+def test_after_sigkill_it_serves_again_from_the_same_home(servers: Servers, installation: Any) -> None:
     version = installation.promote(1)
-    server = serving(installation.settings)
+    server = servers.start(installation.settings)
     server.stop(signal.SIGKILL)
-    again = serving(installation.settings)
+    again = servers.start(installation.settings)
     eventually(lambda: version_of(again.url) == version)
     assert httpx.post(f"{again.url}/v1/score", json=EXAMPLE).status_code == 200
 
@@ -312,9 +128,9 @@ def test_open_doors_on_every_address_are_refused_at_start(installation: Any) -> 
     assert "FRAUD_API_OPEN_TO_EVERYONE_WHO_REACHES_IT" in ended.stderr
 
 
-def test_the_log_has_one_json_line_a_request(serving: Callable[..., Server], installation: Any) -> None:
+def test_the_log_has_one_json_line_a_request(servers: Servers, installation: Any) -> None:
     version = installation.promote(1)
-    server = serving(installation.settings, FRAUD_LOG_FORMAT="json")
+    server = servers.start(installation.settings, FRAUD_LOG_FORMAT="json")
     eventually(lambda: version_of(server.url))
     answer = httpx.post(f"{server.url}/v1/score", json=EXAMPLE)
     server.stop()

@@ -177,6 +177,23 @@ def test_a_holdout_with_too_few_frauds_is_an_error_in_one_sentence(trained: Any)
     assert trained.stored("models") == before
 
 
+def test_a_partition_with_too_many_refused_rows_goes_no_further(empty: Any) -> None:
+    file = empty.folder / "payments.parquet"
+    assert empty.fraud("simulate", "--until", "2024-01", "--out", str(file)).status == 0
+    rows = pl.read_parquet(file)
+    rows.with_columns(pl.when(pl.int_range(pl.len()) % 20 == 0).then(-1.0).otherwise("amount").alias("amount")).write_parquet(
+        file
+    )
+    refused = -(-len(rows) // 20)
+    run = empty.fraud("pipeline", "--file", str(file), "--until", "2024-01")
+    assert run.status == 0, run.err
+    assert (run.result["rows"], run.result["quarantined"]) == (len(rows) - refused, refused)
+    assert (run.result["accepted"], run.result["rejected"], run.result["version"]) == (0, 0, None)
+    assert f"2024-01: quarantined_share: {refused} of {len(rows)} rows were refused" in run.err
+    assert set(empty.project().artifacts.pointers("raw")) == {"2024-01"}
+    assert empty.project().transformed() == {}
+
+
 def test_an_accepted_partition_trains_and_a_refused_one_does_no_longer(rejecting: Any) -> None:
     accepted = rejecting.fraud("accept", JULY, "--reason", "prices did rise", "--who", "kim")
     assert accepted.status == 0, accepted.err

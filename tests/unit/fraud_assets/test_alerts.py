@@ -34,7 +34,7 @@ class Receiver:
     status: int = 200
     taken: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    refused: int = 0
+    refuses: str | None = None  # messages with this word in them
 
     def __post_init__(self) -> None:
         receiver = self
@@ -42,12 +42,11 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if receiver.status == 200:
+                status = 413 if receiver.refuses and receiver.refuses in json.dumps(body) else receiver.status
+                if status == 200:
                     receiver.taken.append(body)
                     receiver.headers.append(dict(self.headers))
-                else:
-                    receiver.refused += 1
-                self.send_response(receiver.status)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -69,6 +68,7 @@ class Outcome:
     """How the assets and checks below go."""
 
     passed: bool = True
+    blocking: bool = False
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
     description: str = "amounts are off"
     asset_raises: Exception | None = None
@@ -97,7 +97,7 @@ class Bench:
                 raise told.asset_raises
             return 1
 
-        @dg.asset_check(asset=transformed, partitions_def=PARTITIONS)
+        @dg.asset_check(asset=transformed, partitions_def=PARTITIONS, blocking=told.blocking)
         def amounts() -> dg.AssetCheckResult:
             if told.check_raises is not None:
                 raise told.check_raises
@@ -201,6 +201,13 @@ def test_a_warning_of_a_run_that_succeeded_is_told_too(bench: Bench) -> None:
     bench.tick()
     assert bench.posted()["FraudCheckFailed"][0]["labels"]["severity"] == "warning"
     assert len(bench.webhook.taken) == 1
+
+
+def test_a_blocking_check_that_failed_its_run_is_told_once(bench: Bench) -> None:
+    assert not bench.run(passed=False, blocking=True).success
+    bench.tick()
+    assert [message["alert"] for message in bench.webhook.taken] == ["FraudCheckFailed"]
+    assert set(bench.posted()) == {"FraudCheckFailed"}
 
 
 def test_what_went_well_is_not_told(bench: Bench) -> None:
@@ -309,6 +316,16 @@ def test_a_message_waits_until_the_webhook_takes_it_and_is_taken_once(bench: Ben
         report = bench.tick()
     assert report.undelivered == 0
     assert sorted(message["partition"] for message in bench.webhook.taken) == ["2024-05", MONTH]
+
+
+def test_a_message_that_is_never_taken_does_not_hold_up_the_others(bench: Bench) -> None:
+    bench.webhook.refuses = "2024-05"
+    bench.run("2024-05", passed=False)
+    bench.run(passed=False)
+    for _ in range(2):
+        report = bench.tick()
+    assert [message["partition"] for message in bench.webhook.taken] == [MONTH]
+    assert report.undelivered == 1
 
 
 def test_a_webhook_that_is_down_does_not_keep_alertmanager_from_being_told(bench: Bench) -> None:
@@ -460,6 +477,14 @@ def test_an_acceptance_ends_the_alert_and_is_told(bench: Bench) -> None:
     )
     bench.tick(later=timedelta(hours=25))
     assert bench.tick().open == 0
+
+
+def test_an_accepted_partition_that_is_judged_again_is_not_told_again(bench: Bench) -> None:
+    bench.decide("accept")
+    bench.tick()
+    bench.judge(passed=True)
+    bench.tick()
+    assert [message["alert"] for message in bench.webhook.taken] == ["FraudPartitionAccepted"]
 
 
 def test_an_acceptance_that_dagster_never_heard_of_ends_the_alert_too(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from fraud_api.app import create_app
 
 pytestmark = pytest.mark.integration
 
+Record = Callable[[str, dict[str, Any]], None]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # A file starts a process of its own, and operations without a body have little to vary.
 SHARES = {"POST /v1/score": 0.45, "POST /v1/score/batch": 0.35, "POST /v1/score/file": 0.02}
@@ -42,10 +43,10 @@ def server(installation: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::hypothesis.errors.HypothesisWarning")
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_no_generated_request_gets_a_server_error_or_an_undocumented_answer(
-    server: tuple[str, dict[str, Any]], mode: GenerationMode, pytestconfig: pytest.Config
+    server: tuple[str, dict[str, Any]], mode: GenerationMode, full: bool, record: Record
 ) -> None:
     url, document = server
-    cases = 5_600 if pytestconfig.getoption("--full", default=False) else 560  # in each mode: 10,000 or 1,000 in all
+    cases = 5_600 if full else 560  # in each mode: 10,000 or 1,000 in all
     seen: dict[str, int] = {}
     for found in schemathesis.openapi.from_dict(document).get_all_operations():
         operation = found.ok()
@@ -69,4 +70,5 @@ def test_no_generated_request_gets_a_server_error_or_an_undocumented_answer(
 
         check()
     assert sum(seen.values()) >= 0.75 * cases
+    record(f"api_schema_{mode.value}", {"cases": seen})
     assert len(seen) == len(CAN_BE_WRONG if mode is GenerationMode.NEGATIVE else document["paths"])

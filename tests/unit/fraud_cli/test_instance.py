@@ -1,0 +1,69 @@
+"""The Dagster instance under the home, and the runs of processes that were killed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from fraud_cli.instance import PID_TAG, environment, open_instance
+from fraud_core.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, home=tmp_path / "home", source=Path("sources/simulated.toml"))
+
+
+def test_the_instance_lies_under_the_home_and_sends_nothing(settings: Settings) -> None:
+    home = Path(environment(settings)["DAGSTER_HOME"])
+    assert home == settings.home / "dagster"
+    config = yaml.safe_load((home / "dagster.yaml").read_text())
+    assert config["telemetry"] == {"enabled": False}
+    assert config["event_log_storage"]["class"] == "ConsolidatedSqliteEventLogStorage"
+    assert config["event_log_storage"]["config"]["base_dir"] == str(home / "events")
+
+
+def test_a_home_that_was_moved_is_described_anew(settings: Settings, tmp_path: Path) -> None:
+    environment(settings)
+    settings.home.rename(tmp_path / "moved")
+    moved = settings.model_copy(update={"home": tmp_path / "moved"})
+    text = (Path(environment(moved)["DAGSTER_HOME"]) / "dagster.yaml").read_text()
+    assert str(settings.home) not in text
+
+
+def test_processes_find_the_same_installation_from_any_folder(settings: Settings) -> None:
+    variables = environment(settings)
+    assert variables["FRAUD_HOME"] == str(settings.home)
+    assert Path(variables["FRAUD_SOURCE"]) == Path.cwd() / "sources" / "simulated.toml"
+
+
+def test_opening_leaves_the_environment_of_this_process_alone(settings: Settings) -> None:
+    before = dict(os.environ)
+    with open_instance(settings):
+        assert dict(os.environ) == before
+
+
+def test_what_a_killed_process_left_running_is_marked_as_failed_and_nothing_else_is(settings: Settings) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    tags = {"of a killed process": {PID_TAG: str(ended.pid)}, "of this process": {PID_TAG: str(os.getpid())}, "of the UI": {}}
+    with open_instance(settings) as instance:
+        runs = {}
+        for name, tag in tags.items():
+            run = dg.DagsterRun("train", tags=tag, status=dg.DagsterRunStatus.STARTED)
+            runs[name] = instance.add_run(run).run_id
+    with open_instance(settings) as instance:
+        status = {}
+        for name, identity in runs.items():
+            run = instance.get_run_by_id(identity)
+            assert run is not None
+            status[name] = run.status
+    assert status == {
+        "of a killed process": dg.DagsterRunStatus.FAILURE,
+        "of this process": dg.DagsterRunStatus.STARTED,
+        "of the UI": dg.DagsterRunStatus.STARTED,
+    }
