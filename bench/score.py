@@ -32,7 +32,7 @@ from report import write_report
 
 from fraud_api.app import create_app
 from fraud_api.schemas import Transaction
-from fraud_api.scoring import inputs_of, score_one
+from fraud_api.scoring import decision, inputs_of
 from fraud_core import features
 from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
@@ -356,7 +356,7 @@ def measure_in_process(measured: Measured, results: Results) -> None:
     inputs = inputs_of([transaction])
     values = features.compute(scorer.features, inputs, scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
-    result = score_one(served, transaction)
+    result = decision(served, transaction, 0.5)
     results.stages_us = {
         "read and check the JSON": best_us(lambda: Transaction.__pydantic_validator__.validate_json(body)),
         "to arrays": best_us(lambda: inputs_of([transaction])),

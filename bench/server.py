@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from fraud_api import app as application
 from fraud_api import routes
 from fraud_api.schemas import EXAMPLE, Score, Transaction
-from fraud_api.server import configure_logging
+from fraud_api.server import be_prompt, configure_logging
+from fraud_api.together import Together
 from fraud_core.settings import Settings
 
 CONSTANT = Score(transaction_id=str(EXAMPLE["transaction_id"]), probability=0.5, decision="review", model_version="0" * 16)
@@ -31,12 +32,16 @@ def empty_route(app: FastAPI) -> None:
 
 
 def bare_route() -> None:
-    """Let the scoring route answer a constant."""
+    """Let the scoring route answer a constant, without any waiting."""
 
-    def constant(*_: Any, **__: Any) -> Score:
+    async def nothing(*_: Any) -> float:
+        return 0.5
+
+    def constant(*_: Any) -> Score:
         return CONSTANT
 
-    routes.score_one = constant
+    Together.probability = nothing  # type: ignore[method-assign]
+    routes.decision = constant
 
 
 def main(kind: str, port: int) -> None:
@@ -45,10 +50,9 @@ def main(kind: str, port: int) -> None:
     configure_logging(settings)
     if kind == "bare":
         bare_route()
-    app = application.create_app(settings, asks_for_keys=True)
+    app = application.create_app(settings, asks_for_keys=True, on_start=lambda _: be_prompt())
     if kind == "empty":
         empty_route(app)
-    sys.setswitchinterval(0.001)  # as fraud_api.server does
     uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False, ws="none")
 
 

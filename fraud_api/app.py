@@ -18,6 +18,7 @@ from fraud_api.rates import SharedRate
 from fraud_api.routes import router
 from fraud_api.security import Guard
 from fraud_api.services import Services
+from fraud_api.together import Together
 from fraud_api.uploads import Uploads
 from fraud_core.holder import ScorerHolder
 from fraud_core.keys import signing_key
@@ -38,12 +39,12 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
     """
     store = open_store(settings.store_url, settings.home / "cache")
     holder = ScorerHolder(store, signing_key(settings))
-    services = Services(settings, holder, Metrics(holder), Uploads(settings), Draining())
+    services = Services(settings, holder, Metrics(holder), Together(), Uploads(settings), Draining())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        on_start(services.draining)
         holder.start(settings.poll_seconds)
+        on_start(services.draining)
         yield
         holder.stop()
 

@@ -11,7 +11,8 @@ _CANDIDATE = re.compile(
 
 def holds_card_number(text: str) -> bool:
     """Whether a number in the text passes the check of Luhn (ISO/IEC 7812-1, annex B) and is as long as card numbers are."""
-    return any(_passes_luhn(found[0]) for found in _CANDIDATE.finditer(text))
+    # Most texts are told apart by one search.
+    return _CANDIDATE.search(text) is not None and any(_passes_luhn(found[0]) for found in _CANDIDATE.finditer(text))
 
 
 def _passes_luhn(number: str) -> bool:

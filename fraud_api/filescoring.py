@@ -8,6 +8,7 @@ many bytes of the answer as it says.
 """
 
 import csv
+import gc
 import io
 import os
 import resource
@@ -83,6 +84,7 @@ def main() -> None:
     order = Order.model_validate_json(stdin.readline())
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
+    gc.disable()  # rows make no cycles, and looking for them takes a third of the time
     bundle = Bundle(manifest=order.manifest, model=stdin.read(order.model_size), encoder=order.encoder)
     answer(order, Scorer(bundle), stdout)
 

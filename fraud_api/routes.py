@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fraud_api import models, openapi
 from fraud_api.problems import FieldProblem, Refused, invalid, no_model, wrong_fields
 from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score, Transaction
-from fraud_api.scoring import score_one, score_rows
+from fraud_api.scoring import decision, explained, score_rows
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
@@ -38,7 +38,10 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     services = services_of(request)
     served = _served(request, services)
     transaction = _checked(await _json_body(request))
-    result = score_one(served, transaction, explain=explain)
+    if explain:
+        result = explained(served, transaction)
+    else:
+        result = decision(served, transaction, await services.together.probability(served, transaction))
     services.metrics.decided(result.probability, result.decision)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
 

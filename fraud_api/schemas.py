@@ -105,9 +105,14 @@ def birth_date_of(value: Any, info: ValidationInfo) -> date | None:
     if not isinstance(value, date):
         raise wrong("is not a day, such as 1980-02-29")
     at = info.data.get("timestamp")
-    if value < EARLIEST_BIRTH or (at is not None and value > (at.astimezone(UTC) + timedelta(hours=14)).date()):
+    if value < EARLIEST_BIRTH or (at is not None and value.year >= at.year - 1 and value > _last_day_of(at)):
         raise wrong("lies before 1900 or after the transaction")
     return value
+
+
+def _last_day_of(at: datetime) -> date:
+    """The latest day that it is anywhere on Earth."""
+    return (at.astimezone(UTC) + timedelta(hours=14)).date()
 
 
 def card_of(value: Any) -> SecretStr | None:
@@ -128,7 +133,7 @@ def card_of(value: Any) -> SecretStr | None:
 
 def clean_text(value: str) -> str:
     """The text, unless it holds control characters or a card number."""
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):
         raise wrong("holds control characters")
     if holds_card_number(value):
         raise wrong("holds what looks like a card number; card numbers belong into `card` alone")

@@ -40,19 +40,30 @@ def inputs_of(transactions: Sequence[Transaction]) -> dict[str, npt.NDArray[Any]
     }
 
 
-def score_one(served: Served, transaction: Transaction, *, explain: bool = False) -> Score:
-    """The decision on one payment, with its reasons where they are asked for."""
+def probabilities(scorer: Scorer, transactions: Sequence[Transaction]) -> list[float]:
+    """The fraud probabilities of payments, one or more."""
+    scored: list[float] = scorer.score_inputs(inputs_of(transactions)).tolist()
+    return scored
+
+
+def decision(served: Served, transaction: Transaction, probability: float, explanation: Explanation | None = None) -> Score:
+    """The answer about a payment."""
+    return Score(
+        transaction_id=transaction.transaction_id or made_id(),
+        probability=probability,
+        decision=served.scorer.decide(probability),
+        model_version=served.version,
+        explanation=explanation,
+    )
+
+
+def explained(served: Served, transaction: Transaction) -> Score:
+    """The answer about a payment, with its reasons."""
     scorer = served.scorer
     values = features.compute(scorer.features, inputs_of([transaction]), scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
     probability = float(scorer.score_matrix(matrix)[0])
-    return Score(
-        transaction_id=transaction.transaction_id or made_id(),
-        probability=probability,
-        decision=scorer.decide(probability),
-        model_version=served.version,
-        explanation=_explanation(served, values, matrix) if explain else None,
-    )
+    return decision(served, transaction, probability, _explanation(served, values, matrix))
 
 
 def score_rows(scorer: Scorer, rows: Iterable[Any], first: int, validate: Validate = from_values) -> list[Record]:
@@ -76,8 +87,8 @@ def score_rows(scorer: Scorer, rows: Iterable[Any], first: int, validate: Valida
         except ValidationError as error:
             record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
     if scored:
-        probabilities = scorer.score_inputs(inputs_of([transaction for _, transaction in scored])).tolist()
-        for (record, transaction), probability in zip(scored, probabilities, strict=True):
+        found = probabilities(scorer, [transaction for _, transaction in scored])
+        for (record, transaction), probability in zip(scored, found, strict=True):
             record["transaction_id"] = transaction.transaction_id or made_id()
             record["probability"] = probability
             record["decision"] = scorer.decide(probability)

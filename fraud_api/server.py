@@ -1,6 +1,7 @@
 """Runs the application on uvicorn: in one process or several, and stops without losing a request."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -80,11 +81,21 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
 def worker_app(settings: Settings, *, asks_for_keys: bool) -> FastAPI:
     """The application of one process."""
     configure_logging(settings)
-    # Another thread gets the interpreter within a millisecond, not five: looking for a new model never delays an answer longer.
+
+    def started(draining: Draining) -> None:
+        drain_first(draining, settings.api_drain_seconds)
+        be_prompt()
+
+    return create_app(settings, asks_for_keys=asks_for_keys, on_start=started)
+
+
+def be_prompt() -> None:
+    """Keep what is not a request from holding requests up."""
+    # Another thread gives the interpreter back within a millisecond, not five: loading a model delays no answer longer.
     sys.setswitchinterval(0.001)
-    return create_app(
-        settings, asks_for_keys=asks_for_keys, on_start=lambda draining: drain_first(draining, settings.api_drain_seconds)
-    )
+    # Modules and model are not looked through for garbage, again and again, for as long as the process lives.
+    gc.collect()
+    gc.freeze()
 
 
 def drain_first(draining: Draining, seconds: float) -> None:

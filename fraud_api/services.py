@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from fraud_api.metrics import Metrics
 from fraud_api.observed import Draining
+from fraud_api.together import Together
 from fraud_api.uploads import Uploads
 from fraud_core.holder import ScorerHolder
 from fraud_core.settings import Settings
@@ -18,6 +19,7 @@ class Services:
     settings: Settings
     holder: ScorerHolder
     metrics: Metrics
+    together: Together
     uploads: Uploads
     draining: Draining
 

@@ -11,9 +11,10 @@ A partition or training that was tried once with the same inputs is not tried ag
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -21,7 +22,7 @@ from fraud_assets import alerts
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import training_inputs
 from fraud_assets.project import Project
-from fraud_assets.volume import ASSET, fraud_rates_of, mature_instant, rate_metadata
+from fraud_assets.volume import mature_instant
 from fraud_core import gate, partitions
 from fraud_core.artifacts import Pointer, fingerprint
 from fraud_core.bundle import read_bundle, read_latest
@@ -43,7 +44,7 @@ UNFINISHED = (
 SILENCE = timedelta(hours=12)  # an unfinished run that is older belongs to a process that was killed
 RUN_KEY_TAG = "dagster/run_key"
 EVERY_SECONDS = 30
-MATURED_A_TICK = 50
+MATURED_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,15 @@ class Step:
     run_key: str | None = None
     partition: str | None = None
     cursor: str | None = None
+    config: Mapping[str, Any] | None = None
 
     def result(self) -> dg.SensorResult:
         """In Dagster's terms."""
         if self.run_key is None:
             return dg.SensorResult(skip_reason=self.why, cursor=self.cursor)
-        request = dg.RunRequest(run_key=self.run_key, partition_key=self.partition, tags={"fraud/why": self.why[:250]})
+        request = dg.RunRequest(
+            run_key=self.run_key, run_config=self.config, partition_key=self.partition, tags={"fraud/why": self.why[:250]}
+        )
         return dg.SensorResult(run_requests=[request], cursor=self.cursor)
 
 
@@ -83,10 +87,10 @@ def build(project: Project) -> list[dg.SensorDefinition]:
         """Asks the gate which partitions may train, and trains when these are others than the champion's."""
         return next_training(project, context.instance, datetime.now(UTC)).result()
 
-    @dg.sensor(minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    @dg.sensor(job_name="repeat_fraud_rates", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
     def matured_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Repeats the check `fraud_rate` for partitions whose labels have matured since; it costs no run."""
-        return repeat_fraud_rates(project, context.cursor)
+        """Repeats the check `fraud_rate` for partitions whose labels have matured since, all in one run."""
+        return next_fraud_rates(project, context.cursor).result()
 
     @dg.sensor(minimum_interval_seconds=EVERY_SECONDS, default_status=running)
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
@@ -172,33 +176,26 @@ def next_training(  # noqa: PLR0911 - a list of reasons to wait
     return Step(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
 
 
-def repeat_fraud_rates(project: Project, cursor: str | None) -> dg.SensorResult:
-    """Judge the fraud rate again where labels have matured since the instant that the cursor holds."""
-    present = project.transformed()
+def next_fraud_rates(project: Project, cursor: str | None) -> Step:
+    """Judge the fraud rates again where labels have matured since the instant that the cursor holds."""
+    present = {key: pointer for key, pointer in project.transformed().items() if pointer.rows}
     if not present:
-        return dg.SensorResult(skip_reason="No partition is materialized.", cursor=cursor)
+        return Step("No partition with rows is materialized.", cursor=cursor)
     until = mature_instant(project, present)
     since = datetime.fromisoformat(cursor) if cursor else datetime.fromtimestamp(0, UTC)
     windows = {key: partitions.window(key, project.source.cadence, project.source.zone) for key in present}
-    matured = [key for key, (start, end) in windows.items() if end > since and start < until and since < until]
-    taken = matured[:MATURED_A_TICK]
+    matured = [key for key, (start, end) in windows.items() if since < until and since < end and start < until]
+    if not matured:
+        return Step("No label has matured since.", cursor=cursor)
+    taken = matured[:MATURED_AT_ONCE]
     if len(taken) < len(matured):
         until = min(until, windows[taken[-1]][1])
-    if not taken:
-        return dg.SensorResult(skip_reason="No label has matured since.", cursor=cursor)
-    evaluations = [
-        dg.AssetCheckEvaluation(
-            asset_key=ASSET,
-            check_name="fraud_rate",
-            passed=opinion.usual,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=opinion.message,
-            metadata=rate_metadata(opinion, count),
-            partition=key,
-        )
-        for key, (opinion, count) in fraud_rates_of(project, taken).items()
-    ]
-    return dg.SensorResult(asset_events=evaluations, cursor=until.isoformat())
+    return Step(
+        f"Labels have matured in {taken[0]} to {taken[-1]}.",
+        run_key=fingerprint(until.isoformat(), *(f"{key} {present[key].content}" for key in taken)),
+        cursor=until.isoformat(),
+        config={"ops": {"judge_again": {"config": {"partitions": taken}}}},
+    )
 
 
 def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,7 @@ def build(project: Project) -> dg.Definitions:
             dg.define_asset_job(
                 "judge_partition", JUDGE, config=by_partition, description="The gate's verdict on one partition, anew."
             ),
+            *volume.build_jobs(project),
             *overruling.build_jobs(project),
             *champion.build_jobs(project),
         ],

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.champion import who_asks
+from fraud_assets.evaluations import log_evaluation
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
 from fraud_core import gate
@@ -65,30 +66,13 @@ def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *,
     decision = verdict.decisions[-1]
     sentence = f"Accepted by {decision.who}: {decision.reason}" if verdict.is_accepted else gate.explain(verdict)
     context.log.info(sentence)
-    event: Any = dg.AssetCheckEvaluation(  # Dagster takes it here as it does elsewhere, though the type does not say so
-        asset_key=CHECK.asset_key,
-        check_name=CHECK.name,
+    log_evaluation(
+        context,
+        CHECK,
+        config.partition,
         passed=verdict.is_accepted,
         severity=dg.AssetCheckSeverity.ERROR,
         description=sentence,
         metadata={"kind": verdict.kind, "content": verdict.content, **decision_metadata(verdict)},
-        target_materialization_data=_target(context.instance, config.partition),
         blocking=True,
-        partition=config.partition,
-    )
-    context.log_event(event)
-
-
-def _target(instance: dg.DagsterInstance, partition: str) -> Any:
-    """The materialization that the check speaks of, as far as this instance knows it."""
-    from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # noqa: PLC0415 - Dagster exports it nowhere else
-        AssetCheckEvaluationTargetMaterializationData,
-    )
-
-    only = dg.AssetRecordsFilter(asset_key=CHECK.asset_key, asset_partitions=[partition])
-    records = instance.fetch_materializations(only, limit=1).records
-    if not records:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=records[0].storage_id, run_id=records[0].run_id, timestamp=records[0].timestamp
     )

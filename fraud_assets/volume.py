@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fraud_assets.evaluations import log_evaluation
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core import gate, partitions
@@ -15,6 +16,13 @@ from fraud_core.errors import IntegrityError
 from fraud_core.volume import Count, Opinion, judge_fraud_rate, judge_rows, mature_until
 
 ASSET = dg.AssetKey("transformed")
+FRAUD_RATE = dg.AssetCheckKey(ASSET, "fraud_rate")
+
+
+class Again(dg.Config):
+    """The partitions whose labels have matured."""
+
+    partitions: list[str]
 
 
 def build(project: Project) -> list[dg.AssetChecksDefinition]:
@@ -31,9 +39,32 @@ def build(project: Project) -> list[dg.AssetChecksDefinition]:
     def fraud_rate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Is the share of fraud, among rows whose labels are mature, as in the accepted partitions before?"""
         opinion, count = fraud_rates_of(project, [context.partition_key])[context.partition_key]
-        return _result(opinion, rate_metadata(opinion, count))
+        return _result(opinion, _rate_metadata(opinion, count))
 
     return [row_count, fraud_rate]
+
+
+def build_jobs(project: Project) -> list[dg.JobDefinition]:
+    """The job that repeats `fraud_rate`, in one run for all partitions whose labels have matured."""
+
+    @dg.op
+    def judge_again(context: dg.OpExecutionContext, config: Again) -> None:
+        for key, (opinion, count) in fraud_rates_of(project, config.partitions).items():
+            log_evaluation(
+                context,
+                FRAUD_RATE,
+                key,
+                passed=opinion.usual,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=opinion.message,
+                metadata=_shown(opinion, _rate_metadata(opinion, count)),
+            )
+
+    @dg.job(description="The check `fraud_rate` once more, for partitions whose labels have matured.")
+    def repeat_fraud_rates() -> None:
+        judge_again()
+
+    return [repeat_fraud_rates]
 
 
 def row_count_of(project: Project, key: str) -> Opinion:
@@ -61,11 +92,6 @@ def fraud_rates_of(project: Project, keys: Sequence[str]) -> dict[str, tuple[Opi
     return judged
 
 
-def rate_metadata(opinion: Opinion, count: Count) -> dict[str, Any]:
-    """What the check `fraud_rate` shows."""
-    return {"fraud_rate": opinion.value, "mature_rows": count.rows, "frauds": count.frauds}
-
-
 def mature_instant(project: Project, present: dict[str, Pointer]) -> datetime:
     """The instant before which labels are mature: so long before the end of the data as outcomes take to be known."""
     last = max(int(pointer.facts["last_us"]) for pointer in present.values() if pointer.rows)
@@ -88,13 +114,21 @@ def accepted_before(project: Project, key: str, present: dict[str, Pointer]) -> 
 
 
 def _result(opinion: Opinion, metadata: dict[str, Any]) -> dg.AssetCheckResult:
-    bounds = {"usual_low": opinion.low, "usual_high": opinion.high}
     return dg.AssetCheckResult(
         passed=opinion.usual,
         severity=dg.AssetCheckSeverity.WARN,
         description=opinion.message,
-        metadata=metadata | {name: value for name, value in bounds.items() if value is not None},
+        metadata=_shown(opinion, metadata),
     )
+
+
+def _rate_metadata(opinion: Opinion, count: Count) -> dict[str, Any]:
+    return {"fraud_rate": opinion.value, "mature_rows": count.rows, "frauds": count.frauds}
+
+
+def _shown(opinion: Opinion, metadata: dict[str, Any]) -> dict[str, Any]:
+    bounds = {"usual_low": opinion.low, "usual_high": opinion.high}
+    return metadata | {name: value for name, value in bounds.items() if value is not None}
 
 
 def _rows(pointer: Pointer) -> int:

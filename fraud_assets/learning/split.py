@@ -53,7 +53,7 @@ def split_of(source: Source, partitions: dict[str, Pointer]) -> Split:
 
     Args:
         source: whose protocol is followed.
-        partitions: pointers of all transformed partitions, those the gate rejected included: they stay in the hold-out.
+        partitions: pointers of the transformed partitions that decide where the data begins and ends.
             Empty ones say nothing about how far the data goes.
 
     Raises:

@@ -70,7 +70,7 @@ def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
         NotYetTrainableError: there is too little data for the split.
         HoldoutError: the training rows hold too few frauds.
     """
-    split = split_of(project.source, project.transformed())
+    split = _split(project, allowed)
     rows = _training_rows(project, split, allowed)
     _require_frauds(project, "training rows", rows)
     encoder = fit_encoder(rows, source_features(project.source))
@@ -86,7 +86,7 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
     """
     if (preprocessor.training_set, preprocessor.split) != (
         gate.fingerprint(allowed),
-        split_of(project.source, project.transformed()),
+        _split(project, allowed),
     ):
         raise GateRefusalError(
             "The preprocessor was fitted on other partitions, or another split, than hold now; "
@@ -155,7 +155,7 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
     chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
     return fingerprint(
         gate.fingerprint(allowed),
-        split_of(project.source, project.transformed()).model_dump_json(),
+        _split(project, allowed).model_dump_json(),
         settings.model_dump_json(include=chosen),
         str(features.VERSION),
         *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
@@ -165,6 +165,12 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
 def holdout_rows(project: Project, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
     return read_rows(project.artifacts, _every(project), split.holdout)
+
+
+def _split(project: Project, allowed: TrainingSet) -> Split:
+    """The split of the accepted partitions: a rejected one that comes last moves no border, so the same set gives the same model."""
+    pointers = project.transformed()
+    return split_of(project.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
 
 
 def _every(project: Project) -> list[PartitionRef]:

@@ -6,24 +6,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from fraud_assets.automation import next_training
 from fraud_cli.instance import environment
+from tests.home import ACCEPTED, DRIFTED, Home
 
 pytestmark = pytest.mark.integration
 
-ACCEPTED = "2024-02-12"  # the last week behind the champion
-DRIFTED = "2024-02-19"  # the week after it, whose amounts are three times as large
 PARTITION = ("raw", "quarantine", "transformed")
 TRAINING = ("preprocessor", "model", "champion")
 
 
 @pytest.fixture
-def guarded(home: Any) -> Iterator[Any]:
+def guarded(home: Home) -> Iterator[Home]:
     """An installation with a champion, which must be the same when the test is over."""
     before = home.latest()
     yield home
@@ -46,7 +44,7 @@ def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
     return {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
 
 
-def every_training_is_refused(home: Any, words: str, partition: str | None = None) -> None:
+def every_training_is_refused(home: Home, words: str, partition: str | None = None) -> None:
     """All three at once, and each alone, with a partition's run and without."""
     for only in (TRAINING, *((name,) for name in TRAINING)):
         result = home.run_alone(only, partition)
@@ -55,32 +53,32 @@ def every_training_is_refused(home: Any, words: str, partition: str | None = Non
         assert not materialized(result) & set(TRAINING)
 
 
-def test_in_the_same_run_the_failed_check_stops_training(guarded: Any) -> None:
+def test_in_the_same_run_the_failed_check_stops_training(guarded: Home) -> None:
     result = guarded.run("run_partition", DRIFTED)
     assert not result.success
     assert [e.check_name for e in result.get_asset_check_evaluations() if not e.passed] == ["drift"]
     assert materialized(result) == set(PARTITION)
 
 
-def test_in_the_same_run_without_its_checks_the_assets_refuse_by_themselves(guarded: Any) -> None:
+def test_in_the_same_run_without_its_checks_the_assets_refuse_by_themselves(guarded: Home) -> None:
     result = guarded.run_alone((*PARTITION, *TRAINING), DRIFTED)
     assert not result.success
     assert [f"Partition {DRIFTED} is materialized but has no drift verdict" in message for message in refusals(result)] == [True]
 
 
-def test_a_rejected_partitions_run_trains_nothing_whichever_asset_is_started_alone(guarded: Any) -> None:
+def test_a_rejected_partitions_run_trains_nothing_whichever_asset_is_started_alone(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     every_training_is_refused(guarded, f"Partition {DRIFTED} is rejected by the drift gate: log_amount has drifted", DRIFTED)
 
 
-def test_the_refusal_names_partition_features_and_how_to_accept(guarded: Any) -> None:
+def test_the_refusal_names_partition_features_and_how_to_accept(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     (message,) = refusals(guarded.run_alone(["preprocessor"], DRIFTED))
     for words in (DRIFTED, "log_amount has drifted", f"fraud accept {DRIFTED} --reason"):
         assert words in message
 
 
-def test_training_alone_leaves_a_rejected_partition_out_and_the_champion_as_it_is(guarded: Any) -> None:
+def test_training_alone_leaves_a_rejected_partition_out_and_the_champion_as_it_is(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     assert guarded.run("train").success  # on the set that the champion was trained on: the same version, no flip
     model = guarded.project.artifacts.estimator("model")
@@ -89,13 +87,13 @@ def test_training_alone_leaves_a_rejected_partition_out_and_the_champion_as_it_i
     assert DRIFTED not in [key for key, _, _ in lineage.partitions]
 
 
-def test_model_alone_and_champion_alone_leave_the_champion_as_it_is(guarded: Any) -> None:
+def test_model_alone_and_champion_alone_leave_the_champion_as_it_is(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.run_alone(["model"])
     guarded.run_alone(["champion"])
 
 
-def test_a_backfill_over_good_and_drifted_partitions_promotes_nothing(guarded: Any) -> None:
+def test_a_backfill_over_good_and_drifted_partitions_promotes_nothing(guarded: Home) -> None:
     outcomes = {}
     for week in (ACCEPTED, DRIFTED):
         tags = {"dagster/backfill": "b1"}
@@ -103,13 +101,13 @@ def test_a_backfill_over_good_and_drifted_partitions_promotes_nothing(guarded: A
     assert outcomes == {ACCEPTED: True, DRIFTED: False}
 
 
-def test_an_automation_tick_asks_for_no_training_after_a_rejection(guarded: Any) -> None:
+def test_an_automation_tick_asks_for_no_training_after_a_rejection(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     step = next_training(guarded.project, guarded.instance, datetime.now(UTC))
     assert step.run_key is None
 
 
-def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: Any) -> None:
+def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: Home) -> None:
     updated = dg.AutomationCondition.any_deps_updated()
     chained = guarded.definitions.map_resolved_asset_specs(
         func=lambda spec: spec.replace_attributes(automation_condition=updated) if spec.key.to_user_string() in TRAINING else spec
@@ -126,7 +124,7 @@ def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: 
     assert refusals(result)
 
 
-def test_the_command_fraud_leaves_the_champion_as_it_is(guarded: Any) -> None:
+def test_the_command_fraud_leaves_the_champion_as_it_is(guarded: Home) -> None:
     done = fraud(guarded, "pipeline")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -134,7 +132,7 @@ def test_the_command_fraud_leaves_the_champion_as_it_is(guarded: Any) -> None:
     assert f"{DRIFTED}: drift: Partition {DRIFTED} is rejected" in done.stderr
 
 
-def test_two_commands_at_once_leave_the_champion_as_it_is(guarded: Any) -> None:
+def test_two_commands_at_once_leave_the_champion_as_it_is(guarded: Home) -> None:
     home = guarded.project.settings.home
     environment(guarded.project.settings)
     dg.DagsterInstance.from_config(str(home / "dagster")).dispose()  # Dagster makes its tables once, and one at a time
@@ -144,7 +142,7 @@ def test_two_commands_at_once_leave_the_champion_as_it_is(guarded: Any) -> None:
         assert command.returncode == 0, errors
 
 
-def test_a_partition_refused_while_its_training_runs_is_not_promoted(guarded: Any) -> None:
+def test_a_partition_refused_while_its_training_runs_is_not_promoted(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.decide("accept", DRIFTED)
     assert guarded.run_alone(["preprocessor", "model"]).success  # one run, before its last step ...
@@ -153,7 +151,7 @@ def test_a_partition_refused_while_its_training_runs_is_not_promoted(guarded: An
     assert "trained on other partitions than the gate accepts now" in refusals(result)[0]
 
 
-def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_another(guarded: Any) -> None:
+def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_another(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.decide("accept", DRIFTED)
     assert guarded.run_alone(["preprocessor"]).success
@@ -163,7 +161,7 @@ def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_a
 
 
 @pytest.mark.parametrize("week", [ACCEPTED, DRIFTED])
-def test_without_its_verdict_file_nothing_is_trained(guarded: Any, week: str) -> None:
+def test_without_its_verdict_file_nothing_is_trained(guarded: Home, week: str) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.verdict_file(week).unlink()
     every_training_is_refused(guarded, f"Partition {week} is materialized but has no drift verdict")
@@ -172,7 +170,7 @@ def test_without_its_verdict_file_nothing_is_trained(guarded: Any, week: str) ->
     assert week in step.why
 
 
-def test_a_verdict_edited_by_hand_is_refused(guarded: Any) -> None:
+def test_a_verdict_edited_by_hand_is_refused(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     file = guarded.verdict_file(DRIFTED)
     verdict = json.loads(file.read_text())
@@ -181,20 +179,20 @@ def test_a_verdict_edited_by_hand_is_refused(guarded: Any) -> None:
     every_training_is_refused(guarded, "does not carry a valid signature")
 
 
-def test_an_accepted_partitions_verdict_does_not_serve_another(guarded: Any) -> None:
+def test_an_accepted_partitions_verdict_does_not_serve_another(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.verdict_file(DRIFTED).write_bytes(guarded.verdict_file(ACCEPTED).read_bytes())
     every_training_is_refused(guarded, f"speaks of partition {ACCEPTED}")
 
 
-def test_a_partition_made_anew_after_its_verdict_is_refused(guarded: Any) -> None:
+def test_a_partition_made_anew_after_its_verdict_is_refused(guarded: Home) -> None:
     guarded.rewrite("shift_from = 2024-02-19", "shift_from = 2024-02-12")  # the accepted week's data becomes other data
     guarded.run("land")
     assert guarded.run_alone(PARTITION, ACCEPTED).success
     every_training_is_refused(guarded, f"Partition {ACCEPTED} has changed since its drift verdict")
 
 
-def test_an_acceptance_does_not_hold_for_other_content(guarded: Any) -> None:
+def test_an_acceptance_does_not_hold_for_other_content(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.decide("accept", DRIFTED)
     guarded.rewrite("amount_factor = 3.0", "amount_factor = 4.0")
@@ -204,14 +202,14 @@ def test_an_acceptance_does_not_hold_for_other_content(guarded: Any) -> None:
     assert f"Partition {DRIFTED} is rejected by the drift gate" in refusals(result)[0]
 
 
-def test_an_acceptance_without_words_changes_nothing(guarded: Any) -> None:
+def test_an_acceptance_without_words_changes_nothing(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     result = guarded.decide("accept", DRIFTED, reason="1234 !!")
     assert "give a reason in words" in refusals(result)[0]
     assert "is rejected" in refusals(guarded.run_alone(TRAINING, DRIFTED))[0]
 
 
-def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Any) -> None:
+def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Home) -> None:
     before = home.latest()
     home.run("materialize_partition", DRIFTED)
     accepted = home.decide("accept", DRIFTED)
@@ -228,13 +226,13 @@ def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Any) -
     assert (DRIFTED, "accepted_by") in [(key, how) for key, _, how in lineage.partitions]
 
 
-def fraud(home: Any, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def fraud(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
     process = fraud_started(home, *arguments)
     out, errors = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
-def fraud_started(home: Any, *arguments: str) -> "subprocess.Popen[str]":
+def fraud_started(home: Home, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "fraud_cli.main", *arguments],
         env=os.environ | home.environment,

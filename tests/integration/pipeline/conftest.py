@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ class Place:
     """A folder with a source and a home."""
 
     folder: Path
+    environment: tuple[tuple[str, str], ...] = ()  # beside ENVIRONMENT
 
     @property
     def home(self) -> Path:
@@ -113,13 +114,18 @@ class Place:
         """Run a command of `fraud` on this installation, in this process."""
         out, err = io.StringIO(), io.StringIO()
         place = ["--home", str(self.home), "--source-config", str(self.source)]
-        with _environment(ENVIRONMENT | environment), redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        with (
+            _environment(ENVIRONMENT | dict(self.environment) | environment),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
             status = main([command, *place, *arguments])
         return Finished(status, out.getvalue(), err.getvalue())
 
     def project(self, **environment: str) -> Project:
         """The installation, as the commands see it."""
-        with _environment(ENVIRONMENT | environment):
+        with _environment(ENVIRONMENT | dict(self.environment) | environment):
             return Project.load(Settings(home=self.home, source=self.source, _env_file=None))
 
     def stored(self, prefix: str = "") -> dict[str, bytes]:
@@ -130,7 +136,7 @@ class Place:
     def copied(self, folder: Path) -> "Place":
         """The same installation in another folder."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Place(folder)
+        return Place(folder, self.environment)
 
 
 @contextmanager
@@ -147,16 +153,15 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _built(shared: Path, name: str, build: Any) -> Place:
+def _built(shared: Path, name: str, build: Callable[[Path], Place]) -> Place:
     """What the first worker to come builds, and the others wait for."""
     folder = shared / name
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
+        if not (folder / "environment").exists():
             folder.mkdir()
-            build(Place(folder))
-            (folder / "done").touch()
-    return Place(folder)
+            (folder / "environment").write_text(json.dumps(build(folder).environment))
+    return Place(folder, tuple((key, value) for key, value in json.loads((folder / "environment").read_text())))
 
 
 def _finished(place: Place, *arguments: str) -> None:
@@ -177,21 +182,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built_trained(shared: Path) -> Place:
     """Six accepted months and their champion. Read it, do not write."""
 
-    def build(place: Place) -> None:
+    def build(folder: Path) -> Place:
+        place = Place(folder)
         place.source.write_text(SOURCE)
         _finished(place, "--until", LAST_ACCEPTED)
+        return place
 
     return _built(shared, "trained", build)
 
 
 @pytest.fixture(scope="session")
 def built_rejecting(shared: Path, built_trained: Place) -> Place:
-    """The same after a seventh month that the gate rejected: a second champion, held out on it. Read it, do not write."""
+    """The same with fewer analysts, so a second champion, and a seventh month, which the gate rejected. Do not write."""
 
-    def build(place: Place) -> None:
-        built_trained.copied(place.folder)
-        (place.folder / "done").unlink()
-        _finished(place, "--each")
+    def build(folder: Path) -> Place:
+        built_trained.copied(folder)
+        (folder / "environment").unlink()
+        place = Place(folder, (("FRAUD_REVIEW_CAPACITY", "20"),))
+        _finished(place)
+        return place
 
     return _built(shared, "rejecting", build)
 

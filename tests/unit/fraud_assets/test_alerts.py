@@ -1,7 +1,6 @@
 """What alerts promise: each failed check and run is told, once to the webhook and for as long as it lasts to Alertmanager."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,46 +20,11 @@ from fraud_assets.transformed import decide_partition
 from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import GateRefusalError
+from tests.receiver import Receiver
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 MONTH = "2024-06"
 PARTITIONS = dg.StaticPartitionsDefinition(["2024-05", MONTH])
-
-
-@dataclass
-class Receiver:
-    """A server that remembers what it took. With another status it takes nothing."""
-
-    status: int = 200
-    taken: list[Any] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    refuses: str | None = None  # messages with this word in them
-
-    def __post_init__(self) -> None:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = 413 if receiver.refuses and receiver.refuses in json.dumps(body) else receiver.status
-                if status == 200:
-                    receiver.taken.append(body)
-                    receiver.headers.append(dict(self.headers))
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @dataclass

@@ -11,10 +11,11 @@ import dagster as dg
 import pytest
 
 from fraud_assets import automation
-from fraud_assets.automation import next_landing, next_partition, next_training, repeat_fraud_rates
+from fraud_assets.automation import next_fraud_rates, next_landing, next_partition, next_training
 from fraud_assets.definitions import build
 from fraud_assets.learning.training import training_inputs
 from fraud_assets.project import Project
+from fraud_assets.volume import FRAUD_RATE
 from fraud_core import gate
 from fraud_core.artifacts import Estimator
 from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
@@ -386,34 +387,46 @@ def test_partitions_on_their_way_come_before_training(files: Files) -> None:
 # ---- fraud rates
 
 
+def judged_again(files: Files, cursor: str | None) -> tuple[dict[str, int], str | None]:
+    """Mature rows of the partitions that are judged again, in the run that the sensor launches; and its cursor."""
+    step = next_fraud_rates(files.project, cursor)
+    if step.run_key is None:
+        return {}, step.cursor
+    run = (
+        build(files.project)
+        .resolve_job_def("repeat_fraud_rates")
+        .execute_in_process(instance=files.instance, run_config=QUIET | dict(step.config or {}))
+    )
+    evaluations = run.get_asset_check_evaluations()
+    assert {evaluation.asset_check_key for evaluation in evaluations} == {FRAUD_RATE}
+    return {str(each.partition): each.metadata["mature_rows"].value for each in evaluations}, step.cursor  # type: ignore[misc]
+
+
 def test_fraud_rates_are_judged_again_when_labels_have_matured(files: Files) -> None:
     files.write("a.csv", *(f"2024-01-{day:02d}" for day in range(1, 15)), rows=60)
     files.land()
     files.take_all()
-    first = repeat_fraud_rates(files.project, None)
-    counted = {event.partition: event.metadata["mature_rows"].value for event in first.asset_events}  # type: ignore[union-attr]
+    counted, cursor = judged_again(files, None)
     assert counted == {"2024-01-01": 420, "2024-01-08": 360}, "the last day's labels are not known yet"
-    assert repeat_fraud_rates(files.project, first.cursor).asset_events == []
+    assert judged_again(files, cursor) == ({}, cursor)
 
     files.write("b.csv", "2024-01-15", "2024-01-16")
     files.land()
     files.take_all()
-    again = repeat_fraud_rates(files.project, first.cursor)
-    counted = {event.partition: event.metadata["mature_rows"].value for event in again.asset_events}  # type: ignore[union-attr]
+    counted, cursor = judged_again(files, cursor)
     assert counted == {"2024-01-08": 420, "2024-01-15": 40}
-    assert repeat_fraud_rates(files.project, again.cursor).asset_events == []
+    assert judged_again(files, cursor) == ({}, cursor)
 
 
-def test_many_matured_partitions_are_judged_over_several_ticks(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(automation, "MATURED_A_TICK", 1)
+def test_many_matured_partitions_are_judged_in_several_runs(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automation, "MATURED_AT_ONCE", 1)
     files.write("a.csv", *WEEKS)
     files.land()
     files.take_all()
     cursor, judged = None, []
     for _ in range(4):
-        result = repeat_fraud_rates(files.project, cursor)
-        cursor = result.cursor
-        judged += [event.partition for event in result.asset_events]  # type: ignore[union-attr]
+        counted, cursor = judged_again(files, cursor)
+        judged += list(counted)
     assert judged == list(WEEKS[:2]), "of the last week no label is mature"
 
 
@@ -458,7 +471,7 @@ def test_left_alone_the_sensors_take_files_to_judged_partitions(files: Files) ->
                     instance=files.instance,
                     partition_key=request.partition_key,
                     tags={**request.tags, "dagster/run_key": str(request.run_key)},
-                    run_config=QUIET,
+                    run_config={**QUIET, **request.run_config},
                     raise_on_error=False,
                 )
     assert launched == ["land", *(f"materialize_partition {week}" for week in WEEKS)], (

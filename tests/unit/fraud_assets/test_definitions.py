@@ -31,6 +31,7 @@ JOBS = {
     "train": {"preprocessor", "model", "champion"},
     "run_partition": {"raw", "quarantine", "transformed", "preprocessor", "model", "champion"},
     "judge_partition": set(),
+    "repeat_fraud_rates": set(),
     "accept_partition": set(),
     "refuse_partition": set(),
     "rollback_champion": set(),

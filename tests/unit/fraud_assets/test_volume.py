@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from fraud_assets import transformed, volume
+from fraud_assets.partitioning import partitions_def
 from fraud_assets.volume import fraud_rates_of, row_count_of
 from fraud_core.gate import verdict_key
 from fraud_core.sources import Quality
@@ -25,11 +26,14 @@ def test_the_checks_show_their_figures_and_fail_as_warnings(bench: Any) -> None:
     source = bench.project.source.model_copy(update={"quality": Quality(rows_per_day=(100.0, 200.0))})
     project = bench.with_source(source).project
     assets = [part for part in transformed.build(project) if isinstance(part, dg.AssetsDefinition)]
-    job = dg.define_asset_job("judge", dg.AssetSelection.checks(*(check.check_key for check in volume.build(project))))
+    by_partition = dg.PartitionedConfig(partitions_def(source), run_config_for_partition_key_fn=lambda _: {})
+    checks = dg.AssetSelection.checks(*(check.check_key for check in volume.build(project)))
+    job = dg.define_asset_job("judge", checks, config=by_partition)
     definitions = dg.Definitions(
         assets, asset_checks=volume.build(project), jobs=[job], resources={"artifacts": dg.InMemoryIOManager()}
     )
     with dg.DagsterInstance.ephemeral(tempdir=str(project.settings.home)) as instance:
+        instance.add_dynamic_partitions("bench_partitions", [LAST])
         result = definitions.resolve_job_def("judge").execute_in_process(
             instance=instance,
             partition_key=LAST,

@@ -15,6 +15,7 @@ NOW = datetime(2024, 8, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
 GOOD = {"log_amount": 1.4, "night": 2.0, "hour": -0.02}
 GOOD_TOO = {"log_amount": 1.4, "night": 2.0, "hour": -0.02001}  # ranks almost as GOOD does
+UNCERTAIN = {"log_amount": 1.4, "night": 2.0, "hour": -0.021}  # by the hold-out perhaps as good, perhaps not
 FAIR = {"log_amount": 1.0}
 POOR = {"log_amount": 1.0, "age": 0.08}
 USELESS = {"distance": 1e-5}
@@ -84,6 +85,16 @@ def test_an_equally_good_candidate_is_promoted_within_the_margin(
     assert promotion.interval is not None
     assert -0.01 < promotion.interval.low <= 0
     assert promotion.promoted is promoted
+
+
+def test_what_may_be_worse_than_the_margin_is_not_promoted_however_close_it_came(bench: Any, make_model: Make) -> None:
+    bench = bench.with_settings(promotion_lift=3.0, promotion_margin=0.01)
+    point(bench, make_model(bench, **GOOD), NOW - timedelta(days=3))
+    promotion = judged(bench, make_model(bench, **UNCERTAIN))
+    assert promotion.difference is not None
+    assert promotion.interval is not None
+    assert promotion.interval.low < -0.01 < promotion.difference
+    assert not promotion.promoted
 
 
 def test_the_champion_itself_is_not_measured_against_itself(bench: Any, make_model: Make) -> None:

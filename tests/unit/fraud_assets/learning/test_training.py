@@ -240,36 +240,59 @@ def test_too_short_a_history_is_not_yet_trainable(new_bench: Any) -> None:
 # ---- which partitions
 
 
-def test_a_rejected_partition_trains_nothing_and_stays_in_the_holdout(new_bench: Any) -> None:
-    bench, clean = new_bench(), new_bench()
-    rows = bench.rows()
-    rows["2024-06"] = other_population(rows["2024-06"]).select(rows["2024-06"].columns)
-    bench.fill(rows, rejected=("2024-02", "2024-06"))
-    model = trained(bench)
-    lineage = model.bundle.manifest.lineage
-    assert [name for name, _, _ in lineage.partitions] == ["2024-01", "2024-03", "2024-04", "2024-05"]
-    assert [name for name, _ in lineage.rejected] == ["2024-02", "2024-06"]
+def held_out_longer(bench: Any, days: int) -> Any:
+    """The same installation with a hold-out of so many days, which end with June less the label delay."""
+    split = bench.project.source.split.model_copy(update={"holdout_days": days, "validation_days": 20})
+    return bench.with_source(bench.project.source.model_copy(update={"split": split}))
 
-    clean.fill({key: frame for key, frame in rows.items() if key != "2024-02"})
-    assert model.sides["training"] == trained(clean).sides["training"]
-    split, june = model.split.holdout, rows["2024-06"]["timestamp"]
-    within = june.is_between(split.start, split.end, closed="left").sum()
-    assert within > 500
-    assert model.holdout.rows == trained(clean).holdout.rows > within
-    assert model.holdout_without_rejected is None  # too few frauds are left in the last days of May
+
+def test_a_rejected_partition_trains_nothing_and_stays_in_the_holdout(new_bench: Any) -> None:
+    bench, clean = held_out_longer(new_bench(), 50), held_out_longer(new_bench(), 50)
+    rows = bench.rows()
+    rows["2024-05"] = other_population(rows["2024-05"]).select(rows["2024-05"].columns)
+    model = trained(bench.fill(rows, rejected=("2024-02", "2024-05")))
+    lineage = model.bundle.manifest.lineage
+    assert [name for name, _, _ in lineage.partitions] == ["2024-01", "2024-03", "2024-04", "2024-06"]
+    assert [name for name, _ in lineage.rejected] == ["2024-02", "2024-05"]
+
+    without = trained(clean.fill({key: frame for key, frame in rows.items() if key != "2024-02"}))
+    assert model.sides["training"] == without.sides["training"]
+    assert model.holdout.rows == without.holdout.rows
+
+
+def test_a_rejected_partition_chooses_and_calibrates_nothing(new_bench: Any) -> None:
+    bench = new_bench()
+    model = trained(bench.fill(bench.rows(), rejected=("2024-04",)))
+    for side in ("validation_a", "validation_b"):
+        block = model.split.side(side)
+        lies = {
+            key: frame["timestamp"].is_between(block.start, block.end, closed="left").sum() for key, frame in bench.rows().items()
+        }
+        assert lies["2024-04"] > 100
+        assert model.sides[side].rows == sum(lies.values()) - lies["2024-04"]
 
 
 def test_the_holdout_is_also_reported_without_its_rejected_rows(new_bench: Any) -> None:
-    bench = new_bench()
-    split = bench.project.source.split.model_copy(update={"holdout_days": 50, "validation_days": 20})
-    bench = bench.with_source(bench.project.source.model_copy(update={"split": split}))
+    bench = held_out_longer(new_bench(), 50)
     rows = bench.rows()
-    model = trained(bench.fill(rows, rejected=("2024-06",)))
-    assert model.holdout_without_rejected is not None
+    model = trained(bench.fill(rows, rejected=("2024-05",)))
     block = model.split.holdout
-    may = rows["2024-05"]["timestamp"].is_between(block.start, block.end, closed="left").sum()
-    assert model.holdout_without_rejected.rows == may
-    assert model.holdout.rows > may
+    lies = {key: frame["timestamp"].is_between(block.start, block.end, closed="left").sum() for key, frame in rows.items()}
+    assert model.holdout.rows == lies["2024-05"] + lies["2024-06"]
+    assert model.holdout_without_rejected is not None
+    assert model.holdout_without_rejected.rows == lies["2024-06"] > 500
+    assert trained(held_out_longer(new_bench(), 50).fill(rows)).holdout_without_rejected is None
+
+
+def test_a_rejected_partition_that_comes_last_changes_nothing(bench: Any) -> None:
+    before, inputs = trained(bench), training_inputs(bench.project, bench.project.training_set())
+    july = bench.rows()["2024-06"].with_columns(pl.col("timestamp") + pl.duration(days=30))
+    bench.put("2024-07", july, accepted=False)
+    assert training_inputs(bench.project, bench.project.training_set()) == inputs
+    after = trained(bench)
+    assert (after.bundle.version, after.split) == (before.bundle.version, before.split)
+    bench.put("2024-07", july)
+    assert trained(bench).split != before.split
 
 
 def test_a_preprocessor_of_other_partitions_is_refused(bench: Any) -> None:
@@ -280,13 +303,12 @@ def test_a_preprocessor_of_other_partitions_is_refused(bench: Any) -> None:
         train(bench.project, fitted, bench.project.training_set(), print)
 
 
-def test_a_preprocessor_of_an_older_split_is_refused(bench: Any) -> None:
+def test_a_preprocessor_of_another_split_is_refused(bench: Any) -> None:
     fitted = preprocessor(bench)
-    bench.put("2024-07", bench.rows()["2024-06"].with_columns(pl.col("timestamp") + pl.duration(days=30)), accepted=False)
-    allowed = bench.project.training_set()
+    other = held_out_longer(bench, 25)
     with pytest.raises(GateRefusalError, match="another split"):
-        train(bench.project, fitted, allowed, print)
-    assert train(bench.project, fit_preprocessor(bench.project, allowed), allowed, lambda _: None).split != fitted.split
+        train(other.project, fitted, other.project.training_set(), print)
+    assert trained(other).split != fitted.split
 
 
 # ---- by cardholder
