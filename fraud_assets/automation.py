@@ -90,7 +90,7 @@ def build(project: Project) -> list[dg.SensorDefinition]:
     @dg.sensor(job_name="repeat_fraud_rates", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
     def matured_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Repeats the check `fraud_rate` for partitions whose labels have matured since, all in one run."""
-        return next_fraud_rates(project, context.cursor).result()
+        return next_fraud_rates(project, context.instance, datetime.now(UTC), context.cursor).result()
 
     @dg.sensor(minimum_interval_seconds=EVERY_SECONDS, default_status=running)
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
@@ -141,20 +141,15 @@ def next_partition(project: Project, instance: dg.DagsterInstance, now: datetime
     return Step("Every partition that is over was taken.")
 
 
-def next_training(  # noqa: PLR0911 - a list of reasons to wait
-    project: Project, instance: dg.DagsterInstance, now: datetime
-) -> Step:
+def next_training(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
     """Train when the accepted set is neither the champion's nor that of the last training, and no partition is on its way.
 
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
-    if busy is not None:
-        return Step(busy)
-    for key, stamp in unfinished(project, now):
-        if not _was_tried(instance, stamp):
-            return Step(f"Partition {key} comes first.")
+    first = _comes_first(project, instance, now)
+    if first is not None:
+        return Step(first)
     try:
         allowed = project.training_set()
         inputs = training_inputs(project, allowed)
@@ -176,8 +171,15 @@ def next_training(  # noqa: PLR0911 - a list of reasons to wait
     return Step(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
 
 
-def next_fraud_rates(project: Project, cursor: str | None) -> Step:
-    """Judge the fraud rates again where labels have matured since the instant that the cursor holds."""
+def next_fraud_rates(project: Project, instance: dg.DagsterInstance, now: datetime, cursor: str | None) -> Step:
+    """Judge the fraud rates again where labels have matured since the instant that the cursor holds.
+
+    Raises:
+        IntegrityError: a pointer's signature does not hold.
+    """
+    first = _comes_first(project, instance, now)
+    if first is not None:
+        return Step(first, cursor=cursor)
     present = {key: pointer for key, pointer in project.transformed().items() if pointer.rows}
     if not present:
         return Step("No partition with rows is materialized.", cursor=cursor)
@@ -249,6 +251,16 @@ def _has_landed(project: Project, seen: list[Seen]) -> bool:
     if landing is None or landing.parse != parse_fingerprint(project.source, project.card_key):
         return False
     return {name: file.size for name, file in landing.files.items()} == {file.name: file.size for file in seen}
+
+
+def _comes_first(project: Project, instance: dg.DagsterInstance, now: datetime) -> str | None:
+    """Why to wait: data is on its way, or a training is."""
+    busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
+    if busy is not None:
+        return busy
+    waiting = (key for key, stamp in unfinished(project, now) if not _was_tried(instance, stamp))
+    key = next(waiting, None)
+    return None if key is None else f"Partition {key} comes first."
 
 
 def _busy(instance: dg.DagsterInstance, jobs: tuple[str, ...], now: datetime) -> str | None:

@@ -168,7 +168,7 @@ def holdout_rows(project: Project, split: Split) -> Rows:
 
 
 def _split(project: Project, allowed: TrainingSet) -> Split:
-    """The split of the accepted partitions: a rejected one that comes last moves no border, so the same set gives the same model."""
+    """The split of the accepted partitions: a rejected one that comes last moves no border; the same set, the same model."""
     pointers = project.transformed()
     return split_of(project.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
 

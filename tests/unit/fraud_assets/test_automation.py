@@ -389,7 +389,7 @@ def test_partitions_on_their_way_come_before_training(files: Files) -> None:
 
 def judged_again(files: Files, cursor: str | None) -> tuple[dict[str, int], str | None]:
     """Mature rows of the partitions that are judged again, in the run that the sensor launches; and its cursor."""
-    step = next_fraud_rates(files.project, cursor)
+    step = next_fraud_rates(files.project, files.instance, NOW, cursor)
     if step.run_key is None:
         return {}, step.cursor
     run = (
@@ -474,6 +474,5 @@ def test_left_alone_the_sensors_take_files_to_judged_partitions(files: Files) ->
                     run_config={**QUIET, **request.run_config},
                     raise_on_error=False,
                 )
-    assert launched == ["land", *(f"materialize_partition {week}" for week in WEEKS)], (
-        "too few rows: none is accepted, none trains"
-    )
+    taken = [f"materialize_partition {week}" for week in WEEKS]
+    assert launched == ["land", *taken, "repeat_fraud_rates"], "too few rows: none is accepted, none trains"
