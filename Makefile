@@ -37,7 +37,7 @@ run: setup ## start the pipeline: Dagster and everything beside it; Ctrl-C stops
 	$(BIN)/fraud up
 
 test: setup ## unit and integration tests
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs
 
 lint: setup ## style, formatting and the layer rule
 	$(BIN)/ruff check
@@ -51,7 +51,7 @@ proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 	$(BIN)/pytest tests/proofs --full
 
 rehearse: setup ## the same proofs, reduced; nothing is written
-	$(BIN)/pytest tests/proofs
+	OMP_WAIT_POLICY=passive $(BIN)/pytest tests/proofs
 
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt

@@ -32,7 +32,7 @@ from report import write_report
 
 from fraud_api.app import create_app
 from fraud_api.schemas import Transaction
-from fraud_api.scoring import decision, inputs_of
+from fraud_api.scoring import decision, inputs_of, probabilities
 from fraud_core import features
 from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
@@ -85,6 +85,7 @@ class Results:
 
     rounds: dict[str, list[Round]] = field(default_factory=dict)
     half_load: dict[str, list[Round]] = field(default_factory=dict)
+    one_caller: dict[str, list[Round]] = field(default_factory=dict)
     stages_us: dict[str, float] = field(default_factory=dict)
     batch_rows_per_s: list[float] = field(default_factory=list)
     bare_model_rows_per_s: float = 0.0
@@ -215,6 +216,11 @@ def compare_routes(measured: Measured, folder: Path, effort: Effort, results: Re
             for kind, server in servers.items():
                 load = loaded(server, measured, bodies, effort.seconds, "/v1/score", connections=CONNECTIONS)
                 results.rounds.setdefault(kind, []).append(load)
+        for number in range(min(3, effort.rounds)):
+            told(f"one caller at a time, round {number + 1}")
+            for kind in ("empty", "scoring"):
+                load = loaded(servers[kind], measured, bodies, effort.seconds, "/v1/score", connections=1)
+                results.one_caller.setdefault(kind, []).append(load)
         half = statistics.median(load.per_second for load in results.rounds["scoring"]) / 2
         pause = max(1, round(CONNECTIONS * 1_000 / half))
         for number in range(effort.rounds):
@@ -354,6 +360,7 @@ def measure_in_process(measured: Measured, results: Results) -> None:
     body = json.dumps(measured.rows[0]).encode()
     transaction = Transaction.model_validate_json(body)
     inputs = inputs_of([transaction])
+    crowd = [Transaction.model_validate(row) for row in measured.rows[:CONNECTIONS]]
     values = features.compute(scorer.features, inputs, scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
     result = decision(served, transaction, 0.5)
@@ -363,8 +370,9 @@ def measure_in_process(measured: Measured, results: Results) -> None:
         "features": best_us(lambda: features.compute(scorer.features, inputs, scorer.zone)),
         "encode": best_us(lambda: scorer.bundle.encoder.matrix(values)),
         "trees and calibration": best_us(lambda: scorer.score_matrix(matrix)),
+        "the four stages before, for one of 16 payments at once": best_us(lambda: probabilities(scorer, crowd)) / len(crowd),
         "write the JSON": best_us(lambda: result.__pydantic_serializer__.to_json(result)),
-        "whole request in the application": asyncio.run(request_us(app, body)),
+        "whole request in the application, one at a time": asyncio.run(request_us(app, body)),
     }
     ready = np.ascontiguousarray(measured.matrix[:1_000])
     results.bare_model_rows_per_s = 1_000 / best_us(lambda: scorer.score_matrix(ready), times=20) * 1e6
@@ -399,10 +407,12 @@ def summarised(results: Results) -> dict[str, float]:
     """The figures of the last line."""
     rate = results.ratios("scoring", "empty", lambda load: load.per_second, results.rounds)
     bare = results.ratios("scoring", "bare", lambda load: load.per_second, results.rounds)
+    alone = results.ratios("scoring", "empty", lambda load: load.per_second, results.one_caller)
     tail = results.ratios("scoring", "empty", lambda load: load.p99_ms, results.half_load)
     return {
         "score_vs_empty_route": round(statistics.median(rate), 3),
         "score_vs_bare_route": round(statistics.median(bare), 3),
+        "score_vs_empty_route_one_caller": round(statistics.median(alone), 3),
         "p99_vs_empty_route": round(statistics.median(tail), 3),
         "batch_rows_per_s": round(statistics.median(results.batch_rows_per_s)),
         "file_rows_per_s": round(results.file_rows / results.file_seconds),
