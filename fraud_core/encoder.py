@@ -1,6 +1,7 @@
 """From features to the numbers a model reads: missing values filled, categories looked up. Fitted elsewhere, applied here."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -58,8 +59,14 @@ class Encoder(BaseModel):
                 look_up, unseen = column.categories, column.unseen
                 out[:, place] = [look_up.get(MISSING_CATEGORY if v is None else v, unseen) for v in values]
             else:
-                out[:, place] = np.where(np.isnan(values), np.float64(column.missing), values)
-        return out
+                out[:, place] = values
+        # one look at all columns: a category's numbers are never missing
+        missing = np.isnan(out)
+        return np.where(missing, self._stand_ins, out) if missing.any() else out
+
+    @cached_property
+    def _stand_ins(self) -> npt.NDArray[np.float64]:
+        return np.array([np.nan if column.missing is None else column.missing for column in self.columns])
 
     def frame_matrix(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
         """The same for a frame of features as transformed stores them (null: missing)."""

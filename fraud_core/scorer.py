@@ -13,6 +13,7 @@ import polars as pl
 import treelite
 
 from fraud_core import features
+from fraud_core.bit_vectors import BitVectors
 from fraud_core.bundle import Bundle, Calibration, ModelKind
 from fraud_core.errors import IntegrityError
 
@@ -35,6 +36,10 @@ class MarginModel:
             return np.array(document["coefficients"]), float(document["intercept"])
         return treelite.Model.deserialize_bytes(self.data)
 
+    @cached_property
+    def _fast(self) -> BitVectors | None:
+        return BitVectors.of(self._parsed, self._parsed.num_feature)
+
     def margins(self, X: Floats) -> Floats:
         """Margins of shape (n,) of a matrix of shape (n, columns), columns in the encoder's order."""
         match self.kind:
@@ -42,6 +47,8 @@ class MarginModel:
                 coefficients, intercept = self._parsed
                 # einsum over contiguous rows, not BLAS: the same bits for one row as for a million
                 margins: Floats = np.einsum("ij,j->i", np.ascontiguousarray(X), coefficients) + intercept
+            case "boosting" if self._fast is not None and not np.isnan(X).any():
+                margins = self._fast.margins(X)
             case "boosting":
                 margins = treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
             case "forest":

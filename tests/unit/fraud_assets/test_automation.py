@@ -259,19 +259,22 @@ def test_a_removed_verdict_is_left_to_a_person(files: Files) -> None:
     assert files.partition().run_key is None
 
 
-def test_a_partition_made_anew_after_its_verdict_is_judged_anew(files: Files) -> None:
+def test_a_partition_that_somebody_made_anew_without_its_checks_is_judged(files: Files) -> None:
     files.write("a.csv", *WEEKS)
     files.land()
     files.take_all()
-    files.write("late.csv", "2024-01-10")
+    files.write("late.csv", "2024-01-17")
     files.land()
+    alone = dg.define_asset_job("alone", dg.AssetSelection.assets("raw", "quarantine", "transformed").without_checks())
+    definitions = dg.Definitions.merge(build(files.project), dg.Definitions(jobs=[alone]))
+    definitions.resolve_job_def("alone").execute_in_process(instance=files.instance, partition_key=WEEKS[2], run_config=QUIET)
     step = files.partition()
-    assert step.partition == "2024-01-08"
+    assert step.partition == WEEKS[2]
     files.launch(step, "materialize_partition")
-    store, key = files.project.artifacts.store, files.project.artifacts.signing_key
-    verdict = gate.read_verdict(store, key, "2024-01-08")
+    verdict = gate.read_verdict(files.project.artifacts.store, files.project.artifacts.signing_key, WEEKS[2])
     assert verdict is not None
-    assert verdict.content == files.project.transformed()["2024-01-08"].content
+    assert verdict.content == files.project.transformed()[WEEKS[2]].content
+    assert files.partition().run_key is None
 
 
 # ---- training

@@ -56,15 +56,18 @@ def test_what_is_usual_comes_from_accepted_partitions_alone(bench: Any) -> None:
     assert "too few partitions came before" in row_count_of(bench.project, LAST).message
 
 
-@pytest.mark.parametrize("damage", ["missing", "edited"])
+@pytest.mark.parametrize("damage", ["missing", "edited", "of other content"])
 def test_a_partition_without_a_verdict_to_trust_is_not_compared_with(bench: Any, damage: str) -> None:
     present = bench.project.transformed()
     assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-05", "2024-04"]
     file = bench.project.settings.home / "store" / verdict_key("2024-05")
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_text(file.read_text().replace('"judged"', '"bootstrap"'))
+    match damage:
+        case "missing":
+            file.unlink()
+        case "edited":
+            file.write_text(file.read_text().replace('"judged"', '"bootstrap"'))
+        case _:
+            present |= {"2024-05": present["2024-05"].model_copy(update={"content": "other"})}
     assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-04", "2024-03"]
 
 
