@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proof rehearse lock clean
+.PHONY: help setup run test lint types proof rehearse bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -52,6 +52,9 @@ proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 
 rehearse: setup ## the same proofs, reduced; nothing is written
 	OMP_WAIT_POLICY=passive $(BIN)/pytest tests/proofs
+
+bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
+	$(BIN)/python bench/score.py
 
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt

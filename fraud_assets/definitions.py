@@ -43,6 +43,8 @@ def build(project: Project) -> dg.Definitions:
             *champion.build_jobs(project),
         ],
         sensors=automation.build(project),
+        # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.
+        executor=dg.in_process_executor,
         resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},
     )
 

@@ -1,15 +1,12 @@
 """A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record."""
 
-from typing import Any
-
 import dagster as dg
 
 from fraud_assets.champion import who_asks
 from fraud_assets.evaluations import log_evaluation
 from fraud_assets.project import Project
-from fraud_assets.transformed import decide_partition
+from fraud_assets.transformed import decide_partition, decision_metadata
 from fraud_core import gate
-from fraud_core.gate import Verdict
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
 BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
@@ -49,15 +46,6 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
         refuse()
 
     return [accept_partition, refuse_partition]
-
-
-def decision_metadata(verdict: Verdict) -> dict[str, Any]:
-    """Who decided what about the content, and why; nothing where nobody did."""
-    shown: dict[str, Any] = {}
-    for name, decision in (("accepted_by", verdict.overruled_by), ("refused_by", verdict.refused_by)):
-        if decision is not None:
-            shown |= {name: decision.who, "reason": decision.reason, "decided_at": decision.at.isoformat()}
-    return shown
 
 
 def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:

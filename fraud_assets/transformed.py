@@ -104,12 +104,22 @@ def _sentence(verdict: Verdict) -> str:
     return f"Accepted: it looks like the {len(verdict.reference)} accepted partitions before it."
 
 
+def decision_metadata(verdict: Verdict) -> dict[str, Any]:
+    """Who decided what about the content, and why; nothing where nobody did."""
+    shown: dict[str, Any] = {}
+    for name, decision in (("accepted_by", verdict.overruled_by), ("refused_by", verdict.refused_by)):
+        if decision is not None:
+            shown |= {name: decision.who, "reason": decision.reason, "decided_at": decision.at.isoformat()}
+    return shown
+
+
 def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
     """A verdict as metadata: the table of features, the findings, and plots of the worst features."""
     shown: dict[str, Any] = {
         "kind": verdict.kind,
         "content": verdict.content,
         "reference": ", ".join(part.partition for part in verdict.reference) or "none",
+        **decision_metadata(verdict),
     }
     if verdict.findings:
         findings = [{"finding": f.name, "blocks": f.blocking, "what": f.message} for f in verdict.findings]

@@ -1,6 +1,8 @@
 """The Dagster instance under FRAUD_HOME, and the runs that a killed process left behind."""
 
+import fcntl
 import os
+from pathlib import Path
 
 import dagster as dg
 
@@ -43,7 +45,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The instance; runs of processes that no longer live are marked as failed."""
-    instance = dg.DagsterInstance.from_config(environment(settings)["DAGSTER_HOME"])
+    home = Path(environment(settings)["DAGSTER_HOME"])
+    with (home / ".making").open("a") as lock:  # two that make the tables of a new instance at once would trip over each other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        instance = dg.DagsterInstance.from_config(str(home))
+        instance.get_runs_count()  # the storages make their tables on first use
+        instance.all_asset_keys()
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
         pid = run.tags.get(PID_TAG)
