@@ -1,10 +1,7 @@
 """What there is to say about models: the one that scores, and all others in the store."""
 
-import json
-from typing import Any
-
 from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
-from fraud_core.bundle import versions
+from fraud_core.bundle import newest_card, versions
 from fraud_core.holder import Served, Status
 from fraud_core.stores.objects import ObjectStore
 
@@ -45,12 +42,6 @@ def details(store: ObjectStore, served: Served) -> ModelDetails:
         loaded_at=served.loaded_at,
         card=newest_card(store, served.version),
     )
-
-
-def newest_card(store: ObjectStore, version: str) -> dict[str, Any] | None:
-    """The newest card of a version, as it was written; None where there is none."""
-    cards = [json.loads(store.get(key)) for key in store.list(f"models/{version}/runs") if key.endswith("/card.json")]
-    return max(cards, key=lambda card: str(card["created"]), default=None)
 
 
 def overview(store: ObjectStore, served: Served | None) -> ModelList:

@@ -5,7 +5,6 @@ the book and moves in the same transaction, so that a process killed at any poin
 within a run, so no receiver can fail or slow one.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +19,9 @@ from fraud_assets.overruling import BY_PERSON_TAG, CHECK
 from fraud_assets.preprocessor import PARTITION_TAG
 from fraud_assets.project import Project
 from fraud_core import gate
-from fraud_core.bundle import Manifest, read_latest
+from fraud_core.bundle import Manifest, read_latest, read_manifest
 from fraud_core.errors import FraudError, IntegrityError
 from fraud_core.gate import Finding, Verdict
-from fraud_core.keys import verify
 
 CHECK_FAILED = "FraudCheckFailed"
 STEP_FAILED = "FraudStepFailed"
@@ -289,9 +287,8 @@ def _champion(project: Project) -> Manifest | None:
         latest = read_latest(store, key)
         if latest is None:
             return None
-        where = f"models/{latest.version}/manifest.json"
-        return Manifest.model_validate(verify(json.loads(store.get(where)), key, store.uri(where)))
-    except (IntegrityError, KeyError, ValueError):
+        return read_manifest(store, latest.version, key)
+    except IntegrityError:
         return None
 
 

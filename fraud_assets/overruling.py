@@ -5,8 +5,7 @@ import dagster as dg
 from fraud_assets.champion import who_asks
 from fraud_assets.evaluations import log_evaluation
 from fraud_assets.project import Project
-from fraud_assets.transformed import decide_partition, decision_metadata
-from fraud_core import gate
+from fraud_assets.transformed import decide_partition, decision_metadata, sentence
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
 BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
@@ -51,16 +50,14 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
     """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
     verdict = decide_partition(project, config.partition, accept=accept, who=who_asks(config.who), reason=config.reason)
-    decision = verdict.decisions[-1]
-    sentence = f"Accepted by {decision.who}: {decision.reason}" if verdict.is_accepted else gate.explain(verdict)
-    context.log.info(sentence)
+    context.log.info(sentence(verdict))
     log_evaluation(
         context,
         CHECK,
         config.partition,
         passed=verdict.is_accepted,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=sentence,
+        description=sentence(verdict),
         metadata={"kind": verdict.kind, "content": verdict.content, **decision_metadata(verdict)},
         blocking=True,
     )

@@ -53,7 +53,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         return dg.AssetCheckResult(
             passed=verdict.is_accepted,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=_sentence(verdict),
+            description=sentence(verdict),
             metadata=verdict_metadata(verdict, judgement),
         )
 
@@ -94,7 +94,8 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
     return decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
 
 
-def _sentence(verdict: Verdict) -> str:
+def sentence(verdict: Verdict) -> str:
+    """What a verdict says, and who overruled it, for people."""
     if not verdict.is_accepted:
         return gate.explain(verdict)
     if verdict.overruled_by is not None:

@@ -1,7 +1,7 @@
 """`fraud models`: the versions, which one is champion, and their figures."""
 
 from fraud_assets.project import Project
-from fraud_core.bundle import read_latest, versions
+from fraud_core.bundle import newest_card, read_latest, versions
 from fraud_core.model_card import ModelCard
 from fraud_core.settings import Settings
 
@@ -31,10 +31,5 @@ def print_models(settings: Settings) -> int:
 
 def read_card(project: Project, version: str) -> ModelCard | None:
     """The newest card of a version, None where there is none."""
-    store = project.artifacts.store
-    cards = [
-        ModelCard.model_validate_json(store.get(key))
-        for key in store.list(f"models/{version}/runs")
-        if key.endswith("/card.json")
-    ]
-    return max(cards, key=lambda card: card.created, default=None)
+    card = newest_card(project.artifacts.store, version)
+    return None if card is None else ModelCard.model_validate(card)

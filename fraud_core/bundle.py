@@ -7,8 +7,9 @@ Nothing here is a pickle, and signature and hashes are verified before anything 
 """
 
 import hashlib
+import json
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -174,10 +175,23 @@ def write_bundle(store: ObjectStore, bundle: Bundle, key: Key) -> None:
 
 
 def read_bundle(store: ObjectStore, version: str, key: Key, manifest_sha256: str | None = None) -> Bundle:
-    """Read and verify a bundle: the manifest's signature (and hash, where the pointer gives one), then every file's hash.
+    """Read and verify a bundle: the manifest, then every file's hash.
 
     Raises:
         IntegrityError: something is missing or is not what was signed.
+    """
+    manifest = read_manifest(store, version, key, manifest_sha256)
+    folder, learned = f"models/{version}", manifest.learned
+    model = _checked(store, f"{folder}/{MODEL_FILES[learned.kind]}", learned.model_sha256)
+    encoder = _checked(store, f"{folder}/encoder.json", learned.encoder_sha256)
+    return Bundle(manifest=manifest, model=model, encoder=Encoder.model_validate_json(encoder))
+
+
+def read_manifest(store: ObjectStore, version: str, key: Key, manifest_sha256: str | None = None) -> Manifest:
+    """Read a bundle's manifest alone, and verify its signature (and hash, where the pointer gives one).
+
+    Raises:
+        IntegrityError: it is missing, is not what was signed, or is not one that this release reads.
     """
     folder = f"models/{version}"
     raw = _required(store, f"{folder}/manifest.json")
@@ -189,9 +203,13 @@ def read_bundle(store: ObjectStore, version: str, key: Key, manifest_sha256: str
         raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {manifest.version}.")
     if learned.format != FORMAT:
         raise IntegrityError(f"{store.uri(folder)} has format {learned.format}; this release reads format {FORMAT}. Upgrade.")
-    model = _checked(store, f"{folder}/{MODEL_FILES[learned.kind]}", learned.model_sha256)
-    encoder = _checked(store, f"{folder}/encoder.json", learned.encoder_sha256)
-    return Bundle(manifest=manifest, model=model, encoder=Encoder.model_validate_json(encoder))
+    return manifest
+
+
+def newest_card(store: ObjectStore, version: str) -> dict[str, Any] | None:
+    """The newest card of a version (see `ModelCard`), as it was written; None where there is none."""
+    cards = [json.loads(store.get(key)) for key in store.list(f"models/{version}/runs") if key.endswith("/card.json")]
+    return max(cards, key=lambda card: str(card["created"]), default=None)
 
 
 def read_latest(store: ObjectStore, key: Key) -> Latest | None:

@@ -10,13 +10,15 @@ import dagster as dg
 from fraud_assets.definitions import build
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
+from tests.simulated import COLUMNS
 
 WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05", "2024-02-12", "2024-02-19")
 ACCEPTED = WEEKS[-2]
 DRIFTED = WEEKS[-1]
 
 # 400 cards; in the last week amounts are three times as large.
-SOURCE = """
+SOURCE = (
+    """
 name = "small"
 timezone = "UTC"
 cadence = "weekly"
@@ -38,21 +40,6 @@ amount_factor = 3.0
 card_testing = 3
 account_takeover = 3
 
-[columns]
-transaction_id = "transaction_id"
-timestamp = "timestamp"
-amount = "amount"
-label = "label"
-card = "card"
-merchant = "merchant"
-category = "category"
-birth_date = "birth_date"
-home_latitude = "home_latitude"
-home_longitude = "home_longitude"
-merchant_latitude = "merchant_latitude"
-merchant_longitude = "merchant_longitude"
-city_population = "city_population"
-
 [split]
 protocol = "time"
 holdout_days = 14
@@ -63,6 +50,8 @@ training_days = 14
 bootstrap_partitions = 3
 reference_partitions = 4
 """
+    + COLUMNS
+)
 
 # Whatever is trained is good enough to be promoted: nothing but the gate stands between it and the pointer.
 EASY: dict[str, Any] = {"promotion_margin": 1.0, "promotion_decline": 1.0, "promotion_lift": 1.0}

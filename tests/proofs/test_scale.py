@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.proofs.conftest import ROOT, Record
+from tests.simulated import COLUMNS
 
-SOURCE = """
+SOURCE = (
+    """
 name = "scale"
 timezone = "UTC"
 cadence = "monthly"
@@ -23,21 +25,9 @@ merchants = 2000
 transactions_per_card_per_day = 1.0
 fraud_rate = 0.008
 
-[columns]
-transaction_id = "transaction_id"
-timestamp = "timestamp"
-amount = "amount"
-label = "label"
-card = "card"
-merchant = "merchant"
-category = "category"
-birth_date = "birth_date"
-home_latitude = "home_latitude"
-home_longitude = "home_longitude"
-merchant_latitude = "merchant_latitude"
-merchant_longitude = "merchant_longitude"
-city_population = "city_population"
 """
+    + COLUMNS
+)
 
 # Runs in a process of its own, whose peak memory is then this work's alone. Prints one JSON object.
 PROGRAM = """

@@ -17,9 +17,11 @@ import pytest
 from fraud_assets.project import Project
 from fraud_cli.main import main
 from fraud_core.settings import Settings
+from tests.simulated import COLUMNS
 
 # Seven months of 300 cardholders; in the last one all prices are three times as high, and the gate rejects it.
-SOURCE = """
+SOURCE = (
+    """
 name = "small"
 timezone = "America/New_York"
 cadence = "monthly"
@@ -36,26 +38,13 @@ fraud_rate = 0.02
 shift_from = 2024-07-01
 amount_factor = 3.0
 
-[columns]
-transaction_id = "transaction_id"
-timestamp = "timestamp"
-amount = "amount"
-label = "label"
-card = "card"
-merchant = "merchant"
-category = "category"
-birth_date = "birth_date"
-home_latitude = "home_latitude"
-home_longitude = "home_longitude"
-merchant_latitude = "merchant_latitude"
-merchant_longitude = "merchant_longitude"
-city_population = "city_population"
-
 [split]
 holdout_days = 30
 validation_days = 25
 training_days = 60
 """
+    + COLUMNS
+)
 LAST_ACCEPTED = "2024-06"
 ENVIRONMENT = {
     "FRAUD_THREADS": "1",
