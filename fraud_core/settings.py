@@ -25,6 +25,16 @@ class Settings(BaseSettings):
         None,
         description="Key that signs artifacts, 32 bytes in hex. Made under the home on first use; must be given with s3.",
     )
+    database: SecretStr | None = Field(
+        None,
+        description="SQL database of decisions, labels, users and the review queue: postgresql://user:password@host/name. "
+        "Empty: an SQLite file under the home.",
+    )
+    history: SecretStr | None = Field(
+        None,
+        description="Where the scorer keeps what cards and merchants did: redis://host:6379/0 (or rediss://). "
+        "Empty: an SQLite file under the home.",
+    )
     seed: int = Field(20, ge=0, description="Seed of every random draw.")
     threads: int = Field(2, ge=1, description="Threads while fitting (BLAS and OpenMP).")
 
