@@ -11,7 +11,7 @@ _DISTINCT_US = CARD_WINDOWS[DISTINCT_WINDOW]
 
 
 class Event(NamedTuple):
-    """A payment as a card's history keeps it: microseconds since 1970 UTC, cents, degrees of the merchant's place (NaN: missing)."""
+    """A payment as a card's history keeps it: microseconds since 1970 UTC, cents, the merchant's place in degrees (NaN: none)."""
 
     timestamp: int
     transaction_id: str

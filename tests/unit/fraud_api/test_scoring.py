@@ -97,8 +97,8 @@ def test_the_features_are_bit_equal_to_those_of_the_pipeline(timezone: str, colu
 
     served = [Transaction.model_validate_json(as_sent(at)) for at in kept]
     zone = ZoneInfo(timezone)
-    online = features.compute(features.FEATURES, inputs_of(served), zone)
-    offline = features.compute(features.FEATURES, features.inputs_of(raw, features.FEATURES), zone)
+    online = features.compute(features.PLAIN, inputs_of(served), zone)
+    offline = features.compute(features.PLAIN, features.inputs_of(raw, features.PLAIN), zone)
     for name, values in offline.items():
         if values.dtype == object:
             assert online[name].tolist() == values.tolist()
