@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from fraud_api.problems import FieldProblem, shown_name
 from fraud_api.schemas import FIELDS, Transaction
 from fraud_api.scoring import Record, Validate, from_text, from_values, score_rows
-from fraud_core.bundle import Bundle, Manifest
+from fraud_core.bundle import Manifest, with_manifest
 from fraud_core.encoder import Encoder
 from fraud_core.scorer import Scorer
 
@@ -85,7 +85,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
     gc.disable()  # rows make no cycles, and looking for them takes a third of the time
-    bundle = Bundle(manifest=order.manifest, model=stdin.read(order.model_size), encoder=order.encoder)
+    bundle = with_manifest(order.manifest, stdin.read(order.model_size), order.encoder)
     answer(order, Scorer(bundle), stdout)
 
 
