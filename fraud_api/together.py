@@ -7,9 +7,9 @@ one request at a time each is scored at once, under load a score costs a tenth.
 
 import asyncio
 
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import probabilities
 from fraud_core.holder import Served
+from fraud_core.payment import Transaction
+from fraud_core.scoring import probabilities
 
 MOST_AT_ONCE = 256  # so that a turn of the loop stays short
 
