@@ -15,9 +15,10 @@ from fraud_api.metrics import Metrics
 from fraud_api.observed import Draining, Observed
 from fraud_api.problems import Refused, field_problems, invalid, response
 from fraud_api.rates import SharedRate
-from fraud_api.routes import router
-from fraud_api.security import Guard
+from fraud_api.routes import METRICS, router
+from fraud_api.security import OPEN_PATHS, Guard
 from fraud_api.services import Services
+from fraud_api.shared_metrics import open_door, shared_folder
 from fraud_api.together import Together
 from fraud_api.uploads import Uploads
 from fraud_core.holder import ScorerHolder
@@ -38,14 +39,20 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         on_start: called in the server's event loop before the first request.
     """
     store = open_store(settings.store_url, settings.home / "cache")
-    holder = ScorerHolder(store, signing_key(settings))
-    services = Services(settings, holder, Metrics(holder), Together(), Uploads(settings), Draining())
+    key = signing_key(settings)
+    metrics = Metrics(store, key)
+    holder = ScorerHolder(store, key, metrics.follow)
+    services = Services(settings, holder, metrics, Together(metrics.scored), Uploads(settings), Draining())
+    own_door = settings.metrics_port != 0
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         holder.start(settings.poll_seconds)
+        door = open_door(settings, metrics.registry) if own_door and shared_folder() is None else None
         on_start(services.draining)
         yield
+        if door is not None:
+            door.close()
         holder.stop()
 
     app = FastAPI(
@@ -57,7 +64,7 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         redoc_url=None,
     )
     app.state.services = services
-    app.router.routes += router.routes
+    app.router.routes += [route for route in router.routes if not (own_door and getattr(route, "path", "") == METRICS)]
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
@@ -69,7 +76,8 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
     )
     if asks_for_keys:
         rate = SharedRate(settings.home / "run" / "rates", settings.api_rate, settings.api_rate_burst)
-        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate)
+        open_paths = OPEN_PATHS | {METRICS} if settings.metrics_access == "open" else OPEN_PATHS
+        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate, open_paths=open_paths)
     services.metrics.instrument(app)
     app.add_middleware(Observed, draining=services.draining, as_json=settings.log_format == "json")
     return app

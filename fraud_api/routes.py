@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter()
 _T = TypeVar("_T")
 
+METRICS = "/metrics"
 ROWS_AT_ONCE = 500  # of a batch, between two looks at what else there is to do
 
 
@@ -39,7 +40,7 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     served = _served(request, services)
     transaction = _checked(await _json_body(request))
     if explain:
-        result = explained(served, transaction)
+        result = explained(served, transaction, services.metrics.scored)
     else:
         result = decision(served, transaction, await services.together.probability(served, transaction))
     services.metrics.decided(result.probability, result.decision)
@@ -132,7 +133,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     return readiness
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get(METRICS, include_in_schema=False)
 def metrics(request: Request) -> Response:
     """For Prometheus."""
     return Response(services_of(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

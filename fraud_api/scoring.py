@@ -13,7 +13,7 @@ from fraud_api.problems import FieldProblem, wrong_fields
 from fraud_api.schemas import Explanation, Reason, Score, Transaction
 from fraud_core import features
 from fraud_core.holder import Served
-from fraud_core.scorer import Scorer
+from fraud_core.scorer import Floats, Scorer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -22,6 +22,7 @@ _NO_DAY = np.iinfo(np.int64).min  # NumPy's NaT
 
 Validate = Callable[[Any], Transaction]
 Record = dict[str, Any]
+Seen = Callable[[Served, Floats, Sequence[float]], None]  # what the model saw of n payments, and their probabilities
 
 from_values: Validate = Transaction.__pydantic_validator__.validate_python  # of parsed JSON, or of typed columns
 from_text: Validate = Transaction.__pydantic_validator__.validate_strings  # of cells of text
@@ -54,6 +55,11 @@ def probabilities(scorer: Scorer, transactions: Sequence[Transaction]) -> list[f
     return scored
 
 
+def matrix_of(scorer: Scorer, transactions: Sequence[Transaction]) -> Floats:
+    """What the model sees of n payments: shape (n, columns)."""
+    return scorer.matrix(inputs_of(transactions))
+
+
 def decision(served: Served, transaction: Transaction, probability: float, explanation: Explanation | None = None) -> Score:
     """The answer about a payment."""
     return Score(
@@ -65,12 +71,17 @@ def decision(served: Served, transaction: Transaction, probability: float, expla
     )
 
 
-def explained(served: Served, transaction: Transaction) -> Score:
-    """The answer about a payment, with its reasons."""
+def not_looked_at(_: Served, __: Floats, ___: Sequence[float]) -> None:
+    """Nobody looks at what is scored."""
+
+
+def explained(served: Served, transaction: Transaction, seen: Seen = not_looked_at) -> Score:
+    """The answer about a payment, with its reasons; `seen` is shown what was scored."""
     scorer = served.scorer
     values = features.compute(scorer.features, inputs_of([transaction]), scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
     probability = float(scorer.score_matrix(matrix)[0])
+    seen(served, matrix, [probability])
     return decision(served, transaction, probability, _explanation(served, values, matrix))
 
 

@@ -8,16 +8,21 @@ one request at a time each is scored at once, under load a score costs a tenth.
 import asyncio
 
 from fraud_api.schemas import Transaction
-from fraud_api.scoring import probabilities
+from fraud_api.scoring import Seen, matrix_of, not_looked_at
 from fraud_core.holder import Served
 
 MOST_AT_ONCE = 256  # so that a turn of the loop stays short
 
 
 class Together:
-    """Scores for one event loop."""
+    """Scores for one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        seen: is shown what was scored.
+    """
+
+    def __init__(self, seen: Seen = not_looked_at) -> None:
+        self._seen = seen
         self._waiting: list[tuple[Served, Transaction, asyncio.Future[float]]] = []
 
     async def probability(self, served: Served, transaction: Transaction) -> float:
@@ -37,7 +42,9 @@ class Together:
         for model in {id(served): served for served, _, _ in waiting}.values():
             mine = [(transaction, future) for served, transaction, future in waiting if served is model]
             try:
-                scored = probabilities(model.scorer, [transaction for transaction, _ in mine])
+                matrix = matrix_of(model.scorer, [transaction for transaction, _ in mine])
+                scored = model.scorer.score_matrix(matrix).tolist()
+                self._seen(model, matrix, scored)
             except Exception as error:
                 # Each of those requests fails as it would have failed alone, and none is left waiting.
                 for _, future in mine:

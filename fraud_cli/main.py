@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = add("keys", _keys, "Make, list and revoke API keys.")
     keys.add_argument("action", choices=["create", "list", "revoke"])
     keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
-    keys.add_argument("--scope", action="append", default=[], help="score, label or admin; repeatable (default: score)")
+    keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
 
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")

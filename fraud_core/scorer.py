@@ -95,7 +95,11 @@ class Scorer:
 
     def score_inputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
         """Probabilities of n transactions given as arrays of canonical columns (see `features.compute`)."""
-        return self.score_matrix(self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone)))
+        return self.score_matrix(self.matrix(inputs))
+
+    def matrix(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        """What the model sees of n transactions given as arrays of canonical columns: shape (n, columns)."""
+        return self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone))
 
     def score_features(self, frame: pl.DataFrame) -> Floats:
         """Probabilities of n rows of features as transformed stores them."""

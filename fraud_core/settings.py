@@ -124,6 +124,21 @@ class Settings(BaseSettings):
         description="Memory that scoring one file may take, in bytes; a file that needs more is refused.",
     )
 
+    # What can be seen of it all.
+    metrics_access: Literal["open", "key"] = Field(
+        "open",
+        description="Who may read /metrics where the API asks for keys. open: everybody. key: whoever has a key of the scope "
+        "`metrics`.",
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the scorer's /metrics. 0: the API's own.")
+    metrics_host: str = Field("127.0.0.1", description="Address that metrics_port and exporter_port are bound to.")
+    exporter_port: int = Field(9109, ge=1, le=65535, description="Port at which `fraud exporter` tells of the pipeline.")
+    traces_url: str = Field(
+        "",
+        description="OpenTelemetry collector that takes a trace of each scoring request by OTLP over HTTP: "
+        "http://127.0.0.1:4318/v1/traces. Empty: no traces.",
+    )
+
     @model_validator(mode="after")
     def _resolve(self) -> "Settings":
         self.home = self.home.expanduser().resolve()

@@ -20,13 +20,13 @@ Make = Callable[[int], list[dict[str, Any]]]
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many payments each call of the core was given."""
     sizes: list[int] = []
-    real = together.probabilities
+    real = together.matrix_of
 
-    def counted(scorer: Scorer, transactions: list[Transaction]) -> list[float]:
+    def counted(scorer: Scorer, transactions: list[Transaction]) -> Any:
         sizes.append(len(transactions))
         return real(scorer, transactions)
 
-    monkeypatch.setattr(together, "probabilities", counted)
+    monkeypatch.setattr(together, "matrix_of", counted)
     return sizes
 
 
