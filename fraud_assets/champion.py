@@ -8,6 +8,7 @@ import dagster as dg
 from fraud_assets import plots
 from fraud_assets.learning.card import model_card
 from fraud_assets.learning.promotion import judge_promotion
+from fraud_assets.learning.rows import read_rows
 from fraud_assets.learning.training import TrainedModel
 from fraud_assets.preprocessor import own_partition
 from fraud_assets.project import Project
@@ -16,6 +17,7 @@ from fraud_core.artifacts import Document
 from fraud_core.bundle import point_at, read_latest, write_bundle
 from fraud_core.errors import GateRefusalError, PromotionError
 from fraud_core.model_card import ModelCard
+from fraud_core.reference import make_reference, write_reference
 
 
 def build(project: Project) -> list[dg.AssetsDefinition]:
@@ -42,6 +44,9 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         write_bundle(store, model.bundle, key)
         card = model_card(model, allowed, promotion, now)
         _write_run(project, model, card, context.run.run_id)
+        rows = read_rows(project.artifacts, allowed.accepted, model.split.validation_b)  # the last that it did not learn from
+        reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
+        write_reference(store, key, context.run.run_id, reference)
         latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now)
         return dg.Output(
             Document(

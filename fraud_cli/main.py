@@ -73,10 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port (default: FRAUD_API_PORT; 0 takes a free one)")
     serve.add_argument("--workers", type=int, help="processes (default: FRAUD_API_WORKERS)")
 
+    exporter = add("exporter", _exporter, "Serve the pipeline's metrics for Prometheus until Ctrl-C.")
+    exporter.add_argument("--host", help="address to bind to (default: FRAUD_METRICS_HOST)")
+    exporter.add_argument("--port", type=int, help="port (default: FRAUD_EXPORTER_PORT)")
+
     keys = add("keys", _keys, "Make, list and revoke API keys.")
     keys.add_argument("action", choices=["create", "list", "revoke"])
     keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
-    keys.add_argument("--scope", action="append", default=[], help="score, label or admin; repeatable (default: score)")
+    keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
 
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
@@ -156,6 +160,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     serve(_load_settings(arguments), arguments.host, arguments.port, arguments.workers)
     return 0
+
+
+def _exporter(arguments: argparse.Namespace) -> int:
+    from fraud_cli.exporter import run_exporter
+
+    return run_exporter(_load_settings(arguments), arguments.host, arguments.port)
 
 
 def _keys(arguments: argparse.Namespace) -> int:

@@ -48,6 +48,12 @@ def services(settings: Settings) -> list[Service]:
             settings.api_port,
             f"http://127.0.0.1:{settings.api_port}/openapi.json",
         ),
+        Service(
+            "Exporter",
+            (str(here / "fraud"), "exporter", "--host", "127.0.0.1", "--port", str(settings.exporter_port)),
+            settings.exporter_port,
+            f"http://127.0.0.1:{settings.exporter_port}/metrics",
+        ),
     ]
 
 
@@ -58,7 +64,7 @@ def up(settings: Settings) -> int:
         if service.port is not None and _is_taken(service.port):
             raise SettingsError(
                 f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
-                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT)."
+                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT, FRAUD_EXPORTER_PORT)."
             )
     stop = _StopSignal()
     env = os.environ | environment(settings)

@@ -112,6 +112,8 @@ class Manifest(_Model):
 class Fitted(_Model):
     """A model that can score: its bytes, how features become its columns, and how its margins become decisions."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     kind: ModelKind
     model: bytes
     encoder: Encoder
@@ -199,11 +201,6 @@ def make_bundle(
     )
     manifest = Manifest(version=learned.version, learned=learned, lineage=lineage)
     return Bundle(manifest=manifest, fallback=fallback, **dict(fitted))
-
-
-def with_manifest(manifest: Manifest, model: bytes, encoder: Encoder) -> Bundle:
-    """A bundle's first model alone, of parts that were verified."""
-    return Bundle(manifest=manifest, **dict(_fitted(manifest.learned, model, encoder)))
 
 
 def write_bundle(store: ObjectStore, bundle: Bundle, key: Key) -> None:
@@ -355,10 +352,6 @@ def _learned(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _fitted(learned: LearnedModel, model: bytes, encoder: Encoder) -> Fitted:
-    return Fitted(kind=learned.kind, model=model, encoder=encoder, calibration=learned.calibration, thresholds=learned.thresholds)
-
-
 def _files(fitted: Fitted, names: tuple[str, str]) -> dict[str, bytes]:
     model, encoder = names
     return {f"{model}.{SUFFIXES[fitted.kind]}": fitted.model, f"{encoder}.json": _encoder_bytes(fitted.encoder)}
@@ -367,7 +360,13 @@ def _files(fitted: Fitted, names: tuple[str, str]) -> dict[str, bytes]:
 def _read_fitted(store: ObjectStore, folder: str, learned: LearnedModel, names: tuple[str, str]) -> Fitted:
     model = _checked(store, f"{folder}/{names[0]}.{SUFFIXES[learned.kind]}", learned.model_sha256)
     encoder = _checked(store, f"{folder}/{names[1]}.json", learned.encoder_sha256)
-    return _fitted(learned, model, Encoder.model_validate_json(encoder))
+    return Fitted(
+        kind=learned.kind,
+        model=model,
+        encoder=Encoder.model_validate_json(encoder),
+        calibration=learned.calibration,
+        thresholds=learned.thresholds,
+    )
 
 
 def _encoder_bytes(encoder: Encoder) -> bytes:

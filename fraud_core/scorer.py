@@ -16,6 +16,7 @@ from fraud_core import features
 from fraud_core.bit_vectors import BitVectors
 from fraud_core.bundle import Bundle, Calibration, ModelKind
 from fraud_core.errors import IntegrityError
+from fraud_core.history.windows import Reach
 
 Decision = Literal["approve", "review", "decline"]
 Floats = npt.NDArray[np.float64]
@@ -91,10 +92,13 @@ class Scorer:
         self.thresholds = bundle.thresholds
         self.features = tuple(features.BY_NAME[name] for name in names)
         self.zone = ZoneInfo(learned.timezone)
-        self.reach = None
+        self.reach: Reach | None = None
         if any(feature.is_history for feature in self.features):
-            if learned.lookback is None:
-                raise IntegrityError(f"Version {bundle.version} uses history and does not say how far it looks back.")
+            if learned.lookback is None or bundle.fallback is None:
+                raise IntegrityError(
+                    f"Version {bundle.version} uses history, and does not say how far it looks back, or has no model for when "
+                    "history cannot be had."
+                )
             self.reach = learned.lookback.reach
         plain = bundle.without_history
         self.without_history: Scorer | None = None if plain is None else Scorer(plain, threads)
@@ -113,7 +117,11 @@ class Scorer:
 
     def score_inputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
         """Probabilities of n transactions given as arrays of canonical columns (see `features.compute`)."""
-        return self.score_matrix(self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone)))
+        return self.score_matrix(self.matrix(inputs))
+
+    def matrix(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        """What the model sees of n transactions given as arrays of canonical columns: shape (n, columns)."""
+        return self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone))
 
     def score_features(self, frame: pl.DataFrame) -> Floats:
         """Probabilities of n rows of features as transformed stores them."""

@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_api.schemas import EXAMPLE, FIELDS, Transaction
-from fraud_api.scoring import inputs_of
 from fraud_core import features
 from fraud_core.intake.files import LINE
 from fraud_core.intake.parsing import parse
 from fraud_core.keys import Key
+from fraud_core.payment import EXAMPLE, FIELDS, Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 from fraud_core.sources import Source
 
 Make = Callable[[int], list[dict[str, Any]]]

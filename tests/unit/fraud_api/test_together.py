@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fraud_api.together import Together
 
 from fraud_api import together
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import inputs_of
-from fraud_api.together import Together
+from fraud_core.payment import Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 
 Make = Callable[[int], list[dict[str, Any]]]
 
@@ -20,13 +20,13 @@ Make = Callable[[int], list[dict[str, Any]]]
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many payments each call of the core was given."""
     sizes: list[int] = []
-    real = together.probabilities
+    real = together.matrix_of
 
-    def counted(scorer: Scorer, transactions: list[Transaction]) -> list[float]:
+    def counted(scorer: Scorer, transactions: list[Transaction]) -> Any:
         sizes.append(len(transactions))
         return real(scorer, transactions)
 
-    monkeypatch.setattr(together, "probabilities", counted)
+    monkeypatch.setattr(together, "matrix_of", counted)
     return sizes
 
 

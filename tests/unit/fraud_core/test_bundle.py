@@ -142,6 +142,11 @@ def test_a_second_model_is_two_files_more_and_comes_back_as_it_was(store: Direct
     assert read_bundle(store, written.version, KEY) == written
 
 
+def test_a_bundle_goes_through_json_whatever_bytes_its_models_are() -> None:
+    written = bundle(**second(model=bytes(range(256))), model=b"\xff\x00")
+    assert Bundle.model_validate_json(written.model_dump_json()) == written
+
+
 def test_without_history_a_bundle_is_its_second_model_under_the_same_version() -> None:
     whole = bundle(**second())
     plain = whole.without_history

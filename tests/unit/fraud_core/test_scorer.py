@@ -284,9 +284,10 @@ def test_a_model_without_features_of_the_past_has_no_second(bundles: dict[ModelK
 # ---- what is refused
 
 
-def test_a_model_that_does_not_say_how_far_it_looks_back_is_refused() -> None:
-    with pytest.raises(IntegrityError, match="does not say how far it looks back"):
-        Scorer(with_history(lookback=None))
+@pytest.mark.parametrize("missing", ["lookback", "fallback"])
+def test_a_model_that_uses_history_and_could_not_do_without_is_refused(missing: str) -> None:
+    with pytest.raises(IntegrityError, match="does not say how far it looks back, or has no model"):
+        Scorer(with_history(**{missing: None}))
 
 
 def test_a_model_of_other_feature_definitions_is_refused(bundles: dict[ModelKind, Bundle]) -> None:

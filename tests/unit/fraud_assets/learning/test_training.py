@@ -192,8 +192,8 @@ def test_beside_a_model_that_uses_history_there_is_one_that_does_not(remembering
     assert {"card_count_1d", "seconds_since_last"} <= set(learned.features)
     assert learned.lookback == Lookback(history_days=2, label_delay_days=5)
     assert plain is not None
-    assert not any(features.BY_NAME[name].is_history for name in plain.encoder.features)
-    assert set(plain.encoder.columns) < set(model.bundle.encoder.columns)  # encoded as in the first
+    columns = {column.feature: column for column in model.bundle.encoder.columns}  # encoded as in the first
+    assert plain.encoder.columns == tuple(columns[feature.name] for feature in features.PLAIN)
 
 
 def test_the_second_model_is_the_one_that_a_source_without_history_gets(remembering: Any, new_bench: Any) -> None:
