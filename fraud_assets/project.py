@@ -45,8 +45,7 @@ class Project:
             SourceError: the store belongs to another source.
             StoreError: it cannot be reached.
         """
-        client = _s3_client() if self.settings.store_url.startswith("s3://") else None
-        store = open_store(self.settings.store_url, self.settings.home / "cache", client)
+        store = open_store(self.settings.store_url, self.settings.home / "cache")
         artifacts = Artifacts(store, keys.signing_key(self.settings))
         artifacts.claim(self.source.name)
         return artifacts
@@ -75,9 +74,3 @@ class Project:
         raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
         present = [raw for raw in raws if raw is not None]
         return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
-
-
-def _s3_client() -> object:
-    from dagster_aws.s3 import S3Resource  # noqa: PLC0415 - only where the store is S3
-
-    return S3Resource(max_attempts=4).get_client()

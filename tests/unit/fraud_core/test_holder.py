@@ -108,11 +108,11 @@ def test_after_a_failure_it_goes_on_trying_and_logs_each_failure_once(
     holder.poll()
     second = installation.promote(2)
 
-    def unreachable(key: str) -> None:
+    def unreachable(key: str, tag: str | None) -> None:
         raise StoreError("the store cannot be reached")
 
     with monkeypatch.context() as patched:
-        patched.setattr(installation.store, "get_tagged", unreachable)
+        patched.setattr(installation.store, "get_changed", unreachable)
         for _ in range(5):
             holder.poll()
     assert holder.status.failures == 5
