@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
@@ -45,7 +46,8 @@ class Project:
             SourceError: the store belongs to another source.
             StoreError: it cannot be reached.
         """
-        store = open_store(self.settings.store_url, self.settings.home / "cache")
+        client = _s3_client() if self.settings.store_url.startswith("s3://") else None
+        store = open_store(self.settings.store_url, self.settings.home / "cache", client)
         artifacts = Artifacts(store, keys.signing_key(self.settings))
         artifacts.claim(self.source.name)
         return artifacts
@@ -74,3 +76,9 @@ class Project:
         raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
         present = [raw for raw in raws if raw is not None]
         return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
+
+
+def _s3_client() -> Any:
+    from fraud_assets.s3 import PatientS3Resource  # noqa: PLC0415 - only where the store is S3
+
+    return PatientS3Resource().get_client()
