@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from fraud_core.payment import EXAMPLE
+from fraud_core.settings import Settings
 
 NAMELESS = {name: value for name, value in EXAMPLE.items() if name != "transaction_id"}  # decided anew each time it is sent
 
@@ -100,6 +101,13 @@ def problem_of(url: str) -> str | None:
     return problem
 
 
+def variables_of(settings: Settings) -> dict[str, str]:
+    """Where an installation is, for a process of its own."""
+    keys = {"FRAUD_CARD_KEY": settings.card_key, "FRAUD_SIGNING_KEY": settings.signing_key}
+    given = {name: key.get_secret_value() for name, key in keys.items() if key is not None}
+    return {"FRAUD_HOME": str(settings.home), "FRAUD_STORE": settings.store, **given}
+
+
 @dataclass
 class Servers:
     """Starts servers; logs go to a folder."""
@@ -111,7 +119,7 @@ class Servers:
         """A server that answers, on a free port, with quick polls; `variables` are FRAUD_ settings."""
         log = self.folder / f"server-{len(self.running)}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
-        environment = clean | {"FRAUD_HOME": str(settings.home), "FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
+        environment = clean | variables_of(settings) | {"FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
         with log.open("wb") as out:
             process = subprocess.Popen([sys.executable, "-c", SERVE], env=environment | variables, stdout=out, stderr=out)
         self.running.append(process)

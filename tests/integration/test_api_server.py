@@ -17,7 +17,7 @@ from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys
-from tests.api_server import NAMELESS, SERVE, Servers, eventually, version_of
+from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
 
 pytestmark = pytest.mark.integration
 
@@ -116,11 +116,7 @@ def test_after_sigkill_it_serves_again_from_the_same_home(servers: Servers, inst
 
 
 def test_open_doors_on_every_address_are_refused_at_start(installation: Any) -> None:
-    environment = os.environ | {
-        "FRAUD_HOME": str(installation.settings.home),
-        "FRAUD_API_AUTH": "off",
-        "FRAUD_API_HOST": "0.0.0.0",
-    }
+    environment = os.environ | variables_of(installation.settings) | {"FRAUD_API_AUTH": "off", "FRAUD_API_HOST": "0.0.0.0"}
     ended = subprocess.run(
         [sys.executable, "-c", SERVE], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -169,7 +165,7 @@ asyncio.run(main())
 
 def test_the_process_imports_nothing_heavy_and_unpickles_nothing(installation: Any) -> None:
     installation.promote(1)
-    environment = os.environ | {"FRAUD_HOME": str(installation.settings.home)}
+    environment = os.environ | variables_of(installation.settings)
     ended = subprocess.run(
         [sys.executable, "-c", PURITY], env=environment, capture_output=True, text=True, timeout=120, check=False
     )

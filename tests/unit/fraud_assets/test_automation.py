@@ -21,6 +21,7 @@ from fraud_core.artifacts import Estimator
 from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.settings import Settings
+from tests.stores import remove
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
@@ -255,7 +256,7 @@ def test_a_removed_verdict_is_left_to_a_person(files: Files) -> None:
     files.land()
     files.take_all()
     files.instance.wipe()  # not even the memory of what was tried
-    (files.project.settings.home / "store" / gate.verdict_key(WEEKS[1])).unlink()
+    remove(files.project.artifacts.store, gate.verdict_key(WEEKS[1]))
     assert files.partition().run_key is None
 
 
@@ -367,7 +368,7 @@ def test_a_rejected_partition_launches_no_training(bench: Any, instance: dg.Dags
 def test_a_partition_that_is_not_judged_holds_training_back_with_the_gates_sentence(
     bench: Any, instance: dg.DagsterInstance
 ) -> None:
-    (bench.project.settings.home / "store" / gate.verdict_key("2024-03")).unlink()
+    remove(bench.project.artifacts.store, gate.verdict_key("2024-03"))
     step = next_training(bench.project, instance, NOW)
     assert step.run_key is None
     assert "Partition 2024-03 is materialized but has no drift verdict" in step.why
