@@ -88,6 +88,7 @@ class Home:
     def settings(self) -> dict[str, Any]:
         """What is set otherwise than by default."""
         few = {"drift_detector": "scipy", "threads": 1, "min_holdout_frauds": 10, "bootstrap_draws": 100}
+        few |= {"dvc_remote": "off", "mlflow_url": "off"}
         return few | EASY | self.options
 
     @property

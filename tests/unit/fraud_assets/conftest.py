@@ -138,7 +138,9 @@ def new_bench(tmp_path: Path) -> Benches:
     made: list[Bench] = []
 
     def make(settings: Mapping[str, Any] | None = None, **source: Any) -> Bench:
-        given = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1} | dict(settings or {})
+        given = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1, "dvc_remote": "off", "mlflow_url": "off"} | dict(
+            settings or {}
+        )
         home = tmp_path / f"home{len(made)}"
         made.append(Bench(Project(Settings(_env_file=None, home=home, **given), declared(**source))))
         return made[-1]
