@@ -70,7 +70,7 @@ class Step:
 
 
 def build(project: Project) -> list[dg.SensorDefinition]:
-    """The sensors. `FRAUD_AUTOMATION=off` leaves those that launch runs stopped until somebody starts them in the UI."""
+    """The sensors. `FRAUD_AUTOMATION=off` leaves those that make something stopped until somebody starts them in the UI."""
     running = dg.DefaultSensorStatus.RUNNING
     switched = running if project.settings.automation == "on" else dg.DefaultSensorStatus.STOPPED
 
