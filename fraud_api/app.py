@@ -13,7 +13,7 @@ from fraud_api import openapi
 from fraud_api.bodies import BodyLimit, BodyLimits
 from fraud_api.metrics import Metrics
 from fraud_api.observed import Draining, Observed
-from fraud_api.problems import Refused, field_problems, invalid, response
+from fraud_api.problems import Refused, invalid, response
 from fraud_api.rates import SharedRate
 from fraud_api.routes import METRICS, router
 from fraud_api.security import OPEN_PATHS, Guard
@@ -23,6 +23,7 @@ from fraud_api.together import Together
 from fraud_api.uploads import Uploads
 from fraud_core.holder import ScorerHolder
 from fraud_core.keys import signing_key
+from fraud_core.refusals import field_problems
 from fraud_core.settings import Settings
 from fraud_core.stores.api_keys import ApiKeys
 from fraud_core.stores.objects import open_store

@@ -11,12 +11,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraud_api import models, openapi
-from fraud_api.problems import FieldProblem, Refused, invalid, no_model, wrong_fields
-from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score, Transaction
-from fraud_api.scoring import decision, explained, score_rows
+from fraud_api.problems import Refused, invalid, no_model
+from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score
+from fraud_api.scoring import decision, explained
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
+from fraud_core.payment import Transaction
+from fraud_core.refusals import FieldProblem, wrong_fields
+from fraud_core.scoring import score_rows
 
 logger = logging.getLogger(__name__)
 router = APIRouter()

@@ -7,9 +7,10 @@ one request at a time each is scored at once, under load a score costs a tenth.
 
 import asyncio
 
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import Seen, matrix_of, not_looked_at
+from fraud_api.scoring import Seen, not_looked_at
 from fraud_core.holder import Served
+from fraud_core.payment import Transaction
+from fraud_core.scoring import matrix_of
 
 MOST_AT_ONCE = 256  # so that a turn of the loop stays short
 

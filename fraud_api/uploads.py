@@ -17,8 +17,8 @@ from secrets import token_hex
 
 from starlette.requests import ClientDisconnect, Request
 
-from fraud_api.filescoring import CSV_COLUMNS, AnswerFormat, FileFormat, Frame, Order
 from fraud_api.problems import Refused
+from fraud_core.filescoring import CSV_COLUMNS, AnswerFormat, FileFormat, Frame, Order
 from fraud_core.holder import Served
 from fraud_core.settings import Settings
 
@@ -147,7 +147,7 @@ class Uploads:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "fraud_api.filescoring",
+            "fraud_core.filescoring",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment | _ONE_THREAD,

@@ -35,6 +35,15 @@ class Settings(BaseSettings):
         description="Where the scorer keeps what cards and merchants did: redis://host:6379/0 (or rediss://). "
         "Empty: an SQLite file under the home.",
     )
+    history_timeout: int = Field(250, ge=1, description="After so many milliseconds a silent history store is taken to be gone.")
+    decision_retention_days: int = Field(400, ge=1, description="How long a decision is kept.")
+    decision_sync: Literal["process", "power"] = Field(
+        "process",
+        description="What an answered decision in an SQLite file survives: the end of the process, or a loss of power as well.",
+    )
+    decision_spool: int = Field(
+        100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
+    )
     seed: int = Field(20, ge=0, description="Seed of every random draw.")
     threads: int = Field(2, ge=1, description="Threads while fitting (BLAS and OpenMP).")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from fraud_api.schemas import EXAMPLE
+from fraud_core.payment import EXAMPLE
 
 SERVE = "from fraud_core.settings import Settings; from fraud_api.server import serve; serve(Settings(_env_file=None), port=0)"
 

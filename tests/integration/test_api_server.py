@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fraud_api.schemas import EXAMPLE, Transaction
 from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys
 from tests.api_server import SERVE, Servers, eventually, version_of
 
@@ -144,7 +144,7 @@ import asyncio, ctypes, json, pickle, sys
 import httpx
 from fraud_core.settings import Settings
 from fraud_api.app import create_app
-from fraud_api.schemas import EXAMPLE
+from fraud_core.payment import EXAMPLE
 
 def forbidden(*_, **__):
     raise AssertionError("the scorer unpickled something or loaded a shared object")

@@ -41,7 +41,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def with_reference(installation: Any, number: int) -> Reference:
     """Promote a bundle that has a reference, as the pipeline does."""
-    matrix = installation.encoder.matrix(features.compute(features.FEATURES, transactions(2_000), ZoneInfo(ZONE)))
+    matrix = installation.encoder.matrix(features.compute(features.PLAIN, transactions(2_000), ZoneInfo(ZONE)))
     reference = make_reference(installation.bundle(number), matrix, datetime.now(UTC))
     write_reference(installation.store, installation.key, "run", reference)
     installation.promote(number)

@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_api.schemas import EXAMPLE, FIELDS, Transaction
-from fraud_api.scoring import inputs_of
 from fraud_core import features
 from fraud_core.intake.files import LINE
 from fraud_core.intake.parsing import parse
 from fraud_core.keys import Key
+from fraud_core.payment import EXAMPLE, FIELDS, Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 from fraud_core.sources import Source
 
 Make = Callable[[int], list[dict[str, Any]]]
@@ -97,8 +97,8 @@ def test_the_features_are_bit_equal_to_those_of_the_pipeline(timezone: str, colu
 
     served = [Transaction.model_validate_json(as_sent(at)) for at in kept]
     zone = ZoneInfo(timezone)
-    online = features.compute(features.FEATURES, inputs_of(served), zone)
-    offline = features.compute(features.FEATURES, features.inputs_of(raw, features.FEATURES), zone)
+    online = features.compute(features.PLAIN, inputs_of(served), zone)
+    offline = features.compute(features.PLAIN, features.inputs_of(raw, features.PLAIN), zone)
     for name, values in offline.items():
         if values.dtype == object:
             assert online[name].tolist() == values.tolist()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from fraud_api import together
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import inputs_of
 from fraud_api.together import Together
+from fraud_core.payment import Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 
 Make = Callable[[int], list[dict[str, Any]]]
 

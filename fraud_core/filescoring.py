@@ -1,4 +1,4 @@
-"""Scores one file in a process of its own: `python -m fraud_api.filescoring`, started by `uploads`.
+"""Scores one file in a process of its own: `python -m fraud_core.filescoring`, started by whoever serves people.
 
 A file is the one input that other people's parsers read. Here they can take no more than the memory they were given, crash
 without taking an authorisation along, and never hold up the process that answers those.
@@ -21,12 +21,12 @@ import polars as pl
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from fraud_api.problems import FieldProblem, shown_name
-from fraud_api.schemas import FIELDS, Transaction
-from fraud_api.scoring import Record, Validate, from_text, from_values, score_rows
 from fraud_core.bundle import Bundle, Manifest
 from fraud_core.encoder import Encoder
+from fraud_core.payment import FIELDS, Transaction
+from fraud_core.refusals import FieldProblem, shown_name
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import Record, Validate, from_text, from_values, score_rows
 
 ROWS_AT_ONCE = 5_000
 MOST_ROW_GROUPS = 10_000
