@@ -5,7 +5,8 @@ Several workers keep their metrics in files of one folder (see `shared_metrics`)
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +22,7 @@ from fraud_api.traffic import Traffic
 from fraud_core.holder import Served, Status
 from fraud_core.keys import Key
 from fraud_core.scorer import Decision, Floats
+from fraud_core.stores.labels import LabelSource, Outcome
 from fraud_core.stores.objects import ObjectStore
 
 LATENCY_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -28,7 +30,8 @@ STORE_EDGES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 SCORE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 DECISIONS: tuple[Decision, ...] = ("approve", "review", "decline")
-Outcome = Literal["fraud", "legitimate"]
+Operation = Literal["read", "write"]
+OPERATIONS: tuple[Operation, ...] = ("read", "write")
 
 
 class Metrics:
@@ -54,13 +57,14 @@ class Metrics:
         self._scores = Histogram("fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry)
         decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=registry)
         self._decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
-        self._history = Histogram(
+        history = Histogram(
             "fraud_history_seconds",
             "Time that reading or writing what cards and merchants did takes.",
             ("operation",),
             buckets=STORE_EDGES,
             registry=registry,
         )
+        self._history = {operation: history.labels(operation) for operation in OPERATIONS}
         self._history_failures = Counter(
             "fraud_history_failures", "Requests that had to do without the history.", registry=registry
         )
@@ -73,7 +77,8 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        self._labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
+        labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
+        self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
 
@@ -99,9 +104,9 @@ class Metrics:
         self._scores.observe(probability)
         self._decisions[decision].inc()
 
-    def history_seconds(self, operation: Literal["read", "write"], seconds: float) -> None:
+    def history_seconds(self, operation: Operation, seconds: float) -> None:
         """Note how long the history took."""
-        self._history.labels(operation).observe(seconds)
+        self._history[operation].observe(seconds)
 
     def history_failed(self) -> None:
         """Count a request that had to do without the history."""
@@ -115,9 +120,9 @@ class Metrics:
         """Note how many decisions wait for the database, on this machine."""
         self._backlog.set(decisions)
 
-    def label_received(self, outcome: Outcome, source: str) -> None:
-        """Count an outcome; `source` is one of the few that the schema allows."""
-        self._labels.labels(outcome, source).inc()
+    def label_received(self, outcome: Outcome, source: LabelSource) -> None:
+        """Count an outcome."""
+        self._labels[outcome, source].inc()
 
     @property
     def registry(self) -> CollectorRegistry:
