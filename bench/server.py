@@ -9,12 +9,12 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fraud_api.together import Together
 
 from fraud_api import app as application
 from fraud_api import routes
 from fraud_api.schemas import Score
 from fraud_api.server import be_prompt, configure_logging
-from fraud_api.together import Together
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.settings import Settings
 

@@ -4,7 +4,8 @@ Labels are bounded: routes, methods, kinds of problem, decisions, features and t
 Several workers keep their metrics in files of one folder (see `shared_metrics`); the same code serves one process and many.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Literal, get_args
 
@@ -24,6 +25,8 @@ from fraud_core.keys import Key
 from fraud_core.scorer import Decision, Floats
 from fraud_core.stores.labels import LabelSource, Outcome
 from fraud_core.stores.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 LATENCY_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 STORE_EDGES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1)
@@ -79,6 +82,7 @@ class Metrics:
         )
         labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
         self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
+        self._waiting: Callable[[], int] = lambda: 0
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
 
@@ -89,11 +93,15 @@ class Metrics:
         )
 
     def follow(self, status: Status) -> None:
-        """Tell what is served, after each look at the pointer."""
-        self._model.follow(status)
-        if status.served is not None:
-            self.traffic.follow(status.served, self._store, self._key)
-        self.traffic.count()
+        """Tell what is served and what waits, after each look at the pointer. Never raises: the looks go on."""
+        try:
+            self._model.follow(status)
+            if status.served is not None:
+                self.traffic.follow(status.served, self._store, self._key)
+            self.traffic.count()
+            self._backlog.set(self._waiting())
+        except Exception:
+            logger.exception("the metrics are not brought up to date; the next look tries again")
 
     def scored(self, served: Served, matrix: Floats, probabilities: Sequence[float]) -> None:
         """Look at payments that were scored together (see `Traffic.saw`)."""
@@ -116,9 +124,9 @@ class Metrics:
         """Note how long the decision log took."""
         self._log.observe(seconds)
 
-    def decision_log_backlog(self, decisions: int) -> None:
-        """Note how many decisions wait for the database, on this machine."""
-        self._backlog.set(decisions)
+    def watch_backlog(self, waiting: Callable[[], int]) -> None:
+        """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
+        self._waiting = waiting
 
     def label_received(self, outcome: Outcome, source: LabelSource) -> None:
         """Count an outcome."""

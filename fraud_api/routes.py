@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fraud_api import models, openapi
 from fraud_api.problems import Refused, invalid, no_model
 from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score
-from fraud_api.scoring import decision, explained
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
@@ -42,11 +41,7 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     services = services_of(request)
     served = _served(request, services)
     transaction = _checked(await _json_body(request))
-    if explain:
-        result = explained(served, transaction, services.metrics.scored)
-    else:
-        result = decision(served, transaction, await services.together.probability(served, transaction))
-    services.metrics.decided(result.probability, result.decision)
+    result = await services.deciding.decide(served, transaction, explain=explain)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
 
 
@@ -59,12 +54,15 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     openapi_extra=openapi.body(Batch),
 )
 async def score_batch(request: Request) -> Response:
-    """The decisions on a batch, in its order. A wrong row is refused by itself; the others are scored."""
-    served = _served(request, services_of(request))
+    """The decisions on a batch, in its order, each as of its own time. A wrong row is refused by itself; the others are scored.
+
+    Nothing is recorded: a batch is a question about payments, and no payment."""
+    services = services_of(request)
+    served = _served(request, services)
     rows = _rows(await _json_body(request))
     records: list[dict[str, Any]] = []
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin)
+        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin, recall=services.recall)
         await asyncio.sleep(0)  # single payments do not wait for the whole batch
     refused = sum("errors" in record for record in records)
     document = {"model_version": served.version, "rows": len(records), "refused": refused, "results": records}

@@ -51,6 +51,7 @@ class Score(BaseModel):
     probability: float = Field(ge=0, le=1, description="Calibrated probability of fraud.")
     decision: Decision
     model_version: str
+    degraded: bool = Field(False, description="Whether it was scored without history, because the history store was gone.")
     explanation: Explanation | None = Field(None, description="Given with ?explain=true.")
 
 
@@ -69,6 +70,7 @@ class RowScore(BaseModel):
     transaction_id: str
     probability: float = Field(ge=0, le=1)
     decision: Decision
+    degraded: bool = Field(False, description="Given where it was scored without history, because the history store was gone.")
 
 
 class RowRefusal(BaseModel):

@@ -4,6 +4,9 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 (whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).
 """
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -236,6 +239,21 @@ def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: Zone
         series = pl.Series(feature.name, arrays[feature.name], dtype=pl.String if feature.is_category else pl.Float64)
         columns.append(series if feature.is_category else series.fill_nan(None).cast(feature.dtype))
     return pl.DataFrame(columns)
+
+
+def plain(arrays: Inputs, at: int) -> dict[str, float | str | None]:
+    """The features of one row as JSON holds them (None: missing)."""
+    values = ((name, array[at]) for name, array in arrays.items())
+    return {name: value if value is None or isinstance(value, str) else _number(float(value)) for name, value in values}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def digest(values: Mapping[str, float | str | None]) -> str:
+    """SHA-256 of a row's features, in hex: of the same bits the same."""
+    return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).hexdigest()
 
 
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:

@@ -38,6 +38,10 @@ class Served:
         """The version of its bundle."""
         return self.scorer.version
 
+    def explainer_of(self, scorer: Scorer) -> Explainer:
+        """The explainer of the scorer, or of the one that does without history."""
+        return self.explainer
+
 
 @dataclass(frozen=True)
 class Status:

@@ -24,6 +24,15 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970 UTC, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
 def wrong(reason: str) -> PydanticCustomError:
     """A validator's refusal; the reason is shown to the caller and must not hold the value."""
     return PydanticCustomError("wrong", reason)

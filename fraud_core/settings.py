@@ -44,6 +44,17 @@ class Settings(BaseSettings):
     decision_spool: int = Field(
         100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
     )
+    history_spool: int = Field(
+        200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
+    )
+    features_logged: float = Field(
+        0.05, ge=0, le=1, description="Share of decisions that are logged with their features, for the check `no_skew`."
+    )
+    degraded_review_amount: float = Field(
+        200.0,
+        ge=0,
+        description="While the history store is gone, payments from this amount on are at least reviewed.",
+    )
     seed: int = Field(20, ge=0, description="Seed of every random draw.")
     threads: int = Field(2, ge=1, description="Threads while fitting (BLAS and OpenMP).")
 

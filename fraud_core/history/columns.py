@@ -1,7 +1,7 @@
 """The same for columns of payments: a partition's, from its own rows and those that it looks back into.
 
-Windows are pairs of places in the payments sorted by card and time, found by binary search; sums are differences of running sums
-of whole numbers. A payment that counts in a contiguous run of windows is added at its first and taken off after its last.
+Windows are pairs of places in the payments sorted by card and time, found by binary search; sums are differences of running
+sums of whole numbers. A payment that counts in a contiguous run of windows is added at its first and taken off after its last.
 """
 
 from typing import Any
@@ -77,7 +77,7 @@ def _card_states(payments: pl.DataFrame, reach: Reach, result: dict[str, Floats]
     result["card_last_us"][rows] = np.where(used, times[last].astype(np.float64), np.nan)
     for axis in ("latitude", "longitude"):
         if f"merchant_{axis}" in payments.columns:
-            places = payments[f"merchant_{axis}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+            places = payments[f"merchant_{axis}"].cast(pl.Float64).fill_null(np.nan).to_numpy() + 0.0  # minus zero is zero
             result[f"card_last_{axis}"][rows] = np.where(used, places[last], np.nan)
     begin = groups.first_from(times - min(CARD_WINDOWS[DISTINCT_WINDOW], reach.history_us))
     for column, distinct in (("merchant", "card_merchants"), ("category", "card_categories")):

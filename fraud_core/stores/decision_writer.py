@@ -6,17 +6,15 @@ a commit.
 
 import logging
 import queue
-import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fraud_core.errors import StoreError
 from fraud_core.settings import Settings
 from fraud_core.stores.decisions import DecisionLog, DecisionRecord, from_json, to_json
+from fraud_core.stores.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -24,77 +22,6 @@ LARGEST_GROUP = 500
 TEND_SECONDS = 1.0  # how often the spool is looked at
 EXPIRY_SECONDS = 3_600.0
 _Waiting = tuple[Sequence[DecisionRecord], Future[None]]
-
-
-class Spool:
-    """Decisions on this machine's disk, in the order they came in, to be delivered later. All processes of a home share it.
-
-    Args:
-        path: an SQLite file; made when the first decision comes.
-        most: so many are kept at most.
-        durable: whether what was appended survives a loss of power, too.
-    """
-
-    def __init__(self, path: Path, most: int, *, durable: bool = False) -> None:
-        self.path = path
-        self.most = most
-        self._synchronous = "FULL" if durable else "NORMAL"
-
-    def append(self, records: Sequence[DecisionRecord]) -> None:
-        """Keep decisions.
-
-        Raises:
-            StoreError: the spool is full, or its file cannot be written; none of them is kept.
-        """
-        with self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if self._count(connection) + len(records) > self.most:
-                raise StoreError(
-                    f"{self.path} holds {self.most:,} decisions that could not be written to the database, and takes no more; "
-                    "see that FRAUD_DATABASE can be reached, or raise FRAUD_DECISION_SPOOL."
-                )
-            connection.executemany("INSERT INTO spool (decision) VALUES (?)", [(to_json(record),) for record in records])
-
-    def waiting(self) -> int:
-        """How many are kept."""
-        if not self.path.exists():
-            return 0
-        with self._connected() as connection:
-            return self._count(connection)
-
-    def deliver(self, log: DecisionLog) -> None:
-        """Hand over what is kept, the oldest first. A delivery that is cut short is taken up again; the log takes each but once.
-
-        Raises:
-            StoreError: the log cannot be written yet; what it did not take is still kept.
-        """
-        while self.waiting():
-            with self._connected() as connection:
-                rows = connection.execute(
-                    "SELECT number, decision FROM spool ORDER BY number LIMIT ?", (LARGEST_GROUP,)
-                ).fetchall()
-            if not rows:
-                return  # another process was quicker
-            log.append([from_json(line) for _, line in rows])
-            with self._connected() as connection:
-                connection.execute("DELETE FROM spool WHERE number <= ?", (rows[-1][0],))
-
-    @staticmethod
-    def _count(connection: sqlite3.Connection) -> int:
-        # Taken off at one end alone: their number is known without counting.
-        return int(connection.execute("SELECT coalesce(max(number) - min(number) + 1, 0) FROM spool").fetchone()[0])
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(f"PRAGMA synchronous={self._synchronous}")
-                connection.execute("CREATE TABLE IF NOT EXISTS spool (number INTEGER PRIMARY KEY AUTOINCREMENT, decision TEXT)")
-                yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self.path} cannot be used ({error}); see that its disk is writable and has room.") from error
 
 
 class DecisionWriter:
@@ -192,7 +119,7 @@ class DecisionWriter:
                 self._log_is_gone = True
             else:
                 return
-        self.spool.append(records)
+        self.spool.append([to_json(record) for record in records])
 
     def _tend(self) -> None:
         """Deliver the spool as soon as the log is back, and remove what is older than the log's retention."""
@@ -211,7 +138,7 @@ class DecisionWriter:
 
     def _deliver(self) -> None:
         kept = self.spool.waiting()
-        self.spool.deliver(self.log)
+        self.spool.deliver(lambda lines: self.log.append([from_json(line) for line in lines]))
         if self._log_is_gone:
             self._log_is_gone = False  # what comes in between goes to the spool, and from there at the next look
             logger.info("the decision log is back; %d decisions were delivered from the spool", kept)
@@ -220,6 +147,9 @@ class DecisionWriter:
 def open_decision_writer(settings: Settings, log: DecisionLog) -> DecisionWriter:
     """The writer that the settings ask for; its spool lies under the home."""
     spool = Spool(
-        settings.home / "spool" / "decisions.sqlite", settings.decision_spool, durable=settings.decision_sync == "power"
+        settings.home / "spool" / "decisions.sqlite",
+        settings.decision_spool,
+        "see that FRAUD_DATABASE can be reached, or raise FRAUD_DECISION_SPOOL",
+        durable=settings.decision_sync == "power",
     )
     return DecisionWriter(log, spool)

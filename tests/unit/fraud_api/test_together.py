@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fraud_api.together import Together
 
 from fraud_api import together
-from fraud_api.together import Together
 from fraud_core.payment import Transaction
 from fraud_core.scorer import Scorer
 from fraud_core.scoring import inputs_of
