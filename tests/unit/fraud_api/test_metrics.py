@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -113,7 +114,8 @@ def test_a_model_without_a_reference_or_with_a_forged_one_serves(call: Any, inst
     for number in (1, 2):
         installation.promote(number)
         api.post("/v1/admin/reload")
-        assert api.post("/v1/score", json=NAMELESS).json()["model_version"] == installation.bundle(number).version
+        score = api.post("/v1/score", json=NAMELESS | {"transaction_id": f"payment-{number}"}).json()
+        assert score["model_version"] == installation.bundle(number).version
         assert not any(name == "fraud_traffic_rows_total" for name, _ in samples(api.get("/metrics").text))
 
 
@@ -160,3 +162,36 @@ def test_latencies_have_edges_where_the_objective_and_its_neighbours_are(call: A
     api.get("/healthz")
     edges = {float(dict(labels)["le"]) for name, labels in samples(api.get("/metrics").text) if name.endswith("seconds_bucket")}
     assert edges >= {0.005, 0.010, 0.025, 0.050, 0.100}
+
+
+def test_what_cannot_be_asked_keeps_neither_the_pointer_nor_the_other_metrics_from_being_followed(
+    call: Any, installation: Any
+) -> None:
+    api = call(installation.settings)
+
+    def gone() -> int:
+        raise OSError("no disk")
+
+    api.app.state.services.metrics.watch_backlog(gone)
+    version = installation.promote(1)
+    api.post("/v1/admin/reload")
+    found = samples(api.get("/metrics").text)
+    assert found["fraud_model_info", (("version", version),)] == 1
+    api.app.state.services.metrics.watch_backlog(lambda: 7)
+    api.post("/v1/admin/reload")
+    assert samples(api.get("/metrics").text)["fraud_decision_log_backlog", ()] == 7
+
+
+def test_payments_that_the_model_without_history_scored_are_not_counted(call: Any, installation: Any) -> None:
+    with_reference(installation, 1)
+    api = call(installation.settings)
+    services = api.app.state.services
+    served = services.holder.served
+    narrow = np.zeros((1, len(served.scorer.features) - 1))
+    services.metrics.scored(served, narrow, [0.5])
+    api.post("/v1/score", json=NAMELESS)
+    found = samples(api.get("/metrics").text)
+    rows = [
+        value for (name, labels), value in found.items() if name == "fraud_traffic_rows_total" and ("feature", "age") in labels
+    ]
+    assert sum(rows) == 1
