@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fraud_core.history import columns
 from fraud_core.history.asof import Correction, Event, Query, state_asof
 from fraud_core.history.windows import DAY_US, HOUR_US, STATE, Reach
 from fraud_core.stores.history import Entry, HistoryStore, Kept, Recorded
@@ -234,6 +235,30 @@ def test_a_merchant_of_many_payments_is_looked_at_through_its_hours_alone(store:
     assert past.events == []
     assert past.hours.counts[:, 0].sum() == 5_000
     assert len(past.hours.counts) <= (REACH.total_us // DAY_US + 2) * 24
+
+
+def test_a_replay_in_order_of_time_sees_what_the_columns_see_bit_for_bit(store: HistoryStore) -> None:
+    """Five weeks of a store that keeps eight days; payments of equal time go in one group and see none of each other."""
+    rng = np.random.default_rng(5)
+    times = NOON + np.sort(rng.integers(0, 35 * 24 * 4, 500)) * 15 * MINUTE
+    made = [
+        entry(
+            f"t{number:03d}",
+            int(time),
+            card=None if number % 17 == 0 else f"c{rng.integers(5)}",
+            merchant=None if number % 19 == 0 else f"m{rng.integers(4)}",
+        )
+        for number, time in enumerate(times)
+    ]
+    seen = []
+    for time in dict.fromkeys(times.tolist()):
+        group = [one for one in made if one.event.timestamp == time]
+        queries = [Query(time, one.card, one.event.merchant, one.event.category) for one in group]
+        seen += [state_asof(query, past, REACH) for query, past in zip(queries, store.look(queries), strict=True)]
+        store.record(group)
+    expected = columns.states(rows(made), pl.Series([True] * len(made)), REACH)
+    assert np.array(seen).tobytes() == expected.to_numpy().tobytes(order="C")
+    assert expected["merchant_count_30d"].max() > 20
 
 
 # Records in groups, some payments again and again, and says which were answered.

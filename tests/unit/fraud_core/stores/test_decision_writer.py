@@ -16,8 +16,9 @@ import pytest
 from fraud_core.errors import StoreError
 from fraud_core.settings import Settings
 from fraud_core.stores.database import open_database
-from fraud_core.stores.decision_writer import DecisionWriter, Spool
-from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.decision_writer import DecisionWriter, open_decision_writer
+from fraud_core.stores.decisions import DecisionLog, DecisionRecord, to_json
+from fraud_core.stores.spool import Spool
 from tests.api_server import eventually
 from tests.unit.fraud_core.stores.decided import NOON, decided
 
@@ -55,7 +56,7 @@ def log(tmp_path: Path) -> MoodyLog:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool" / "decisions.sqlite", most=5)
+    return Spool(tmp_path / "spool" / "decisions.sqlite", most=5, cure="see that the database can be reached")
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_full_spool_takes_no_part_of_a_group_and_says_so(
     writer = opened()
     log.gone = True
     writer.submit([decided(name) for name in "abcd"]).result(10)
-    with pytest.raises(StoreError, match="takes no more"):
+    with pytest.raises(StoreError, match="takes no more; see that the database can be reached"):
         writer.submit([decided("e"), decided("f")]).result(10)
     writer.submit([decided("g")]).result(10)
     log.gone = False
@@ -124,7 +125,7 @@ def test_what_a_former_process_left_in_the_spool_is_delivered_once_even_if_the_l
     log: MoodyLog, spool: Spool, opened: Callable[[], DecisionWriter]
 ) -> None:
     log.append([decided("a")])  # delivered, and killed before it was taken off the spool
-    spool.append([decided("a", decision="decline"), decided("b")])
+    spool.append([to_json(decided("a", decision="decline")), to_json(decided("b"))])
     writer = opened()
     eventually(lambda: not writer.log_is_gone)
     assert kept(log) == ["a", "b"]
@@ -210,7 +211,9 @@ def test_a_decision_that_was_answered_survives_the_kill_of_the_process(tmp_path:
         (home / "fraud.sqlite").unlink()
     settings = Settings(_env_file=None, home=home)
     log = DecisionLog(open_database(settings), 36_500)
-    Spool(home / "spool" / "decisions.sqlite", most=5).deliver(log)
+    writer = open_decision_writer(settings, log)
+    eventually(lambda: not writer.log_is_gone)
+    writer.close()
     assert "" not in told
     found = {record.transaction_id for record in log.recent(NOON, 10**6)}
     assert set(told) <= found
