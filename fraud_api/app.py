@@ -101,6 +101,7 @@ def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Ser
     engine = open_database(settings)
     decisions = open_decision_writer(settings, DecisionLog(engine, settings.decision_retention_days))
     writer = open_history_writer(settings, history)
+    metrics.watch_backlog(lambda: decisions.backlog + decisions.spool.waiting())
     return Services(
         settings=settings,
         holder=holder,

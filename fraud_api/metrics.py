@@ -4,8 +4,10 @@ Labels are bounded: routes, methods, kinds of problem, decisions, features and t
 Several workers keep their metrics in files of one folder (see `shared_metrics`); the same code serves one process and many.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Literal, get_args
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,14 +23,18 @@ from fraud_api.traffic import Traffic
 from fraud_core.holder import Served, Status
 from fraud_core.keys import Key
 from fraud_core.scorer import Decision, Floats
+from fraud_core.stores.labels import LabelSource, Outcome
 from fraud_core.stores.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 LATENCY_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 STORE_EDGES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1)
 SCORE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 DECISIONS: tuple[Decision, ...] = ("approve", "review", "decline")
-Outcome = Literal["fraud", "legitimate"]
+Operation = Literal["read", "write"]
+OPERATIONS: tuple[Operation, ...] = ("read", "write")
 
 
 class Metrics:
@@ -54,13 +60,14 @@ class Metrics:
         self._scores = Histogram("fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry)
         decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=registry)
         self._decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
-        self._history = Histogram(
+        history = Histogram(
             "fraud_history_seconds",
             "Time that reading or writing what cards and merchants did takes.",
             ("operation",),
             buckets=STORE_EDGES,
             registry=registry,
         )
+        self._history = {operation: history.labels(operation) for operation in OPERATIONS}
         self._history_failures = Counter(
             "fraud_history_failures", "Requests that had to do without the history.", registry=registry
         )
@@ -73,7 +80,9 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        self._labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
+        labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
+        self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
+        self._waiting: Callable[[], int] = lambda: 0
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
 
@@ -84,11 +93,15 @@ class Metrics:
         )
 
     def follow(self, status: Status) -> None:
-        """Tell what is served, after each look at the pointer."""
-        self._model.follow(status)
-        if status.served is not None:
-            self.traffic.follow(status.served, self._store, self._key)
-        self.traffic.count()
+        """Tell what is served and what waits, after each look at the pointer. Never raises: the looks go on."""
+        try:
+            self._model.follow(status)
+            if status.served is not None:
+                self.traffic.follow(status.served, self._store, self._key)
+            self.traffic.count()
+            self._backlog.set(self._waiting())
+        except Exception:
+            logger.exception("the metrics are not brought up to date; the next look tries again")
 
     def scored(self, served: Served, matrix: Floats, probabilities: Sequence[float]) -> None:
         """Look at payments that were scored together (see `Traffic.saw`)."""
@@ -99,9 +112,9 @@ class Metrics:
         self._scores.observe(probability)
         self._decisions[decision].inc()
 
-    def history_seconds(self, operation: Literal["read", "write"], seconds: float) -> None:
+    def history_seconds(self, operation: Operation, seconds: float) -> None:
         """Note how long the history took."""
-        self._history.labels(operation).observe(seconds)
+        self._history[operation].observe(seconds)
 
     def history_failed(self) -> None:
         """Count a request that had to do without the history."""
@@ -111,13 +124,13 @@ class Metrics:
         """Note how long the decision log took."""
         self._log.observe(seconds)
 
-    def decision_log_backlog(self, decisions: int) -> None:
-        """Note how many decisions wait for the database, on this machine."""
-        self._backlog.set(decisions)
+    def watch_backlog(self, waiting: Callable[[], int]) -> None:
+        """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
+        self._waiting = waiting
 
-    def label_received(self, outcome: Outcome, source: str) -> None:
-        """Count an outcome; `source` is one of the few that the schema allows."""
-        self._labels.labels(outcome, source).inc()
+    def label_received(self, outcome: Outcome, source: LabelSource) -> None:
+        """Count an outcome."""
+        self._labels[outcome, source].inc()
 
     @property
     def registry(self) -> CollectorRegistry:

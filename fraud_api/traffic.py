@@ -58,7 +58,8 @@ class Traffic:
 
         Args:
             served: the model.
-            matrix: of shape (n, columns), not written to any more.
+            matrix: of shape (n, columns), not written to any more. One of other columns than the model's, which is what its
+                twin without history sees, is not counted.
             probabilities: n of them.
         """
         self._waiting.append((served, matrix, probabilities))
@@ -70,8 +71,10 @@ class Traffic:
         with self._counting:
             taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
             expected = self._expected
-            mine = [] if expected is None else [one for one in taken if one[0].version == expected.version]
-            if expected is not None and mine:
+            if expected is None:
+                return
+            mine = [one for one in taken if one[0].version == expected.version and one[1].shape[1] == expected.width]
+            if mine:
                 expected.count(np.concatenate([one[1] for one in mine]), np.concatenate([one[2] for one in mine]))
 
     def follow(self, served: Served, store: ObjectStore, key: Key) -> None:
@@ -101,6 +104,7 @@ class _Expected:
         self.version = served.version
         self._scores = _Column(reference.scores, rows, shares) if reference else None
         names = served.scorer.bundle.encoder.features
+        self.width = len(names)
         self._columns = {
             names.index(bins.feature): _Column(bins, rows, shares)
             for bins in (reference.columns if reference else ())

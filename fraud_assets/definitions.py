@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from fraud_assets import automation, champion, landing, model, overruling, preprocessor, raw, transformed, volume
+from fraud_assets import automation, champion, delivery, landing, model, overruling, preprocessor, raw, transformed, volume
 from fraud_assets.io_manager import ArtifactIOManager
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
@@ -41,6 +41,7 @@ def build(project: Project) -> dg.Definitions:
             *volume.build_jobs(project),
             *overruling.build_jobs(project),
             *champion.build_jobs(project),
+            *delivery.build_jobs(project),
         ],
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.

@@ -10,7 +10,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -24,8 +24,11 @@ from fraud_assets.alerts import open_book
 from fraud_assets.overruling import CHECK as GATE
 from fraud_assets.project import Project
 from fraud_core import partitions
-from fraud_core.errors import SettingsError
+from fraud_core.errors import SettingsError, StoreError
 from fraud_core.sources import Source
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decisions import DecisionLog
+from fraud_core.stores.labels import LabelLog, resolve
 
 MOST_PARTITIONS = 60  # of an asset are told, the newest
 EVENTS_AT_ONCE = 1_000
@@ -37,6 +40,9 @@ EVENTS = (
     DagsterEventType.STEP_FAILURE,
 )
 NO_PARTITION = ""
+REVIEW_DAYS = (7, 30)
+MOST_REVIEWS = 20_000
+ASK_AGAIN = timedelta(minutes=1)
 
 
 @dataclass
@@ -121,6 +127,8 @@ class PipelineCollector(Collector):
         self._cursor = 0
         self._handled: deque[int] = deque(maxlen=4 * LOOK_AGAIN)
         self._reading = threading.Lock()
+        engine = open_database(project.settings)
+        self._reviews = Reviews(DecisionLog(engine, REVIEW_DAYS[-1]), LabelLog(engine))
 
     def collect(self) -> Iterator[Metric]:
         """Read what is new, and tell everything."""
@@ -130,6 +138,7 @@ class PipelineCollector(Collector):
             yield from _checks(self._record)
             yield from _source(self._project.source, self._record)
         yield from _backlogs(self._project)
+        yield from self._reviews.metrics(datetime.now(UTC))
 
     def _read(self) -> None:
         storage = self._instance.event_log_storage
@@ -151,6 +160,47 @@ class PipelineCollector(Collector):
                 self._record.take(found[storage_id])
                 self._handled.append(storage_id)
             self._cursor = until
+
+
+class Reviews:
+    """How often the review queue was right, as far as outcomes are known. The database is asked once a minute at most.
+
+    Args:
+        decisions: what was sent to review.
+        labels: what became of it.
+    """
+
+    def __init__(self, decisions: DecisionLog, labels: LabelLog) -> None:
+        self._decisions = decisions
+        self._labels = labels
+        self._asked: datetime | None = None
+        self._told: list[Metric] = []
+
+    def metrics(self, now: datetime) -> list[Metric]:
+        """Precision, and of how many payments; none of a window of which nothing is known, or while the database is gone."""
+        if self._asked is None or now - self._asked >= ASK_AGAIN:
+            self._asked = now
+            try:
+                self._told = self._ask(now)
+            except StoreError:
+                self._told = []  # the scorer, which writes there, says so
+        return self._told
+
+    def _ask(self, now: datetime) -> list[Metric]:
+        precision = GaugeMetricFamily(
+            "fraud_review_precision", "Share of frauds among reviewed payments whose outcome is known.", labels=("window",)
+        )
+        known = GaugeMetricFamily("fraud_review_known", "Reviewed payments whose outcome is known.", labels=("window",))
+        reviewed = self._decisions.to_review(now - timedelta(days=REVIEW_DAYS[-1]), MOST_REVIEWS)
+        labels = self._labels.of([record.transaction_id for record in reviewed])
+        for days in REVIEW_DAYS:
+            lately = [record.transaction_id for record in reviewed if record.scored_at >= now - timedelta(days=days)]
+            outcomes = Counter(resolve(labels[one]) for one in lately)
+            count = outcomes["fraud"] + outcomes["legitimate"]
+            known.add_metric((f"{days}d",), count)
+            if count:
+                precision.add_metric((f"{days}d",), outcomes["fraud"] / count)
+        return [precision, known]
 
 
 def serve(project: Project, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
@@ -77,7 +78,7 @@ class Project:
         return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
 
 
-def _s3_client() -> object:
-    from dagster_aws.s3 import S3Resource  # noqa: PLC0415 - only where the store is S3
+def _s3_client() -> Any:
+    from fraud_assets.s3 import PatientS3Resource  # noqa: PLC0415 - only where the store is S3
 
-    return S3Resource(max_attempts=4).get_client()
+    return PatientS3Resource().get_client()

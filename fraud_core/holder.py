@@ -145,14 +145,16 @@ class ScorerHolder:
             IntegrityError, StoreError: the pointer or its bundle cannot be used.
         """
         current = self._status.served
-        found = self.store.get_tagged(LATEST)
+        try:
+            found = self.store.get_changed(LATEST, self._tag)
+        except KeyError:
+            if current is None:
+                return None
+            gone = f"{self.store.uri(LATEST)} is gone; promote a version, or restore the store from its backup."
+            raise StoreError(gone) from None
         if found is None:
-            if current is not None:
-                raise StoreError(f"{self.store.uri(LATEST)} is gone; promote a version, or restore the store from its backup.")
-            return None
-        data, tag = found
-        if tag == self._tag:
             return current
+        data, tag = found
         latest = parse_latest(data, self._key, self.store.uri(LATEST))
         if current is not None and latest.sequence < current.latest.sequence:
             raise IntegrityError(

@@ -100,8 +100,7 @@ def make_reference(bundle: Bundle, matrix: Floats, created: datetime) -> Referen
         columns=tuple(
             _column_bins(column, matrix[:, place])
             for place, column in enumerate(bundle.encoder.columns)
-            # The clock says when payments come, not what they are like.
-            if features.BY_NAME[column.feature].kind != "calendar"
+            if _is_watched(features.BY_NAME[column.feature])
         ),
         scores=_bins(SCORE, scores, _quantiles(scores, SCORE_QUANTILES)),
         flagged=float(np.mean(scores >= scorer.thresholds.review)),
@@ -132,6 +131,11 @@ def population_stability(served: Sequence[float], expected: Sequence[float]) -> 
     """The index of two lists of k shares, all above 0. Prometheus' rules compute the same."""
     p, q = np.asarray(served, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     return float(np.sum((p - q) * np.log(p / q)))
+
+
+def _is_watched(feature: features.Feature) -> bool:
+    """Whether it says what payments are like, and not when they come; of the others, those on which the gate blocks."""
+    return feature.drift == "blocks" and feature.kind != "calendar"
 
 
 def _column_bins(column: ColumnEncoding, values: Floats) -> Bins:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fraud_core.errors import SettingsError
@@ -92,6 +92,29 @@ class Settings(BaseSettings):
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
     log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
+
+    # Where versions of the data and records of trainings go.
+    dvc_remote: str = Field(
+        "",
+        validation_alias=AliasChoices("fraud_dvc_remote", "dvc_remote"),
+        description="Where DVC pushes data versions: a folder or s3://bucket/prefix (DVC_REMOTE says the same). "
+        "Empty: the folder `dvc-remote` of the home. off: no data versions.",
+    )
+    mlflow_url: SecretStr | None = Field(
+        None,
+        description="MLflow's tracking server, or the SQL database of one: http://host:5000, "
+        "https://dagshub.com/OWNER/REPO.mlflow, postgresql://user:password@host/name. "
+        "Empty: SQLite and files under the home. off: nothing is tracked.",
+    )
+    mlflow_username: str = Field(
+        "", description="Who logs in to the tracking server; MLflow's own MLFLOW_TRACKING_USERNAME works, too."
+    )
+    mlflow_password: SecretStr | None = Field(
+        None, description="The password, or DagsHub's token; MLflow's own MLFLOW_TRACKING_PASSWORD works, too."
+    )
+    mlflow_port: int = Field(
+        5000, ge=1, le=65535, description="Port of MLflow's pages, on loopback, where no server of your own has them."
+    )
 
     # What acts by itself, and whom it tells.
     automation: Literal["on", "off"] = Field(

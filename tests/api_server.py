@@ -17,6 +17,9 @@ from typing import Any
 import httpx
 
 from fraud_core.payment import EXAMPLE
+from fraud_core.settings import Settings
+
+NAMELESS = {name: value for name, value in EXAMPLE.items() if name != "transaction_id"}  # decided anew each time it is sent
 
 SERVE = "from fraud_core.settings import Settings; from fraud_api.server import serve; serve(Settings(_env_file=None), port=0)"
 
@@ -66,7 +69,7 @@ class Load:
             while not self.ended.is_set():
                 begin = time.monotonic()
                 try:
-                    answer = http.post("/v1/score", json=EXAMPLE)
+                    answer = http.post("/v1/score", json=NAMELESS)
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
                     continue
@@ -98,6 +101,13 @@ def problem_of(url: str) -> str | None:
     return problem
 
 
+def variables_of(settings: Settings) -> dict[str, str]:
+    """Where an installation is, for a process of its own."""
+    keys = {"FRAUD_CARD_KEY": settings.card_key, "FRAUD_SIGNING_KEY": settings.signing_key}
+    given = {name: key.get_secret_value() for name, key in keys.items() if key is not None}
+    return {"FRAUD_HOME": str(settings.home), "FRAUD_STORE": settings.store, **given}
+
+
 @dataclass
 class Servers:
     """Starts servers; logs go to a folder."""
@@ -109,7 +119,7 @@ class Servers:
         """A server that answers, on a free port, with quick polls; `variables` are FRAUD_ settings."""
         log = self.folder / f"server-{len(self.running)}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
-        environment = clean | {"FRAUD_HOME": str(settings.home), "FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
+        environment = clean | variables_of(settings) | {"FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
         with log.open("wb") as out:
             process = subprocess.Popen([sys.executable, "-c", SERVE], env=environment | variables, stdout=out, stderr=out)
         self.running.append(process)

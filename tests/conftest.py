@@ -1,6 +1,8 @@
 """A small installation that serves: a store with real bundles, trained once a session."""
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +20,29 @@ from fraud_core.bundle import Bundle, Calibration, Lineage, Thresholds, make_bun
 from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
 from fraud_core.keys import Key, signing_key
 from fraud_core.settings import Settings
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.stores.objects import ObjectStore, open_store
 from tests.api_server import Servers
+from tests.servers.s3_server import S3Server
+from tests.stores import IN_S3, store_settings
 
 CATEGORIES = ("gas_transport", "grocery_pos", "misc_net", "personal_care", "shopping_net", "travel")
 ZONE = "America/New_York"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store", choices=["directory", "s3"], default="directory", help="where the tests' installations keep objects"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under --store=s3, one server for all workers of the session, which find it by the AWS variables."""
+    if config.getoption("--store") == "s3" and not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="fraud-tests-s3-")
+        config.add_cleanup(folder.cleanup)
+        server = S3Server(Path(folder.name))
+        config.add_cleanup(server.stop)
+        os.environ.update(server.environment | {IN_S3: "yes"})
 
 
 def transactions(count: int, seed: int = 7) -> dict[str, np.ndarray[Any, Any]]:
@@ -76,7 +96,7 @@ class Installation:
     """A home with a store, and bundles to promote. Bundles differ in their calibration alone, so their scores tell them apart."""
 
     settings: Settings
-    store: DirectoryStore
+    store: ObjectStore
     key: Key
     model: bytes
     encoder: Encoder
@@ -130,8 +150,9 @@ def learned() -> tuple[bytes, Encoder]:
 @pytest.fixture
 def installation(tmp_path: Path, learned: tuple[bytes, Encoder]) -> Installation:
     """An installation without a champion."""
-    settings = Settings(home=tmp_path / "home", poll_seconds=0.05, api_drain_seconds=0.2, _env_file=None)
-    return Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
+    few: dict[str, Any] = {"home": tmp_path / "home", "poll_seconds": 0.05, "api_drain_seconds": 0.2}
+    settings = Settings(**few, **store_settings(tmp_path), _env_file=None)
+    return Installation(settings, open_store(settings.store_url, tmp_path / "cache"), signing_key(settings), *learned)
 
 
 @pytest.fixture

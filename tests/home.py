@@ -11,6 +11,7 @@ from fraud_assets.definitions import build
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS
+from tests.stores import store_settings
 
 WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "2024-02-05", "2024-02-12", "2024-02-19")
 ACCEPTED = WEEKS[-2]
@@ -88,7 +89,8 @@ class Home:
     def settings(self) -> dict[str, Any]:
         """What is set otherwise than by default."""
         few = {"drift_detector": "scipy", "threads": 1, "min_holdout_frauds": 10, "bootstrap_draws": 100}
-        return few | EASY | self.options
+        few |= {"dvc_remote": "off", "mlflow_url": "off"}
+        return few | EASY | store_settings(self.path) | self.options
 
     @property
     def environment(self) -> dict[str, str]:
@@ -138,10 +140,6 @@ class Home:
     def latest(self) -> bytes:
         """The pointer to the champion, byte by byte."""
         return self.project.artifacts.store.get("models/latest.json")
-
-    def verdict_file(self, partition: str) -> Path:
-        """Where the verdict lies on disk."""
-        return self.path / "home" / "store" / "drift" / f"{partition}.json"
 
     def rewrite(self, old: str, new: str) -> None:
         """Change the TOML, and load the installation anew."""

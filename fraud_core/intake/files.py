@@ -245,7 +245,7 @@ def _fetch(url: str, folder: Path) -> Path:
     target.parent.mkdir()
     try:
         if url.startswith("s3://"):
-            from fraud_core.stores.objects import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+            from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
 
             parts = urlsplit(url)
             s3_client().download_file(parts.netloc, parts.path.lstrip("/"), str(target))

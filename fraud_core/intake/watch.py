@@ -51,7 +51,7 @@ def _local(name: str) -> Seen | None:
 def _remote(url: str, scheme: str) -> Seen:
     try:
         if scheme == "s3":
-            from fraud_core.stores.objects import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+            from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
 
             parts = urlsplit(url)
             head = s3_client().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from fraud_core.errors import StoreConflictError, StoreError
+from fraud_core.errors import SettingsError, StoreConflictError, StoreError
 
 
 class ObjectStore(Protocol):
@@ -24,6 +24,10 @@ class ObjectStore(Protocol):
 
     def get_tagged(self, key: str) -> tuple[bytes, str] | None:
         """The object's bytes and its entity tag, for a conditional write; None where there is none."""
+        ...
+
+    def get_changed(self, key: str, tag: str | None) -> tuple[bytes, str] | None:
+        """The object's bytes and tag; None where it still has this tag. Costs next to nothing then. Raises KeyError likewise."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -47,7 +51,12 @@ class ObjectStore(Protocol):
         ...
 
     def local_path(self, key: str) -> Path:
-        """A local file with the object's bytes, to scan or map. Only for write-once keys. Raises KeyError where there is none."""
+        """A local file with the object's bytes, to scan or map. Only for objects named by their content's SHA-256, or its begin.
+
+        Raises:
+            KeyError: there is none.
+            IntegrityError: what was fetched does not have the hash it is named by.
+        """
         ...
 
     def uri(self, key: str) -> str:
@@ -62,9 +71,18 @@ def open_store(url: str, cache: Path, client: Any = None) -> ObjectStore:
         url: the store.
         cache: folder for local copies of remote objects.
         client: a boto3 S3 client to use; made from the standard AWS variables where none is given.
+
+    Raises:
+        SettingsError: the URL is not one of these, or the AWS variables contradict each other.
     """
     if url.startswith("s3://"):
+        from fraud_core.stores.s3 import S3Store, s3_client  # noqa: PLC0415 - boto3 is loaded only where it is used
+
         parts = urlsplit(url)
+        if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:  # it may hold a secret: not repeated
+            raise SettingsError(
+                "FRAUD_STORE must look like s3://bucket/prefix and hold nothing else; credentials come from the AWS variables."
+            )
         return S3Store(parts.netloc, parts.path.strip("/"), cache, client or s3_client())
     return DirectoryStore(Path(url))
 
@@ -91,6 +109,11 @@ class DirectoryStore:
         except KeyError:
             return None
         return data, _tag(data)
+
+    def get_changed(self, key: str, tag: str | None) -> tuple[bytes, str] | None:
+        data = self.get(key)
+        found = _tag(data)
+        return None if found == tag else (data, found)
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -160,99 +183,6 @@ class DirectoryStore:
         with (self.root / ".lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-class S3Store:
-    """A store in an S3 bucket, under a prefix. Conditional writes use If-Match and If-None-Match."""
-
-    def __init__(self, bucket: str, prefix: str, cache: Path, client: Any) -> None:
-        self.bucket, self.prefix, self.cache, self.client = bucket, prefix, cache, client
-        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-
-    def get(self, key: str) -> bytes:
-        found = self.get_tagged(key)
-        if found is None:
-            raise KeyError(key)
-        return found[0]
-
-    def get_tagged(self, key: str) -> tuple[bytes, str] | None:
-        with self._explained(key):
-            try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
-            except self.client.exceptions.NoSuchKey:
-                return None
-            return answer["Body"].read(), answer["ETag"]
-
-    def put(self, key: str, data: bytes) -> None:
-        with self._explained(key):
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
-
-    def put_if(self, key: str, data: bytes, tag: str | None) -> None:
-        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        with self._explained(key):
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
-
-    def exists(self, key: str) -> bool:
-        with self._explained(key):
-            found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(key), MaxKeys=1)
-            return any(item["Key"] == self._key(key) for item in found.get("Contents", ()))
-
-    def list(self, prefix: str) -> Iterator[str]:
-        cut = len(self._key(""))
-        with self._explained(prefix):
-            pages = self.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self._key(f"{prefix.rstrip('/')}/" if prefix else "")):
-                for item in page.get("Contents", ()):
-                    yield item["Key"][cut:]
-
-    def local_path(self, key: str) -> Path:
-        path = self.cache / hashlib.sha256(f"{self.url}/{key}".encode()).hexdigest() / Path(key).name
-        if not path.is_file():
-            data = self.get(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".draft-{secrets.token_hex(8)}")
-            draft.write_bytes(data)
-            draft.replace(path)
-        return path
-
-    def uri(self, key: str) -> str:
-        return f"{self.url}/{key}"
-
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
-
-    @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - only where an s3 URL is used
-
-        try:
-            yield
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            # For If-Match on an object that is gone, AWS says NoSuchKey; reading has its own answer to that.
-            if code in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey"}:
-                raise StoreConflictError(f"{self.uri(key)} was written by somebody else in between.") from error
-            raise StoreError(f"{self.uri(key)}: {_S3_ADVICE.get(code, f'the S3 server answers {code}.')}") from error
-        except BotoCoreError as error:
-            raise StoreError(f"{self.uri(key)}: the S3 endpoint cannot be reached ({type(error).__name__}).") from error
-
-
-_S3_ADVICE = {
-    "NoSuchBucket": "there is no such bucket; create it, or correct FRAUD_STORE.",
-    "AccessDenied": "these credentials may not do this; see the bucket policies in docs/.",
-    "403": "these credentials may not do this; see the bucket policies in docs/.",
-    "InvalidAccessKeyId": "the access key is not known there; correct AWS_ACCESS_KEY_ID.",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key; correct AWS_SECRET_ACCESS_KEY.",
-    "RequestTimeTooSkewed": "this machine's clock is off by more than the server tolerates; set it (NTP).",
-}
-
-
-def s3_client() -> Any:
-    """A boto3 S3 client made from the standard AWS variables and profiles, with time-outs and bounded retries."""
-    import boto3  # noqa: PLC0415 - only where an s3 URL is used
-    from botocore.config import Config  # noqa: PLC0415
-
-    return boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 4}))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """A small installation with a champion, made once a session and copied for each test that wants it."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.home import SOURCE, WEEKS, Home
+from tests.stores import copy_installation
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def new_home(trained_home: Path, tmp_path: Path) -> Iterator[Callable[..., Home]
 
     def make(**options: Any) -> Home:
         path = tmp_path / f"copy{len(made)}"
-        shutil.copytree(trained_home, path)
+        copy_installation(trained_home, path)
         made.append(Home(path, options))
         return made[-1]
 

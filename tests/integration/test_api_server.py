@@ -17,7 +17,7 @@ from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys
-from tests.api_server import SERVE, Servers, eventually, version_of
+from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Ser
     assert versions() == {second}
 
     for _ in range(30):
-        assert httpx.post(f"{server.url}/v1/score", json=EXAMPLE, headers=headers).status_code == 200
+        assert httpx.post(f"{server.url}/v1/score", json=NAMELESS, headers=headers).status_code == 200
     counted = {
         re.search(r'count\{handler="/v1/score",method="POST",status="200"\} (\S+)', httpx.get(f"{server.url}/metrics").text)[1]  # type: ignore[index]
         for _ in range(20)
@@ -60,7 +60,7 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Ser
 
     keys.revoke(key.id)
     eventually(
-        lambda: {httpx.post(f"{server.url}/v1/score", json=EXAMPLE, headers=headers).status_code for _ in range(20)} == {401}
+        lambda: {httpx.post(f"{server.url}/v1/score", json=NAMELESS, headers=headers).status_code for _ in range(20)} == {401}
     )
 
 
@@ -78,7 +78,7 @@ def test_sigterm_under_load_loses_no_accepted_request(servers: Servers, installa
             is_new = True
             while True:
                 try:
-                    answer = http.post("/v1/score", json=EXAMPLE)
+                    answer = http.post("/v1/score", json=NAMELESS)
                 except httpx.TransportError as error:
                     if is_new:
                         return
@@ -112,15 +112,11 @@ def test_after_sigkill_it_serves_again_from_the_same_home(servers: Servers, inst
     server.stop(signal.SIGKILL)
     again = servers.start(installation.settings)
     eventually(lambda: version_of(again.url) == version)
-    assert httpx.post(f"{again.url}/v1/score", json=EXAMPLE).status_code == 200
+    assert httpx.post(f"{again.url}/v1/score", json=NAMELESS).status_code == 200
 
 
 def test_open_doors_on_every_address_are_refused_at_start(installation: Any) -> None:
-    environment = os.environ | {
-        "FRAUD_HOME": str(installation.settings.home),
-        "FRAUD_API_AUTH": "off",
-        "FRAUD_API_HOST": "0.0.0.0",
-    }
+    environment = os.environ | variables_of(installation.settings) | {"FRAUD_API_AUTH": "off", "FRAUD_API_HOST": "0.0.0.0"}
     ended = subprocess.run(
         [sys.executable, "-c", SERVE], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -169,7 +165,7 @@ asyncio.run(main())
 
 def test_the_process_imports_nothing_heavy_and_unpickles_nothing(installation: Any) -> None:
     installation.promote(1)
-    environment = os.environ | {"FRAUD_HOME": str(installation.settings.home)}
+    environment = os.environ | variables_of(installation.settings)
     ended = subprocess.run(
         [sys.executable, "-c", PURITY], env=environment, capture_output=True, text=True, timeout=120, check=False
     )

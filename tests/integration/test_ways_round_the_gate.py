@@ -12,7 +12,9 @@ import pytest
 
 from fraud_assets.automation import next_training
 from fraud_cli.instance import environment
+from fraud_core.gate import verdict_key
 from tests.home import ACCEPTED, DRIFTED, Home
+from tests.stores import remove
 
 pytestmark = pytest.mark.integration
 
@@ -118,7 +120,7 @@ def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: 
     asked = [name for name in TRAINING if second.get_num_requested(dg.AssetKey(name))]
     assert asked == list(TRAINING), "Dagster's conditions do not see the verdict, which is why the assets ask the gate"
 
-    guarded.verdict_file(DRIFTED).unlink()
+    remove(guarded.project.artifacts.store, verdict_key(DRIFTED))
     result = guarded.run_alone(asked)
     assert not result.success
     assert refusals(result)
@@ -163,7 +165,7 @@ def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_a
 @pytest.mark.parametrize("week", [ACCEPTED, DRIFTED])
 def test_without_its_verdict_file_nothing_is_trained(guarded: Home, week: str) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    guarded.verdict_file(week).unlink()
+    remove(guarded.project.artifacts.store, verdict_key(week))
     every_training_is_refused(guarded, f"Partition {week} is materialized but has no drift verdict")
     step = next_training(guarded.project, guarded.instance, datetime.now(UTC))
     assert step.run_key is None
@@ -172,16 +174,17 @@ def test_without_its_verdict_file_nothing_is_trained(guarded: Home, week: str) -
 
 def test_a_verdict_edited_by_hand_is_refused(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    file = guarded.verdict_file(DRIFTED)
-    verdict = json.loads(file.read_text())
+    store = guarded.project.artifacts.store
+    verdict = json.loads(store.get(verdict_key(DRIFTED)))
     assert verdict["accepted"] is False
-    file.write_text(json.dumps(verdict | {"accepted": True, "findings": []}))
+    store.put(verdict_key(DRIFTED), json.dumps(verdict | {"accepted": True, "findings": []}).encode())
     every_training_is_refused(guarded, "does not carry a valid signature")
 
 
 def test_an_accepted_partitions_verdict_does_not_serve_another(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    guarded.verdict_file(DRIFTED).write_bytes(guarded.verdict_file(ACCEPTED).read_bytes())
+    store = guarded.project.artifacts.store
+    store.put(verdict_key(DRIFTED), store.get(verdict_key(ACCEPTED)))
     every_training_is_refused(guarded, f"speaks of partition {ACCEPTED}")
 
 

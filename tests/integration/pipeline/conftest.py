@@ -4,7 +4,6 @@ import fcntl
 import io
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,6 +17,7 @@ from fraud_assets.project import Project
 from fraud_cli.main import main
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS
+from tests.stores import copy_installation, store_settings
 
 # Seven months of 300 cardholders; in the last one all prices are three times as high, and the gate rejects it.
 SOURCE = (
@@ -53,6 +53,8 @@ ENVIRONMENT = {
     "FRAUD_MIN_HOLDOUT_FRAUDS": "10",
     "FRAUD_PROMOTION_MARGIN": "0.5",
     "FRAUD_PROMOTION_DECLINE": "0.5",
+    "FRAUD_DVC_REMOTE": "off",
+    "FRAUD_MLFLOW_URL": "off",
 }
 
 
@@ -104,7 +106,7 @@ class Place:
         out, err = io.StringIO(), io.StringIO()
         place = ["--home", str(self.home), "--source-config", str(self.source)]
         with (
-            _environment(ENVIRONMENT | dict(self.environment) | environment),
+            self._variables(environment),
             redirect_stdout(out),
             redirect_stderr(err),
             warnings.catch_warnings(),
@@ -114,8 +116,22 @@ class Place:
 
     def project(self, **environment: str) -> Project:
         """The installation, as the commands see it."""
-        with _environment(ENVIRONMENT | dict(self.environment) | environment):
+        with self._variables(environment):
             return Project.load(Settings(home=self.home, source=self.source, _env_file=None))
+
+    @contextmanager
+    def _variables(self, given: dict[str, str]) -> Iterator[None]:
+        """Only these of all settings, for a while."""
+        store = {f"FRAUD_{name.upper()}": value for name, value in store_settings(self.folder).items()}
+        before = dict(os.environ)
+        for name in [name for name in os.environ if name.startswith(("FRAUD_", "DAGSTER_"))]:
+            del os.environ[name]
+        os.environ.update(ENVIRONMENT | store | dict(self.environment) | given)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def stored(self, prefix: str = "") -> dict[str, bytes]:
         """Every object of the store, by key."""
@@ -124,22 +140,8 @@ class Place:
 
     def copied(self, folder: Path) -> "Place":
         """The same installation in another folder."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        copy_installation(self.folder, folder)
         return Place(folder, self.environment)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Only these of all settings, for a while."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("FRAUD_", "DAGSTER_"))]:
-        del os.environ[name]
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _built(shared: Path, name: str, build: Callable[[Path], Place]) -> Place:

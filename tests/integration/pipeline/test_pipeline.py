@@ -1,6 +1,7 @@
 """`fraud pipeline` from a source to a champion, and what a later run makes of it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from pydantic import SecretStr
 
 from fraud_assets.definitions import build
 from fraud_assets.learning import training
@@ -26,6 +28,8 @@ from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
 from fraud_core.model_card import ModelCard
 from fraud_core.transform import build_transformed
+from tests.api_server import variables_of
+from tests.stores import store_settings
 
 pytestmark = pytest.mark.integration
 
@@ -213,7 +217,9 @@ def test_an_accepted_partition_trains_and_a_refused_one_does_no_longer(rejecting
 
 def test_another_home_key_and_number_of_threads_give_the_same_version(built_trained: Any, tmp_path: Path) -> None:
     """The whole path once more, without Dagster, under other keys and with two threads."""
-    settings = built_trained.project().settings.model_copy(update={"home": tmp_path, "threads": 2})
+    other = {"home": tmp_path, "threads": 2, "store": store_settings(tmp_path).get("store", "")}
+    keys = {"card_key": SecretStr("0f" * 32), "signing_key": SecretStr("f0" * 32)}
+    settings = built_trained.project().settings.model_copy(update=other | keys)
     again, project = Project(settings, built_trained.project().source), built_trained.project()
     artifacts: Artifacts = again.artifacts
     landing = land(again.source, artifacts.store, again.card_key, None)
@@ -277,7 +283,9 @@ def test_every_materialization_shows_something_a_person_would_look_at(built_reje
 def test_dagster_loads_the_definitions_through_the_workspace(built_trained: Any) -> None:
     settings = built_trained.project().settings
     command = [Path(sys.executable).parent / "dagster", "definitions", "validate", "--workspace", "workspace.yaml"]
-    variables = {"PATH": "/usr/bin:/bin", "FRAUD_DRIFT_DETECTOR": "scipy"} | environment(settings)
+    few = {"PATH": "/usr/bin:/bin", "FRAUD_DRIFT_DETECTOR": "scipy"}
+    few |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    variables = few | variables_of(settings) | environment(settings)
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     assert "Validation successful for code location fraud" in done.stderr + done.stdout

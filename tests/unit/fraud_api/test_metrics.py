@@ -9,15 +9,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fraud_api.schemas import EXAMPLE
 from fraud_api.shared_metrics import WorkersCollector, bury
 from fraud_core import features
 from fraud_core.reference import Reference, make_reference, write_reference
 from fraud_core.stores.api_keys import ApiKeys
+from tests.api_server import NAMELESS
 from tests.conftest import ZONE, transactions
 from tests.servers.processes import free_port
 
@@ -41,7 +42,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def with_reference(installation: Any, number: int) -> Reference:
     """Promote a bundle that has a reference, as the pipeline does."""
-    matrix = installation.encoder.matrix(features.compute(features.FEATURES, transactions(2_000), ZoneInfo(ZONE)))
+    matrix = installation.encoder.matrix(features.compute(features.PLAIN, transactions(2_000), ZoneInfo(ZONE)))
     reference = make_reference(installation.bundle(number), matrix, datetime.now(UTC))
     write_reference(installation.store, installation.key, "run", reference)
     installation.promote(number)
@@ -82,7 +83,7 @@ def test_served_payments_are_counted_into_the_bins_of_the_reference(call: Any, i
     api = call(installation.settings)
     for row in made_transactions(40):
         assert api.post("/v1/score", json=row).status_code == 200
-    api.post("/v1/score?explain=true", json=EXAMPLE)
+    api.post("/v1/score?explain=true", json=NAMELESS)
     found = samples(api.get("/metrics").text)
     for bins in (*reference.columns, reference.scores):
         labels = [(("bin", f"{at:02d}"), ("feature", bins.feature)) for at in range(len(bins.shares))]
@@ -94,7 +95,7 @@ def test_served_payments_are_counted_into_the_bins_of_the_reference(call: Any, i
 def test_a_new_champion_brings_its_own_reference_and_no_new_label(call: Any, installation: Any) -> None:
     with_reference(installation, 1)
     api = call(installation.settings)
-    api.post("/v1/score", json=EXAMPLE)
+    api.post("/v1/score", json=NAMELESS)
     before = samples(api.get("/metrics").text)
     second = with_reference(installation, 2)
     api.post("/v1/admin/reload")
@@ -113,7 +114,8 @@ def test_a_model_without_a_reference_or_with_a_forged_one_serves(call: Any, inst
     for number in (1, 2):
         installation.promote(number)
         api.post("/v1/admin/reload")
-        assert api.post("/v1/score", json=EXAMPLE).json()["model_version"] == installation.bundle(number).version
+        score = api.post("/v1/score", json=NAMELESS | {"transaction_id": f"payment-{number}"}).json()
+        assert score["model_version"] == installation.bundle(number).version
         assert not any(name == "fraud_traffic_rows_total" for name, _ in samples(api.get("/metrics").text))
 
 
@@ -140,7 +142,7 @@ def test_metrics_may_ask_for_a_key_of_their_own(call: Any, installation: Any) ->
     assert api.get("/metrics").status_code == 401
     answers = {scope: api.get("/metrics", headers={"Authorization": f"Bearer {token}"}) for scope, token in tokens.items()}
     assert {scope: answer.status_code for scope, answer in answers.items()} == {"score": 403, "metrics": 200, "admin": 200}
-    scorer = api.post("/v1/score", json=EXAMPLE, headers={"Authorization": f"Bearer {tokens['metrics']}"})
+    scorer = api.post("/v1/score", json=NAMELESS, headers={"Authorization": f"Bearer {tokens['metrics']}"})
     assert scorer.status_code == 403
 
 
@@ -149,7 +151,7 @@ def test_metrics_may_have_a_port_of_their_own(call: Any, installation: Any) -> N
     port = free_port()
     api = call(installation.settings.model_copy(update={"metrics_port": port}))
     assert api.get("/metrics").status_code == 404
-    api.post("/v1/score", json=EXAMPLE)
+    api.post("/v1/score", json=NAMELESS)
     found = samples(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
     assert found["fraud_decisions_total", (("decision", "approve"),)] == 1
     assert found["fraud_model_loaded", ()] == 1
@@ -160,3 +162,36 @@ def test_latencies_have_edges_where_the_objective_and_its_neighbours_are(call: A
     api.get("/healthz")
     edges = {float(dict(labels)["le"]) for name, labels in samples(api.get("/metrics").text) if name.endswith("seconds_bucket")}
     assert edges >= {0.005, 0.010, 0.025, 0.050, 0.100}
+
+
+def test_what_cannot_be_asked_keeps_neither_the_pointer_nor_the_other_metrics_from_being_followed(
+    call: Any, installation: Any
+) -> None:
+    api = call(installation.settings)
+
+    def gone() -> int:
+        raise OSError("no disk")
+
+    api.app.state.services.metrics.watch_backlog(gone)
+    version = installation.promote(1)
+    api.post("/v1/admin/reload")
+    found = samples(api.get("/metrics").text)
+    assert found["fraud_model_info", (("version", version),)] == 1
+    api.app.state.services.metrics.watch_backlog(lambda: 7)
+    api.post("/v1/admin/reload")
+    assert samples(api.get("/metrics").text)["fraud_decision_log_backlog", ()] == 7
+
+
+def test_payments_that_the_model_without_history_scored_are_not_counted(call: Any, installation: Any) -> None:
+    with_reference(installation, 1)
+    api = call(installation.settings)
+    services = api.app.state.services
+    served = services.holder.served
+    narrow = np.zeros((1, len(served.scorer.features) - 1))
+    services.metrics.scored(served, narrow, [0.5])
+    api.post("/v1/score", json=NAMELESS)
+    found = samples(api.get("/metrics").text)
+    rows = [
+        value for (name, labels), value in found.items() if name == "fraud_traffic_rows_total" and ("feature", "age") in labels
+    ]
+    assert sum(rows) == 1

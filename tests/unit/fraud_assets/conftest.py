@@ -26,6 +26,7 @@ from fraud_core.keys import canonical_json
 from fraud_core.scorer import Scorer
 from fraud_core.settings import Settings
 from fraud_core.sources import Source
+from tests.stores import store_settings
 
 NOW = datetime(2024, 8, 1, tzinfo=UTC)
 MONTHS = ("2024-01", "2024-02", "2024-03", "2024-04", "2024-05", "2024-06")
@@ -138,8 +139,10 @@ def new_bench(tmp_path: Path) -> Benches:
     made: list[Bench] = []
 
     def make(settings: Mapping[str, Any] | None = None, **source: Any) -> Bench:
-        given = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1} | dict(settings or {})
         home = tmp_path / f"home{len(made)}"
+        given: dict[str, Any] = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1}
+        given |= {"dvc_remote": "off", "mlflow_url": "off"}
+        given |= {**store_settings(home), **(settings or {})}
         made.append(Bench(Project(Settings(_env_file=None, home=home, **given), declared(**source))))
         return made[-1]
 

@@ -21,6 +21,7 @@ from fraud_core.artifacts import Estimator
 from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.settings import Settings
+from tests.stores import remove
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
@@ -99,7 +100,14 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Files]:
     (tmp_path / "files.toml").write_text(SOURCE)
-    settings = Settings(_env_file=None, home=tmp_path / "home", source=tmp_path / "files.toml", drift_detector="scipy")
+    settings = Settings(
+        _env_file=None,
+        home=tmp_path / "home",
+        source=tmp_path / "files.toml",
+        drift_detector="scipy",
+        dvc_remote="off",
+        mlflow_url="off",
+    )
     instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path))
     yield Files(tmp_path, Project.load(settings), instance)
     instance.dispose()
@@ -255,7 +263,7 @@ def test_a_removed_verdict_is_left_to_a_person(files: Files) -> None:
     files.land()
     files.take_all()
     files.instance.wipe()  # not even the memory of what was tried
-    (files.project.settings.home / "store" / gate.verdict_key(WEEKS[1])).unlink()
+    remove(files.project.artifacts.store, gate.verdict_key(WEEKS[1]))
     assert files.partition().run_key is None
 
 
@@ -367,7 +375,7 @@ def test_a_rejected_partition_launches_no_training(bench: Any, instance: dg.Dags
 def test_a_partition_that_is_not_judged_holds_training_back_with_the_gates_sentence(
     bench: Any, instance: dg.DagsterInstance
 ) -> None:
-    (bench.project.settings.home / "store" / gate.verdict_key("2024-03")).unlink()
+    remove(bench.project.artifacts.store, gate.verdict_key("2024-03"))
     step = next_training(bench.project, instance, NOW)
     assert step.run_key is None
     assert "Partition 2024-03 is materialized but has no drift verdict" in step.why
@@ -437,12 +445,12 @@ def test_many_matured_partitions_are_judged_in_several_runs(files: Files, monkey
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("on", "RUNNING"), ("off", "STOPPED")])
-def test_everything_that_launches_runs_is_switched_by_one_setting_and_alerts_always_run(
+def test_everything_that_makes_is_switched_by_one_setting_and_what_tells_others_always_runs(
     files: Files, switch: str, expected: str
 ) -> None:
     settings = files.project.settings.model_copy(update={"automation": switch})
     sensors = {sensor.name: sensor for sensor in automation.build(replace(files.project, settings=settings))}
-    assert sensors.pop("alert").default_status.value == "RUNNING"
+    assert {sensors.pop(name).default_status.value for name in ("alert", "deliver")} == {"RUNNING"}
     assert {name: sensor.default_status.value for name, sensor in sensors.items()} == dict.fromkeys(
         ["new_files", "due_partitions", "accepted_partitions", "matured_labels"], expected
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from prometheus_client import CollectorRegistry
 from fraud_assets import exporter
 from fraud_assets.alertbook import Receivers, tell
 from fraud_assets.alerts import open_book
-from fraud_assets.exporter import PipelineCollector, next_due
+from fraud_assets.exporter import PipelineCollector, Reviews, next_due
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.labels import LabelLog
 from tests.home import QUIET, SOURCE, WEEKS
 
 PARTITIONS = dg.StaticPartitionsDefinition(list(WEEKS))
@@ -177,3 +180,63 @@ def test_the_metrics_of_another_event_log_begin_anew(project: Project, tmp_path:
         collector._instance = stand.instance = other  # type: ignore[attr-defined]
         stand.run(WEEKS[5])
         assert stand.partitions_told("fraud_asset_rows") == [WEEKS[5]]
+
+
+def test_the_review_queues_precision_is_that_of_known_outcomes(tmp_path: Path) -> None:
+    engine = open_database(Settings(_env_file=None, home=tmp_path))
+    decisions, labels = DecisionLog(engine, 30), LabelLog(engine)
+    now = datetime.now(UTC)
+    ages = {"a": 1, "b": 1, "c": 1, "d": 1, "e": 20}
+    decisions.append([decision(name, now - timedelta(days=days)) for name, days in ages.items()])
+    for name, outcome in {"a": "fraud", "b": "legitimate", "c": "unsure", "e": "fraud"}.items():
+        labels.append(
+            transaction_id=name,
+            outcome=outcome,
+            source="analyst",
+            author="ann",
+            event_time=now,
+            known_at=now,  # type: ignore[arg-type]
+        )
+    reviews = Reviews(decisions, labels)
+
+    def told(at: datetime) -> dict[tuple[str, str], float]:
+        return {(s.name, s.labels["window"]): s.value for family in reviews.metrics(at) for s in family.samples}
+
+    assert told(now) == {
+        ("fraud_review_precision", "7d"): 0.5,
+        ("fraud_review_precision", "30d"): pytest.approx(2 / 3),
+        ("fraud_review_known", "7d"): 2,
+        ("fraud_review_known", "30d"): 3,
+    }
+    labels.append(transaction_id="d", outcome="fraud", source="chargeback", author="bank", event_time=now, known_at=now)
+    assert told(now + timedelta(seconds=59))["fraud_review_known", "7d"] == 2
+    assert told(now + timedelta(seconds=60))["fraud_review_known", "7d"] == 3
+
+
+def test_without_its_database_the_exporter_tells_the_rest(stand: Stand) -> None:
+    (stand.project.settings.home / "fraud.sqlite").mkdir(parents=True)
+    stand.run(WEEKS[0])
+    assert stand.told("fraud_asset_rows", asset="raw", partition=WEEKS[0]) == 90
+    assert stand.told("fraud_review_known", window="7d") is None
+
+
+def decision(transaction_id: str, at: datetime) -> DecisionRecord:
+    """A payment that was sent to review."""
+    return DecisionRecord(
+        transaction_id=transaction_id,
+        scored_at=at,
+        timestamp=at,
+        amount_cents=100,
+        card=None,
+        merchant=None,
+        category=None,
+        transaction={},
+        model_version="0" * 16,
+        probability=0.5,
+        decision="review",
+        degraded=False,
+        reasons=(),
+        features_sha256="",
+        features=None,
+        sequence=None,
+    )

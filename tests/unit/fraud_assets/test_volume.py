@@ -11,6 +11,7 @@ from fraud_assets.partitioning import partitions_def
 from fraud_assets.volume import fraud_rates_of, row_count_of
 from fraud_core.gate import verdict_key
 from fraud_core.sources import Quality
+from tests.stores import remove
 
 LAST = "2024-06"
 
@@ -60,12 +61,12 @@ def test_what_is_usual_comes_from_accepted_partitions_alone(bench: Any) -> None:
 def test_a_partition_without_a_verdict_to_trust_is_not_compared_with(bench: Any, damage: str) -> None:
     present = bench.project.transformed()
     assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-05", "2024-04"]
-    file = bench.project.settings.home / "store" / verdict_key("2024-05")
+    store, key = bench.project.artifacts.store, verdict_key("2024-05")
     match damage:
         case "missing":
-            file.unlink()
+            remove(store, key)
         case "edited":
-            file.write_text(file.read_text().replace('"judged"', '"bootstrap"'))
+            store.put(key, store.get(key).replace(b'"judged"', b'"bootstrap"'))
         case _:
             present |= {"2024-05": present["2024-05"].model_copy(update={"content": "other"})}
     assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-04", "2024-03"]

@@ -12,6 +12,7 @@ from fraud_core.bundle import LATEST
 from fraud_core.errors import StoreError
 from fraud_core.holder import ScorerHolder, Status
 from fraud_core.keys import Key, canonical_json, sign
+from tests.stores import remove
 
 
 @pytest.fixture
@@ -20,10 +21,9 @@ def holder(installation: Any) -> ScorerHolder:
 
 
 def flip(installation: Any, key: str, at: int) -> None:
-    path = installation.store.local_path(key)
-    data = bytearray(path.read_bytes())
+    data = bytearray(installation.store.get(key))
     data[at % len(data)] ^= 1
-    path.write_bytes(data)
+    installation.store.put(key, bytes(data))
 
 
 def test_it_starts_without_a_model_and_takes_the_first(installation: Any, holder: ScorerHolder) -> None:
@@ -95,7 +95,7 @@ def test_a_signed_pointer_of_old_is_not_followed_again(installation: Any, holder
 def test_a_pointer_that_vanishes_keeps_the_present_model(installation: Any, holder: ScorerHolder) -> None:
     first = installation.promote(1)
     holder.poll()
-    installation.store.local_path(LATEST).unlink()
+    remove(installation.store, LATEST)
     assert holder.poll().served.version == first  # type: ignore[union-attr]
     assert holder.status.problem_kind == "StoreError"
 
@@ -108,11 +108,11 @@ def test_after_a_failure_it_goes_on_trying_and_logs_each_failure_once(
     holder.poll()
     second = installation.promote(2)
 
-    def unreachable(key: str) -> None:
+    def unreachable(key: str, tag: str | None) -> None:
         raise StoreError("the store cannot be reached")
 
     with monkeypatch.context() as patched:
-        patched.setattr(installation.store, "get_tagged", unreachable)
+        patched.setattr(installation.store, "get_changed", unreachable)
         for _ in range(5):
             holder.poll()
     assert holder.status.failures == 5

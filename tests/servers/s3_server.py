@@ -1,0 +1,127 @@
+"""A real S3 server (SeaweedFS) on ports of its own, for tests."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.servers.processes import free_port, running
+
+WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+BUCKET = "fraud"
+SECRET = "secret-key-of-the-tests"
+WRITES = ("Admin", "Read", "List", "Tagging", "Write")
+
+
+class S3Server:
+    """Can be stopped and started again on the same ports. It has a bucket, and who may do what is told by access key.
+
+    Attributes:
+        url: the endpoint.
+        environment: the standard AWS variables of who may do everything.
+    """
+
+    def __init__(self, folder: Path, *buckets: str) -> None:
+        self.folder = folder
+        self.port, *others = [free_port() for _ in range(10)]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._buckets = buckets or (BUCKET,)
+        (folder / "data").mkdir()
+        self._others = dict(zip(_PORTS, others, strict=True))
+        self._identities = folder / "identities.json"
+        self.environment = self.environment_of("admin")
+        identities = {"admin": WRITES, "reader": ("Read", "List"), "nobody": ()}
+        self._identities.write_text(
+            json.dumps(
+                {
+                    "identities": [
+                        {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": list(actions)}
+                        for name, actions in identities.items()
+                    ]
+                }
+            )
+        )
+        self._running = ExitStack()
+        self.start()
+
+    def environment_of(self, access_key: str, secret: str = SECRET) -> dict[str, str]:
+        """The standard AWS variables with these credentials."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": access_key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, access_key: str = "admin", secret: str = SECRET, url: str | None = None) -> Any:
+        """A client of this server, or of a way to it."""
+        return boto3.client(
+            "s3",
+            endpoint_url=url or self.url,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret,
+            region_name="us-east-1",
+            config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}),
+        )
+
+    def start(self) -> None:
+        """Start, and wait until its buckets can be written to."""
+        options = {
+            "dir": self.folder / "data",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.telemetry": "false",
+            "webdav": "false",
+            "admin.ui": "false",
+            "s3.port": self.port,
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.autoCreateBucket": "false",  # else a wrong name would make a bucket
+            "s3.config": self._identities,
+            "s3.cacheCapacityMB": 16,
+            "bucket": ",".join(self._buckets),
+            **self._others,
+        }
+        command = [str(WEED), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
+        self.process = self._running.enter_context(running(command, self.folder / "weed.log", self._answers))
+
+    def kill(self) -> None:
+        """As if the machine went; what was written stays."""
+        self.process.send_signal(signal.SIGKILL)
+        self._running.close()
+
+    def stop(self) -> None:
+        """End it; what was written stays."""
+        self._running.close()
+
+    def _answers(self) -> bool:
+        client = self.client()
+        try:
+            for bucket in self._buckets:
+                client.put_object(Bucket=bucket, Key=".ready", Body=b"")
+                client.delete_object(Bucket=bucket, Key=".ready")
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+
+_PORTS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+)
