@@ -132,15 +132,12 @@ class Uploads:
                     Path(entry.path).unlink()
 
     async def _start(self, served: Served, path: Path, file: FileFormat, answer: AnswerFormat) -> asyncio.subprocess.Process:
-        bundle = served.scorer.bundle
         order = Order(
             path=path,
             format=file,
             answer=answer,
             memory=self._settings.file_memory,
-            manifest=bundle.manifest,
-            encoder=bundle.encoder,
-            model_size=len(bundle.model),
+            bundle=served.scorer.bundle,
             home=self._settings.home,
             history=None if self._settings.history is None else self._settings.history.get_secret_value(),
             history_timeout=self._settings.history_timeout,
@@ -160,7 +157,7 @@ class Uploads:
         )
         assert child.stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):  # it ended early; what it wrote, or did not, tells
-            child.stdin.write(order.model_dump_json().encode() + b"\n" + bundle.model)
+            child.stdin.write(order.model_dump_json().encode() + b"\n")
             await child.stdin.drain()
         child.stdin.close()
         return child

@@ -21,8 +21,7 @@ import polars as pl
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from fraud_core.bundle import Bundle, Manifest
-from fraud_core.encoder import Encoder
+from fraud_core.bundle import Bundle
 from fraud_core.history.windows import Reach
 from fraud_core.keys import Key
 from fraud_core.payment import FIELDS, Transaction
@@ -52,9 +51,7 @@ class Order(BaseModel):
     format: FileFormat
     answer: AnswerFormat
     memory: int
-    manifest: Manifest
-    encoder: Encoder
-    model_size: int
+    bundle: Bundle
     home: Path
     history: str | None
     history_timeout: int
@@ -94,13 +91,12 @@ class UnreadableError(Exception):
 
 def main() -> None:
     """Carry out the order on standard input."""
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    order = Order.model_validate_json(stdin.readline())
+    stdout = sys.stdout.buffer
+    order = Order.model_validate_json(sys.stdin.buffer.readline())
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
     gc.disable()  # rows make no cycles, and looking for them takes a third of the time
-    bundle = Bundle(manifest=order.manifest, model=stdin.read(order.model_size), encoder=order.encoder)
-    answer(order, Scorer(bundle), stdout)
+    answer(order, Scorer(order.bundle), stdout)
 
 
 def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:

@@ -15,12 +15,13 @@ from fraud_assets.learning.split import SIDES, Split, split_of
 from fraud_assets.project import Project
 from fraud_core import features, gate, metrics
 from fraud_core.artifacts import fingerprint
-from fraud_core.bundle import Bundle, Lineage, Thresholds, make_bundle
+from fraud_core.bundle import Bundle, Fitted, Lineage, Lookback, Thresholds, make_bundle
 from fraud_core.encoder import Encoder
 from fraud_core.errors import GateRefusalError, HoldoutError, StoreConflictError
 from fraud_core.evaluation import EvaluationRows, Policy, Report, evaluate
 from fraud_core.gate import PartitionRef, TrainingSet
 from fraud_core.scorer import Scorer, probabilities
+from fraud_core.sources import Source
 from fraud_core.transform import dropped_features, source_features
 
 LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
@@ -46,6 +47,16 @@ class SideCount:
 
 
 @dataclass(frozen=True)
+class FallbackModel:
+    """The bundle's second model, without features of the past: how it was chosen, and its average precision."""
+
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
+    validation: float
+    holdout: float
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """A candidate for champion: its bundle, how it was chosen, and what it does on validation B and on the hold-out."""
 
@@ -61,6 +72,16 @@ class TrainedModel:
     holdout_without_rejected: Report | None
     holdout_id: str
     holdout_looks: int
+    fallback: FallbackModel | None = None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The best of the candidates, as it ships and as scikit-learn has it; and how all of them did."""
+
+    fitted: Fitted
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
 
 
 def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
@@ -99,29 +120,23 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
     for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
         _require_frauds(project, name, rows)
 
-    candidates = fit_candidates(
-        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
-    )
-    chosen = candidates[0]
-    margins = chosen.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
-    calibration = fit_calibration(margins, validation_b.labels)
-    scores_b = probabilities(margins, calibration)
-    thresholds = _thresholds(project, validation_b, scores_b)
-    policy = _policy(project, thresholds)
+    sides = (training, validation_a, validation_b)
+    chosen, plain = _choose(project, encoder, *sides, progress), _without_history(encoder)
+    fallback = None if plain is None else _choose(project, plain, *sides, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
         feature_version=features.VERSION,
-        kind=chosen.kind,
-        model=chosen.exported,
-        encoder=encoder,
-        calibration=calibration,
-        thresholds=thresholds,
+        **dict(chosen.fitted),
         lineage=_lineage(project, allowed),
+        lookback=None if fallback is None else _lookback(source),
+        fallback=None if fallback is None else fallback.fitted,
     )
-    progress(f"chosen: {chosen.name}; version {bundle.version}; looking at the hold-out")
+    policy = _policy(project, bundle.thresholds)
+    progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")
     holdout = holdout_rows(project, split)
-    scores = Scorer(bundle, settings.threads).score_features(holdout.frame)
+    scorer = Scorer(bundle, settings.threads)
+    scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
     every = _every(project)
@@ -138,7 +153,7 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
             name: SideCount(len(rows.frame), int(rows.labels.sum()))
             for name, rows in zip(SIDES, (training, validation_a, validation_b, holdout), strict=True)
         },
-        candidates=tuple((candidate.name, candidate.average_precision) for candidate in candidates),
+        candidates=chosen.candidates,
         candidates_fraud_rate=float(validation_a.labels.mean()),
         policy=policy,
         validation=evaluate(b_evaluated, policy, b_known, "validation block B"),
@@ -146,7 +161,48 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
         holdout_without_rejected=_without_rejected(evaluated, holdout, every, allowed, policy),
         holdout_id=holdout_id,
         holdout_looks=_count_look(project, holdout_id, bundle.version),
+        fallback=None if fallback is None else _fallback(fallback, scorer, validation_b, holdout),
     )
+
+
+def _choose(
+    project: Project, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
+) -> _Chosen:
+    """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
+    settings = project.settings
+    candidates = fit_candidates(
+        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
+    )
+    best = candidates[0]
+    margins = best.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
+    calibration = fit_calibration(margins, validation_b.labels)
+    fitted = Fitted(
+        kind=best.kind,
+        model=best.exported,
+        encoder=encoder,
+        calibration=calibration,
+        thresholds=_thresholds(project, validation_b, probabilities(margins, calibration)),
+    )
+    return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
+
+
+def _lookback(source: Source) -> Lookback:
+    return Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days)
+
+
+def _without_history(encoder: Encoder) -> Encoder | None:
+    """The columns that do not speak of the past; None where none does."""
+    plain = tuple(column for column in encoder.columns if not features.BY_NAME[column.feature].is_history)
+    return None if plain == encoder.columns else Encoder(columns=plain)
+
+
+def _fallback(chosen: _Chosen, scorer: Scorer, validation_b: Rows, holdout: Rows) -> FallbackModel:
+    assert scorer.without_history is not None
+    validation, measured = (
+        metrics.average_precision(rows.labels, scorer.without_history.score_features(rows.frame))
+        for rows in (validation_b, holdout)
+    )
+    return FallbackModel(chosen.estimator, chosen.candidates, validation, measured)
 
 
 def training_inputs(project: Project, allowed: TrainingSet) -> str:

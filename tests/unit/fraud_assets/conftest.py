@@ -42,6 +42,7 @@ def declared(**changes: Any) -> Source:
     split = {"protocol": "time", "holdout_days": 30, "validation_days": 30, "training_days": 30}
     values = {"name": "bench", "paths": ["nowhere.csv"], "timezone": "America/New_York", "cadence": "monthly"}
     values |= {"first": MONTHS[0], "label_delay_days": 5, "history_days": 0, "columns": columns, "split": split}
+    values |= {"history": {"enabled": False, "reason": "made rows have no past"}}
     return Source.model_validate(values | changes)
 
 
