@@ -147,8 +147,8 @@ class Artifacts:
         found = {name[2]: self.pointer(asset, name[2]) for name in names if len(name) == 4 and name[3] == "latest.json"}
         return {partition: found[partition] for partition in sorted(found) if found[partition] is not None}  # type: ignore[misc]
 
-    def scan(self, asset: str, partition: str) -> pl.LazyFrame:
-        """The rows of a partition, read when collected.
+    def scan(self, asset: str, partition: str | None = None) -> pl.LazyFrame:
+        """The rows of an asset's table (or of one partition), read when collected.
 
         Raises:
             PartitionError: it was not materialized.
