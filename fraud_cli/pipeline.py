@@ -60,6 +60,8 @@ class Pipeline:
         if not result.success:
             failures = result.filter_events(lambda event: event.is_step_failure)
             errors = [event.step_failure_data.error for event in failures]
+            if not errors:  # it did not come to a step
+                errors = [event.job_failure_data.error for event in result.filter_events(lambda event: event.is_job_failure)]
             if any(error is None or error.cls_name != REFUSED_BY_CHECK for error in errors) or not errors:
                 raise JobFailedError(_cause(errors))
         return result
@@ -108,6 +110,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     """Run everything; the last line of standard output is one JSON object."""
     begin = time.monotonic()
     project = Project.load(settings, files, _say)
+    project.artifacts.check_writable()
     if each:
         project = replace(project, source=rolling(project.source))
     pipeline = Pipeline(project)

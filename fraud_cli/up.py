@@ -106,6 +106,7 @@ class _StopSignal:
 
 def _needs_champion(settings: Settings) -> bool:
     artifacts = Project.load(settings).artifacts
+    artifacts.check_writable()
     return read_latest(artifacts.store, artifacts.signing_key) is None
 
 
