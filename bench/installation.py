@@ -51,8 +51,8 @@ def install(home: Path) -> Measured:
     assert source.simulator is not None
     begin = datetime(2024, 1, 1, tzinfo=source.zone)
     frame = simulate(source.simulator, begin, datetime(2024, 4, 1, tzinfo=source.zone), source.zone)
-    arrays = features.compute(features.FEATURES, features.inputs_of(frame, features.FEATURES), source.zone)
-    encoder = Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in features.FEATURES))
+    arrays = features.compute(features.PLAIN, features.inputs_of(frame, features.PLAIN), source.zone)
+    encoder = Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in features.PLAIN))
     matrix = encoder.matrix(arrays)
     estimator = HistGradientBoostingClassifier(
         learning_rate=0.07, max_iter=TREES, max_leaf_nodes=LEAVES, min_samples_leaf=120, early_stopping=False, random_state=20

@@ -31,9 +31,10 @@ from installation import SOURCE, Measured, api_frame, install
 from report import write_report
 
 from fraud_api.app import create_app
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import decision, inputs_of, probabilities
+from fraud_api.scoring import decision
 from fraud_core import features
+from fraud_core.payment import Transaction
+from fraud_core.scoring import inputs_of, probabilities
 from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fraud_api.together import Together
 
 from fraud_api import app as application
 from fraud_api import routes
-from fraud_api.schemas import EXAMPLE, Score, Transaction
+from fraud_api.schemas import Score
 from fraud_api.server import be_prompt, configure_logging
-from fraud_api.together import Together
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.settings import Settings
 
 CONSTANT = Score(transaction_id=str(EXAMPLE["transaction_id"]), probability=0.5, decision="review", model_version="0" * 16)

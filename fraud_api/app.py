@@ -11,22 +11,34 @@ from starlette.exceptions import HTTPException
 
 from fraud_api import openapi
 from fraud_api.bodies import BodyLimit, BodyLimits
+from fraud_api.deciding import Deciding
 from fraud_api.metrics import Metrics
 from fraud_api.observed import Draining, Observed
-from fraud_api.problems import Refused, field_problems, invalid, response
+from fraud_api.problems import Refused, invalid, response
 from fraud_api.rates import SharedRate
-from fraud_api.routes import router
-from fraud_api.security import Guard
+from fraud_api.routes import METRICS, router
+from fraud_api.security import OPEN_PATHS, Guard
 from fraud_api.services import Services
-from fraud_api.together import Together
+from fraud_api.shared_metrics import open_door, shared_folder
 from fraud_api.uploads import Uploads
+from fraud_core.history.windows import Reach
 from fraud_core.holder import ScorerHolder
-from fraud_core.keys import signing_key
+from fraud_core.keys import card_key, signing_key
+from fraud_core.recall import Recall
+from fraud_core.refusals import field_problems
 from fraud_core.settings import Settings
 from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decision_writer import open_decision_writer
+from fraud_core.stores.decisions import DecisionLog
+from fraud_core.stores.history import open_history
+from fraud_core.stores.history_writer import open_history_writer
+from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.objects import open_store
 
 logger = logging.getLogger(__name__)
+
+USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks
 
 
 def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[Draining], None] = lambda _: None) -> FastAPI:
@@ -38,15 +50,22 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         on_start: called in the server's event loop before the first request.
     """
     store = open_store(settings.store_url, settings.home / "cache")
-    holder = ScorerHolder(store, signing_key(settings))
-    services = Services(settings, holder, Metrics(holder), Together(), Uploads(settings), Draining())
+    key = signing_key(settings)
+    metrics = Metrics(store, key)
+    holder = ScorerHolder(store, key, metrics.follow)
+    services = _services(settings, holder, metrics)
+    own_door = settings.metrics_port != 0
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         holder.start(settings.poll_seconds)
+        door = open_door(settings, metrics.registry) if own_door and shared_folder() is None else None
         on_start(services.draining)
         yield
+        if door is not None:
+            door.close()
         holder.stop()
+        services.close()
 
     app = FastAPI(
         title="Fraud scoring",
@@ -57,7 +76,7 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         redoc_url=None,
     )
     app.state.services = services
-    app.router.routes += router.routes
+    app.router.routes += [route for route in router.routes if not (own_door and getattr(route, "path", "") == METRICS)]
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
@@ -69,10 +88,32 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
     )
     if asks_for_keys:
         rate = SharedRate(settings.home / "run" / "rates", settings.api_rate, settings.api_rate_burst)
-        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate)
+        open_paths = OPEN_PATHS | {METRICS} if settings.metrics_access == "open" else OPEN_PATHS
+        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate, open_paths=open_paths)
     services.metrics.instrument(app)
     app.add_middleware(Observed, draining=services.draining, as_json=settings.log_format == "json")
     return app
+
+
+def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Services:
+    history = open_history(settings, USUAL_REACH)
+    recall = Recall(history, card_key(settings))
+    engine = open_database(settings)
+    decisions = open_decision_writer(settings, DecisionLog(engine, settings.decision_retention_days))
+    writer = open_history_writer(settings, history)
+    metrics.watch_backlog(lambda: decisions.backlog + decisions.spool.waiting())
+    return Services(
+        settings=settings,
+        holder=holder,
+        metrics=metrics,
+        recall=recall,
+        deciding=Deciding(settings, recall, writer, decisions, metrics),
+        labels=LabelLog(engine),
+        decisions=decisions,
+        history=writer,
+        uploads=Uploads(settings),
+        draining=Draining(),
+    )
 
 
 def _limits(settings: Settings) -> dict[str, BodyLimit]:

@@ -1,65 +1,154 @@
-"""What Prometheus scrapes: requests, by the instrumentator, and scores, decisions, refusals and the model, by us.
+"""What Prometheus scrapes: requests, by the instrumentator, and everything else by us. docs/observability.md lists it.
 
-Labels are bounded: routes, methods, kinds of problem, decisions, and the one version that is served.
+Labels are bounded: routes, methods, kinds of problem, decisions, features and their bins, and the one version that is served.
+Several workers keep their metrics in files of one folder (see `shared_metrics`); the same code serves one process and many.
 """
 
-import os
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Literal, get_args
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.requests import Request
+from starlette.routing import Route
 
-from fraud_core.holder import ScorerHolder
+from fraud_api.shared_metrics import WorkersCollector, present, shared_folder
+from fraud_api.traffic import Traffic
+from fraud_core.holder import Served, Status
+from fraud_core.keys import Key
+from fraud_core.scorer import Decision, Floats
+from fraud_core.stores.labels import LabelSource, Outcome
+from fraud_core.stores.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 LATENCY_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+STORE_EDGES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1)
 SCORE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+DECISIONS: tuple[Decision, ...] = ("approve", "review", "decline")
+Operation = Literal["read", "write"]
+OPERATIONS: tuple[Operation, ...] = ("read", "write")
 
 
 class Metrics:
-    """The metrics of one process; several processes share theirs through files where PROMETHEUS_MULTIPROC_DIR is set."""
+    """The metrics of one process. Methods may be called from any thread; each costs about a microsecond.
 
-    def __init__(self, holder: ScorerHolder) -> None:
-        self._registry = CollectorRegistry()
-        self._model = ModelCollector(holder)
+    Args:
+        store: where the champion's reference is.
+        key: verifies it.
+    """
+
+    def __init__(self, store: ObjectStore, key: Key) -> None:
+        self._store = store
+        self._key = key
+        self._registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "http_request_duration_seconds",
             "Duration of requests, by route.",
             ("method", "handler", "status"),
             buckets=LATENCY_EDGES,
-            registry=self._registry,
+            registry=registry,
         )
-        self._refused = Counter("fraud_refused", "Refusals, by kind of problem.", ("kind",), registry=self._registry)
-        self._scores = Histogram(
-            "fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=self._registry
+        self._refused = Counter("fraud_refused", "Refusals, by kind of problem.", ("kind",), registry=registry)
+        self._scores = Histogram("fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry)
+        decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=registry)
+        self._decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
+        history = Histogram(
+            "fraud_history_seconds",
+            "Time that reading or writing what cards and merchants did takes.",
+            ("operation",),
+            buckets=STORE_EDGES,
+            registry=registry,
         )
-        self._decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=self._registry)
+        self._history = {operation: history.labels(operation) for operation in OPERATIONS}
+        self._history_failures = Counter(
+            "fraud_history_failures", "Requests that had to do without the history.", registry=registry
+        )
+        self._log = Histogram(
+            "fraud_decision_log_seconds", "Time that logging decisions takes.", buckets=STORE_EDGES, registry=registry
+        )
+        self._backlog = Gauge(
+            "fraud_decision_log_backlog",
+            "Decisions that are not in the database yet.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
+        self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
+        self._waiting: Callable[[], int] = lambda: 0
+        self._model = _ModelMetrics(registry)
+        self.traffic = Traffic(registry)
 
     def instrument(self, app: FastAPI) -> None:
         """Count the requests of an application."""
-        Instrumentator(should_group_status_codes=False, registry=self._registry).add(self._count).instrument(app)
+        app.add_middleware(
+            _RequestMetrics, should_group_status_codes=False, instrumentations=(self._count,), registry=self._registry
+        )
 
-    def decided(self, probability: float, decision: str) -> None:
+    def follow(self, status: Status) -> None:
+        """Tell what is served and what waits, after each look at the pointer. Never raises: the looks go on."""
+        try:
+            self._model.follow(status)
+            if status.served is not None:
+                self.traffic.follow(status.served, self._store, self._key)
+            self.traffic.count()
+            self._backlog.set(self._waiting())
+        except Exception:
+            logger.exception("the metrics are not brought up to date; the next look tries again")
+
+    def scored(self, served: Served, matrix: Floats, probabilities: Sequence[float]) -> None:
+        """Look at payments that were scored together (see `Traffic.saw`)."""
+        self.traffic.saw(served, matrix, probabilities)
+
+    def decided(self, probability: float, decision: Decision) -> None:
         """Count a decision."""
         self._scores.observe(probability)
-        self._decisions.labels(decision).inc()
+        self._decisions[decision].inc()
+
+    def history_seconds(self, operation: Operation, seconds: float) -> None:
+        """Note how long the history took."""
+        self._history[operation].observe(seconds)
+
+    def history_failed(self) -> None:
+        """Count a request that had to do without the history."""
+        self._history_failures.inc()
+
+    def decision_log_seconds(self, seconds: float) -> None:
+        """Note how long the decision log took."""
+        self._log.observe(seconds)
+
+    def watch_backlog(self, waiting: Callable[[], int]) -> None:
+        """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
+        self._waiting = waiting
+
+    def label_received(self, outcome: Outcome, source: LabelSource) -> None:
+        """Count an outcome."""
+        self._labels[outcome, source].inc()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Everything, of all workers, for one who exposes it."""
+        registry = CollectorRegistry()
+        folder = shared_folder()
+        registry.register(_OneProcess(self) if folder is None else WorkersCollector(folder))
+        return registry
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format."""
-        registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        # The model is told by the process that answers: they agree within one poll.
-        model = CollectorRegistry()
-        model.register(self._model)
-        return generate_latest(registry) + generate_latest(model)
+        """Everything, of all workers, in Prometheus' text format."""
+        self.traffic.count()
+        return generate_latest(self.registry)
+
+    def collected(self) -> Iterator[Metric]:
+        """The metrics of this process."""
+        self.traffic.count()
+        yield from present(self._registry.collect())
 
     def _count(self, info: Info) -> None:
         method = info.method if info.method in METHODS else "other"
@@ -69,36 +158,85 @@ class Metrics:
             self._refused.labels(kind).inc()
 
 
-class ModelCollector(Collector):
-    """What is served, read from the holder when somebody asks."""
-
-    def __init__(self, holder: ScorerHolder) -> None:
-        self._holder = holder
+class _OneProcess(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """The model's metrics."""
-        status = self._holder.status
-        yield GaugeMetricFamily(
-            "fraud_model_loaded", "1 while there is a model to score with.", value=float(status.served is not None)
+        return self._metrics.collected()
+
+
+class _RequestMetrics(PrometheusInstrumentatorMiddleware):
+    """The instrumentator's middleware, which finds a route without matching patterns: ours hold no parameters."""
+
+    def _get_handler(self, request: Request) -> tuple[str, bool]:
+        path = request.scope["path"]
+        if path in self._paths(request):
+            return path, True
+        found: tuple[str, bool] = super()._get_handler(request)
+        return found
+
+    def _paths(self, request: Request) -> frozenset[str]:
+        known: frozenset[str] | None = getattr(self, "_known", None)
+        if known is None:
+            routes = request.scope["app"].routes
+            known = frozenset(route.path for route in routes if isinstance(route, Route) and "{" not in route.path)
+            self._known = known
+        return known
+
+
+class _ModelMetrics:
+    """What is served. Of several workers the one that is furthest behind is told."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._loaded = Gauge(
+            "fraud_model_loaded",
+            "1 while there is a model to score with.",
+            multiprocess_mode="livemin",
+            registry=registry,
         )
-        yield GaugeMetricFamily(
-            "fraud_model_reload_failing", "1 while the newest model cannot be loaded.", value=float(status.problem is not None)
+        self._failing = Gauge(
+            "fraud_model_reload_failing",
+            "1 while the newest model cannot be loaded.",
+            multiprocess_mode="livemax",
+            registry=registry,
         )
-        yield CounterMetricFamily("fraud_model_reload_failures", "Looks at the pointer that failed.", value=status.failures)
+        self._failures = Counter("fraud_model_reload_failures", "Looks at the pointer that failed.", registry=registry)
+        self._checked = Gauge(
+            "fraud_model_checked_timestamp_seconds",
+            "When the pointer was last looked at.",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._info = Gauge(
+            "fraud_model_info",
+            "1 for the version that is served.",
+            ("version",),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._promoted = Gauge(
+            "fraud_model_promoted_timestamp_seconds",
+            "When the version that is served became champion.",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._version: str | None = None
+        self._failed = 0
+
+    def follow(self, status: Status) -> None:
+        self._loaded.set(status.served is not None)
+        self._failing.set(status.problem is not None)
+        self._failures.inc(status.failures - self._failed)
+        self._failed = status.failures
         if status.checked_at is not None:
-            yield GaugeMetricFamily(
-                "fraud_model_checked_timestamp_seconds",
-                "When the pointer was last looked at.",
-                value=status.checked_at.timestamp(),
-            )
-        if status.served is not None:
-            served = status.served
-            info = GaugeMetricFamily("fraud_model_info", "1 for the version that is served.", labels=("version",))
-            info.add_metric((served.version,), 1)
-            yield info
+            self._checked.set(status.checked_at.timestamp())
+        served = status.served
+        if served is not None and served.version != self._version:
+            if self._version is not None:
+                self._info.labels(self._version).set(0)
+            self._info.labels(served.version).set(1)
+            self._version = served.version
+        if served is not None:
             promoted = served.latest.history[-1].at if served.latest.history else served.loaded_at
-            yield GaugeMetricFamily(
-                "fraud_model_promoted_timestamp_seconds",
-                "When the version that is served became champion.",
-                value=promoted.timestamp(),
-            )
+            self._promoted.set(promoted.timestamp())

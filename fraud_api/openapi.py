@@ -7,10 +7,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from fraud_api.filescoring import AnswerFormat, FileFormat
 from fraud_api.problems import MEDIA_TYPE, Problem
-from fraud_api.schemas import EXAMPLE, Batch, RowRefusal, RowScore, Transaction
+from fraud_api.schemas import Batch, RowRefusal, RowScore
 from fraud_api.security import OPEN_PATHS
+from fraud_core.filescoring import AnswerFormat, FileFormat
+from fraud_core.payment import EXAMPLE, Transaction
 
 FILE_TYPES: dict[str, FileFormat] = {
     "text/csv": "csv",

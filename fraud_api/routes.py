@@ -11,17 +11,20 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraud_api import models, openapi
-from fraud_api.problems import FieldProblem, Refused, invalid, no_model, wrong_fields
-from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score, Transaction
-from fraud_api.scoring import decision, explained, score_rows
+from fraud_api.problems import Refused, invalid, no_model
+from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
+from fraud_core.payment import Transaction
+from fraud_core.refusals import FieldProblem, wrong_fields
+from fraud_core.scoring import score_rows
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
 _T = TypeVar("_T")
 
+METRICS = "/metrics"
 ROWS_AT_ONCE = 500  # of a batch, between two looks at what else there is to do
 
 
@@ -38,11 +41,7 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     services = services_of(request)
     served = _served(request, services)
     transaction = _checked(await _json_body(request))
-    if explain:
-        result = explained(served, transaction)
-    else:
-        result = decision(served, transaction, await services.together.probability(served, transaction))
-    services.metrics.decided(result.probability, result.decision)
+    result = await services.deciding.decide(served, transaction, explain=explain)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
 
 
@@ -55,12 +54,15 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     openapi_extra=openapi.body(Batch),
 )
 async def score_batch(request: Request) -> Response:
-    """The decisions on a batch, in its order. A wrong row is refused by itself; the others are scored."""
-    served = _served(request, services_of(request))
+    """The decisions on a batch, in its order, each as of its own time. A wrong row is refused by itself; the others are scored.
+
+    Nothing is recorded: a batch is a question about payments, and no payment."""
+    services = services_of(request)
+    served = _served(request, services)
     rows = _rows(await _json_body(request))
     records: list[dict[str, Any]] = []
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin)
+        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin, recall=services.recall)
         await asyncio.sleep(0)  # single payments do not wait for the whole batch
     refused = sum("errors" in record for record in records)
     document = {"model_version": served.version, "rows": len(records), "refused": refused, "results": records}
@@ -132,7 +134,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     return readiness
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get(METRICS, include_in_schema=False)
 def metrics(request: Request) -> Response:
     """For Prometheus."""
     return Response(services_of(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,219 +1,13 @@
-"""What comes in and what goes out: one transaction by its canonical names, and the answers."""
+"""What goes out: the answers. What comes in is a `fraud_core.payment.Transaction`."""
 
-import math
-import re
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    SecretStr,
-    ValidationInfo,
-)
-from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from fraud_api.cards import holds_card_number
-from fraud_core import schema
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.scorer import Decision
 
-AHEAD = timedelta(minutes=5)
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-EARLIEST_BIRTH = date(1900, 1, 1)
 MOST_ROWS = 10_000  # in one batch
-
-_AMOUNT = schema.BY_NAME["amount_cents"]
-_DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-def wrong(reason: str) -> PydanticCustomError:
-    """A validator's refusal; the reason is shown to the caller and must not hold the value."""
-    return PydanticCustomError("wrong", reason)
-
-
-def timestamp_of(value: Any) -> datetime:
-    """An aware time from 1970 to five minutes from now."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise wrong("is not a time in ISO 8601, such as 2020-06-21T12:14:25+00:00") from None
-    if not isinstance(value, datetime):
-        raise wrong("must be a time in ISO 8601, such as 2020-06-21T12:14:25+00:00")
-    if value.utcoffset() is None:
-        raise wrong("has no offset from UTC; append Z or, say, +02:00")
-    if value < EARLIEST:
-        raise wrong("lies before 1970")
-    if value - AHEAD > datetime.now(UTC):
-        raise wrong("lies more than five minutes ahead of the server's clock")
-    return value
-
-
-def cents_of(value: Any) -> int:
-    """An amount with at most two decimals in cents, exactly, by the rules of the pipeline's intake.
-
-    A binary float must lie within a millionth of a cent of a whole one.
-    """
-    match value:
-        case bool():
-            cents = None
-        case int():
-            cents = value * 100
-        case float():
-            hundredfold = value * 100.0
-            if not math.isfinite(value):
-                raise wrong("must be a finite number")
-            whole = abs(hundredfold) < 1e15 and abs(hundredfold - round(hundredfold)) < 1e-6 * (1 + abs(hundredfold) * 1e-7)
-            cents = round(hundredfold) if whole else None
-        case str() | Decimal():
-            parts = _DECIMAL.fullmatch(f"{value:f}" if isinstance(value, Decimal) else value.strip())
-            cents = None
-            if parts:
-                cents = int(parts[2]) * 100 + int((parts[3] or "").ljust(2, "0"))
-                cents = -cents if parts[1] == "-" else cents
-        case _:
-            cents = None
-    if cents is None:
-        raise wrong("is not an amount with at most two decimals")
-    assert _AMOUNT.lowest is not None
-    assert _AMOUNT.highest is not None
-    if not _AMOUNT.lowest <= cents <= _AMOUNT.highest:
-        raise wrong(f"is out of bounds ({_AMOUNT.lowest / 100:.0f} to {_AMOUNT.highest / 100:.0f})")
-    return cents
-
-
-def birth_date_of(value: Any, info: ValidationInfo) -> date | None:
-    """A day from 1900 to that of the transaction, wherever on Earth that is."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            value = date.fromisoformat(value.strip()) if _DAY.fullmatch(value.strip()) else None
-        except ValueError:
-            value = None
-    elif isinstance(value, datetime):
-        value = value.date()
-    if not isinstance(value, date):
-        raise wrong("is not a day, such as 1980-02-29")
-    at = info.data.get("timestamp")
-    if value < EARLIEST_BIRTH or (at is not None and value.year >= at.year - 1 and value > _last_day_of(at)):
-        raise wrong("lies before 1900 or after the transaction")
-    return value
-
-
-def _last_day_of(at: datetime) -> date:
-    """The latest day that it is anywhere on Earth."""
-    return (at.astimezone(UTC) + timedelta(hours=14)).date()
-
-
-def card_of(value: Any) -> SecretStr | None:
-    """A card number or a token that stands for it, as text that nothing prints."""
-    if value is None:
-        return None
-    if isinstance(value, SecretStr):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if 0 <= value < 10**64 else ""
-    if not isinstance(value, str):
-        raise wrong("must be text or a whole number")
-    value = value.strip()
-    if not 1 <= len(value) <= 64 or _CONTROL.search(value):
-        raise wrong("must have 1 to 64 characters, none of them a control character")
-    return SecretStr(value)
-
-
-def clean_text(value: str) -> str:
-    """The text, unless it holds control characters or a card number."""
-    if not value.isprintable() and _CONTROL.search(value):
-        raise wrong("holds control characters")
-    if holds_card_number(value):
-        raise wrong("holds what looks like a card number; card numbers belong into `card` alone")
-    return value
-
-
-def _or_missing(value: str | None) -> str | None:
-    return value or None  # as at training, where empty text is a missing value
-
-
-def _number(name: str) -> Any:
-    column = schema.BY_NAME[name]
-    return Field(ge=column.lowest, le=column.highest, allow_inf_nan=False)
-
-
-def _shown_as(of: Callable[..., Any], shown: Any) -> PlainValidator:
-    return PlainValidator(of, json_schema_input_type=shown)
-
-
-Text = Annotated[str, Field(max_length=200), AfterValidator(clean_text)]
-_Money = (
-    Annotated[float, Field(ge=0, le=10**9, json_schema_extra={"multipleOf": 0.01})]
-    | Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,2})?$")]
-)
-
-EXAMPLE: JsonDict = {
-    "transaction_id": "2da90c7d74bd46a0caf3777415b3ebd3",
-    "timestamp": "2020-06-21T12:14:25Z",
-    "amount": "2.86",
-    "card": "tok_7b1f0c",
-    "merchant": "Kirlin and Sons",
-    "category": "personal_care",
-    "birth_date": "1968-03-19",
-    "home_latitude": 33.9659,
-    "home_longitude": -80.9355,
-    "merchant_latitude": 33.986391,
-    "merchant_longitude": -81.200714,
-    "city_population": 333497,
-}
-
-
-class Transaction(BaseModel):
-    """One card payment by its canonical names. A field that the model needs and that is not given counts as missing."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        str_strip_whitespace=True,
-        hide_input_in_errors=True,
-        validate_by_name=False,
-        json_schema_extra={"examples": [EXAMPLE]},
-    )
-
-    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] | None = Field(
-        None, description="Your id of the payment; one is made where none is given."
-    )
-    timestamp: Annotated[datetime, _shown_as(timestamp_of, datetime)] = Field(
-        description="When, in ISO 8601 with an offset from UTC; at most five minutes ahead."
-    )
-    amount_cents: Annotated[int, _shown_as(cents_of, _Money)] = Field(
-        alias="amount", description="With at most two decimals: a number or decimal text."
-    )
-    card: Annotated[
-        SecretStr | None,
-        _shown_as(card_of, Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0)] | None),
-    ] = Field(None, description="Card number, or a token that stands for it. Hashed on arrival and never repeated.")
-    merchant: Annotated[Text | None, AfterValidator(_or_missing)] = None
-    category: Annotated[Text | None, AfterValidator(_or_missing)] = Field(None, description="Merchant category, as in training.")
-    birth_date: Annotated[date | None, _shown_as(birth_date_of, date | None)] = Field(
-        None, description="Of the cardholder, from 1900 on."
-    )
-    home_latitude: Annotated[float, _number("home_latitude")] | None = Field(None, description="Degrees north.")
-    home_longitude: Annotated[float, _number("home_longitude")] | None = Field(None, description="Degrees east.")
-    merchant_latitude: Annotated[float, _number("merchant_latitude")] | None = Field(None, description="Degrees north.")
-    merchant_longitude: Annotated[float, _number("merchant_longitude")] | None = Field(None, description="Degrees east.")
-    city_population: Annotated[int, Field(ge=0, le=10**9)] | None = Field(None, description="Inhabitants of the home town.")
-
-
-FIELDS = tuple(field.alias or name for name, field in Transaction.model_fields.items())
 
 
 class Reason(BaseModel):
@@ -257,6 +51,7 @@ class Score(BaseModel):
     probability: float = Field(ge=0, le=1, description="Calibrated probability of fraud.")
     decision: Decision
     model_version: str
+    degraded: bool = Field(False, description="Whether it was scored without history, because the history store was gone.")
     explanation: Explanation | None = Field(None, description="Given with ?explain=true.")
 
 
@@ -275,6 +70,7 @@ class RowScore(BaseModel):
     transaction_id: str
     probability: float = Field(ge=0, le=1)
     decision: Decision
+    degraded: bool = Field(False, description="Given where it was scored without history, because the history store was gone.")
 
 
 class RowRefusal(BaseModel):

@@ -14,13 +14,14 @@ from fraud_core.stores.api_keys import ApiKeys, KeyRing
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 # Any of these scopes opens the path.
 SCOPES_OF = {
     "/v1/score": ("score",),
     "/v1/score/batch": ("score",),
     "/v1/score/file": ("score",),
     "/v1/model": ("score", "admin"),
+    "/metrics": ("metrics", "admin"),
 }
 EVERY_OTHER_PATH = ("admin",)  # a route that somebody forgets to list is closed, not open
 
@@ -58,15 +59,16 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: 401 without a living key, 403 where it lacks the scope, 429 above its rate."""
+    """ASGI middleware: 401 without a living key, 403 where it lacks the scope, 429 above its rate; open paths ask for none."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, rate: SharedRate) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, rate: SharedRate, open_paths: frozenset[str] = OPEN_PATHS) -> None:
         self._app = app
+        self._open_paths = open_paths
         self._ring = KeyRing(keys)
         self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in self._open_paths:
             try:
                 self._admit(scope)
             except Refused as refused:

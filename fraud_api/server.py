@@ -10,15 +10,18 @@ import signal
 import sys
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from uvicorn.supervisors import Multiprocess
 
 from fraud_api.app import create_app
 from fraud_api.observed import Draining, requests_log
 from fraud_api.security import must_show_key
+from fraud_api.shared_metrics import FOLDER_VARIABLE, WorkersCollector, open_door
 from fraud_core.errors import SettingsError
 from fraud_core.keys import card_key, signing_key
 from fraud_core.settings import Settings
@@ -70,7 +73,11 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
         if workers == 1:
             uvicorn.Server(config).run(sockets=[socket])
         else:
-            _share_metrics(settings, bound)
+            folder = _share_metrics(settings, bound)
+            if settings.metrics_port:
+                registry = CollectorRegistry()
+                registry.register(WorkersCollector(folder))
+                open_door(settings, registry)
             Multiprocess(config, sockets=[socket]).run()
     except KeyboardInterrupt:
         pass  # uvicorn raises it again once everything is finished
@@ -150,8 +157,10 @@ def configure_logging(settings: Settings) -> None:
     requests_log.propagate = False
 
 
-def _share_metrics(settings: Settings, port: int) -> None:
+def _share_metrics(settings: Settings, port: int) -> Path:
+    """A new folder for the workers' metrics; they find it by a variable."""
     folder = settings.home / "run" / f"metrics-{port}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return folder

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from fraud_api.deciding import Deciding
 from fraud_api.metrics import Metrics
 from fraud_api.observed import Draining
-from fraud_api.together import Together
 from fraud_api.uploads import Uploads
 from fraud_core.holder import ScorerHolder
+from fraud_core.recall import Recall
 from fraud_core.settings import Settings
+from fraud_core.stores.decision_writer import DecisionWriter
+from fraud_core.stores.history_writer import HistoryWriter
+from fraud_core.stores.labels import LabelLog
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,19 @@ class Services:
     settings: Settings
     holder: ScorerHolder
     metrics: Metrics
-    together: Together
+    recall: Recall
+    deciding: Deciding
+    labels: LabelLog
+    decisions: DecisionWriter
+    history: HistoryWriter
     uploads: Uploads
     draining: Draining
+
+    def close(self) -> None:
+        """Write what was decided, and let go of the stores."""
+        self.decisions.close()
+        self.history.close()
+        self.history.store.close()
 
 
 def services_of(request: Request) -> Services:

@@ -17,9 +17,10 @@ from secrets import token_hex
 
 from starlette.requests import ClientDisconnect, Request
 
-from fraud_api.filescoring import CSV_COLUMNS, AnswerFormat, FileFormat, Frame, Order
 from fraud_api.problems import Refused
+from fraud_core.filescoring import CSV_COLUMNS, AnswerFormat, FileFormat, Frame, Order
 from fraud_core.holder import Served
+from fraud_core.keys import card_key
 from fraud_core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,10 @@ class Uploads:
             manifest=bundle.manifest,
             encoder=bundle.encoder,
             model_size=len(bundle.model),
+            home=self._settings.home,
+            history=None if self._settings.history is None else self._settings.history.get_secret_value(),
+            history_timeout=self._settings.history_timeout,
+            card_key=card_key(self._settings).secret.hex(),
         )
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "PROMETHEUS_"))
@@ -147,7 +152,7 @@ class Uploads:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "fraud_api.filescoring",
+            "fraud_core.filescoring",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment | _ONE_THREAD,

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS messages (
     id TEXT PRIMARY KEY, body TEXT NOT NULL, created REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, delivered REAL);
 CREATE TABLE IF NOT EXISTS handled (storage_id INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS progress (storage_id INTEGER NOT NULL, begun REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS rounds (told REAL NOT NULL);
 """
 
 
@@ -162,12 +163,22 @@ class Book:
             waiting, oldest = page.rows.execute("SELECT count(*), min(created) FROM messages WHERE delivered IS NULL").fetchone()
         return Backlog(opened, waiting, None if oldest is None else datetime.fromtimestamp(oldest, UTC))
 
+    def told_at(self) -> datetime | None:
+        """When the last round ended; None before the first."""
+        with self.writing(datetime.now(UTC)) as page:
+            (told,) = page.rows.execute("SELECT max(told) FROM rounds").fetchone()
+        return None if told is None else datetime.fromtimestamp(told, UTC)
+
 
 def tell(book: Book, receivers: Receivers, now: datetime) -> list[str]:
     """Tell the receivers what the book holds; a sentence for each that did not take it, which is tried again next time."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and a webhook's address is a secret
     with httpx.Client(timeout=PATIENCE) as client:
-        return [*_post_alerts(book, client, receivers.alertmanager, now), *_send_messages(book, client, receivers.webhook, now)]
+        troubles = _post_alerts(book, client, receivers.alertmanager, now) + _send_messages(book, client, receivers.webhook, now)
+    with book.writing(now) as page:
+        page.rows.execute("DELETE FROM rounds")
+        page.rows.execute("INSERT INTO rounds VALUES (?)", (now.timestamp(),))
+    return troubles
 
 
 def _post_alerts(book: Book, client: httpx.Client, url: str, now: datetime) -> list[str]:

@@ -14,11 +14,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 
-from fraud_assets import alerts
+from fraud_assets import alerts, delivery
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import training_inputs
 from fraud_assets.project import Project
@@ -45,6 +46,7 @@ SILENCE = timedelta(hours=12)  # an unfinished run that is older belongs to a pr
 RUN_KEY_TAG = "dagster/run_key"
 EVERY_SECONDS = 30
 MATURED_AT_ONCE = 50
+PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 15, 30, 60))  # after so many failed deliveries
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Step:
 
 
 def build(project: Project) -> list[dg.SensorDefinition]:
-    """The sensors. `FRAUD_AUTOMATION=off` leaves those that launch runs stopped until somebody starts them in the UI."""
+    """The sensors. `FRAUD_AUTOMATION=off` leaves those that make something stopped until somebody starts them in the UI."""
     running = dg.DefaultSensorStatus.RUNNING
     switched = running if project.settings.automation == "on" else dg.DefaultSensorStatus.STOPPED
 
@@ -100,7 +102,12 @@ def build(project: Project) -> list[dg.SensorDefinition]:
             context.log.warning(trouble)
         return dg.SkipReason(str(report))
 
-    return [new_files, due_partitions, accepted_partitions, matured_labels, alert]
+    @dg.sensor(job_name=delivery.JOB, minimum_interval_seconds=EVERY_SECONDS, default_status=running)
+    def deliver(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Pushes data versions to DVC's remote and logs trainings and verdicts to MLflow, until they are taken."""
+        return next_delivery(project, context.instance, datetime.now(UTC)).result()
+
+    return [new_files, due_partitions, accepted_partitions, matured_labels, alert, deliver]
 
 
 def next_landing(project: Project, cursor: str | None) -> Step:
@@ -198,6 +205,26 @@ def next_fraud_rates(project: Project, instance: dg.DagsterInstance, now: dateti
         cursor=until.isoformat(),
         config={"ops": {"judge_again": {"config": {"partitions": taken}}}},
     )
+
+
+def next_delivery(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
+    """Deliver what waits, when nothing else is under way; after failures ever more seldom, up to once an hour.
+
+    Raises:
+        StoreError: the store cannot be asked who is champion.
+    """
+    if not delivery.has_work(project):
+        return Step("Nothing waits to be delivered.")
+    busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS, delivery.JOB), now)
+    if busy is not None:
+        return Step(busy)
+    last = instance.get_run_records(dg.RunsFilter(job_name=delivery.JOB), limit=len(PAUSES))
+    failures = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, last))
+    if failures:
+        again = failures[0].create_timestamp + PAUSES[len(failures) - 1]
+        if now < again:
+            return Step(f"The last delivery failed; it is tried again at {again:%H:%M} UTC.")
+    return Step("Data versions, trainings or verdicts wait to be delivered.", run_key=f"{delivery.JOB} {now.isoformat()}")
 
 
 def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:

@@ -5,17 +5,19 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from fraud_assets import plots
+from fraud_assets import delivery, plots
 from fraud_assets.learning.card import model_card
 from fraud_assets.learning.promotion import judge_promotion
+from fraud_assets.learning.rows import read_rows
 from fraud_assets.learning.training import TrainedModel
 from fraud_assets.preprocessor import own_partition
 from fraud_assets.project import Project
 from fraud_core import gate
 from fraud_core.artifacts import Document
-from fraud_core.bundle import point_at, read_latest, write_bundle
+from fraud_core.bundle import Bundle, point_at, read_latest, write_bundle
 from fraud_core.errors import GateRefusalError, PromotionError
 from fraud_core.model_card import ModelCard
+from fraud_core.reference import make_reference, write_reference
 
 
 def build(project: Project) -> list[dg.AssetsDefinition]:
@@ -39,9 +41,13 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         if not promotion.promoted:
             raise PromotionError(f"Not promoted: {' '.join(promotion.reasons)}")
         store, key = project.artifacts.store, project.artifacts.signing_key
-        write_bundle(store, model.bundle, key)
+        revision = delivery.revision_of(project, model.bundle.version, context.log.warning)
+        write_bundle(store, with_revision(model.bundle, revision), key)
         card = model_card(model, allowed, promotion, now)
-        _write_run(project, model, card, context.run.run_id)
+        _write_run(project, model, card, context.run.run_id, revision)
+        rows = read_rows(project.artifacts, allowed.accepted, model.split.validation_b)  # the last that it did not learn from
+        reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
+        write_reference(store, key, context.run.run_id, reference)
         latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now)
         return dg.Output(
             Document(
@@ -49,13 +55,19 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
                 content=model.bundle.version,
                 facts={"version": latest.version, "sequence": latest.sequence},
             ),
-            metadata={"card": dg.MetadataValue.md(card.to_markdown())},
+            metadata={"card": dg.MetadataValue.md(card.to_markdown()), "data_revision": revision or "none"},
         )
 
     return [champion]
 
 
-def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: str) -> None:
+def with_revision(bundle: Bundle, revision: str | None) -> Bundle:
+    """The bundle, whose manifest names its data version. The version of the bundle stays: it is the hash of what was learned."""
+    lineage = bundle.manifest.lineage.model_copy(update={"data_revision": revision})
+    return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"lineage": lineage})})
+
+
+def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: str, revision: str | None) -> None:
     """What is known about this training, beside the bundle: the card and the plots."""
     folder = f"models/{model.bundle.version}/runs/{run_id}"
     files = {
@@ -64,7 +76,9 @@ def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: s
         "precision_recall.png": plots.pr_plot(model.validation, model.holdout),
         "calibration.png": plots.calibration_plot(model.validation, model.holdout),
         "cost.png": plots.cost_plot(model.holdout),
-        "run.json": json.dumps({"dagster_run_id": run_id, "created": card.created.isoformat()}).encode(),
+        "run.json": json.dumps(
+            {"dagster_run_id": run_id, "created": card.created.isoformat(), "data_revision": revision}
+        ).encode(),
     }
     for name, data in files.items():
         project.artifacts.store.put(f"{folder}/{name}", data)

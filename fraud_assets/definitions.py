@@ -2,7 +2,19 @@
 
 import dagster as dg
 
-from fraud_assets import automation, champion, io_manager, landing, model, overruling, preprocessor, raw, transformed, volume
+from fraud_assets import (
+    automation,
+    champion,
+    delivery,
+    io_manager,
+    landing,
+    model,
+    overruling,
+    preprocessor,
+    raw,
+    transformed,
+    volume,
+)
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
@@ -40,6 +52,7 @@ def build(project: Project) -> dg.Definitions:
             *volume.build_jobs(project),
             *overruling.build_jobs(project),
             *champion.build_jobs(project),
+            *delivery.build_jobs(project),
         ],
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from fraud_assets import delivery
 from fraud_assets.project import Project
 from fraud_core import schema
 from fraud_core.artifacts import Document, Estimator, Pointer, Table
@@ -33,6 +34,7 @@ class ArtifactIOManager(dg.IOManager):
         partition = context.partition_key if context.has_asset_partitions else None
         pointer = self._project.artifacts.write(context.asset_key.path[-1], partition, obj)
         context.add_output_metadata(written(pointer, obj, self._project.artifacts.store.uri(pointer.key)))
+        context.add_output_metadata(delivery.note(self._project, pointer, context.run_id, obj, context.log))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read what an asset needs: the body of a document, or a fitted object whose signed hash holds."""

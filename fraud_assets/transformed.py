@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets import plots
+from fraud_assets import delivery, plots
 from fraud_assets.alibi import alibi_detector
 from fraud_assets.io_manager import markdown_table
 from fraud_assets.partitioning import look_back, partitions_def
@@ -42,6 +42,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         try:
             judgement = judge_partition(project, context.partition_key)
             verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement)
+            delivery.note_verdict(project, verdict, context.log.warning)
         except Exception as error:
             context.log.exception("the drift check could not judge")
             return dg.AssetCheckResult(
@@ -91,7 +92,9 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
         raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
     decide = gate.accept if accept else gate.refuse
     store, signing_key = project.artifacts.store, project.artifacts.signing_key
-    return decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
+    verdict = decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
+    delivery.note_verdict(project, verdict, project.tell)
+    return verdict
 
 
 def sentence(verdict: Verdict) -> str:

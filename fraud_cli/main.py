@@ -73,10 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port (default: FRAUD_API_PORT; 0 takes a free one)")
     serve.add_argument("--workers", type=int, help="processes (default: FRAUD_API_WORKERS)")
 
+    exporter = add("exporter", _exporter, "Serve the pipeline's metrics for Prometheus until Ctrl-C.")
+    exporter.add_argument("--host", help="address to bind to (default: FRAUD_METRICS_HOST)")
+    exporter.add_argument("--port", type=int, help="port (default: FRAUD_EXPORTER_PORT)")
+    data = add("data", _data, "Bring back what a model was trained on, verified by hash.")
+    data.add_argument("action", choices=["checkout"])
+    data.add_argument("version", help="a model's version; `fraud models` lists them")
+    data.add_argument("--to", type=Path, help="new folder for it (default: checkouts/VERSION of the home)")
+    data.add_argument("--retrain", action="store_true", help="train on it, and say whether that gives the same version")
+
     keys = add("keys", _keys, "Make, list and revoke API keys.")
     keys.add_argument("action", choices=["create", "list", "revoke"])
     keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
-    keys.add_argument("--scope", action="append", default=[], help="score, label or admin; repeatable (default: score)")
+    keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
 
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
@@ -117,19 +126,24 @@ def _models(arguments: argparse.Namespace) -> int:
 def _rollback(arguments: argparse.Namespace) -> int:
     from fraud_assets.champion import rollback, who_asks
     from fraud_assets.project import Project
+    from fraud_cli.pipeline import deliver
 
     project = Project.load(_load_settings(arguments))
     withdrawn = rollback(project, arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
-    print(f"{arguments.version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.")
+    print(f"{arguments.version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.", flush=True)
+    deliver(project)
     return 0
 
 
 def _restore(arguments: argparse.Namespace) -> int:
     from fraud_assets.champion import restore, who_asks
     from fraud_assets.project import Project
+    from fraud_cli.pipeline import deliver
 
-    restore(Project.load(_load_settings(arguments)), arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
-    print(f"{arguments.version} is champion again.")
+    project = Project.load(_load_settings(arguments))
+    restore(project, arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
+    print(f"{arguments.version} is champion again.", flush=True)
+    deliver(project)
     return 0
 
 
@@ -156,6 +170,18 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     serve(_load_settings(arguments), arguments.host, arguments.port, arguments.workers)
     return 0
+
+
+def _exporter(arguments: argparse.Namespace) -> int:
+    from fraud_cli.exporter import run_exporter
+
+    return run_exporter(_load_settings(arguments), arguments.host, arguments.port)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from fraud_cli.data import check_out
+
+    return check_out(_load_settings(arguments), arguments.version, arguments.to, retrain=arguments.retrain)
 
 
 def _keys(arguments: argparse.Namespace) -> int:

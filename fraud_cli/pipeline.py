@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from tqdm import tqdm
 
+from fraud_assets import delivery
 from fraud_assets.champion import who_asks
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
@@ -65,6 +66,16 @@ class Pipeline:
             if any(error is None or error.cls_name != REFUSED_BY_CHECK for error in errors) or not errors:
                 raise JobFailedError(_cause(errors))
         return result
+
+    def deliver(self) -> None:
+        """Push data versions and log to MLflow. What is not taken is said, and waits for the next time."""
+        if not delivery.has_work(self.project):
+            return
+        _say("delivering data versions, and records to MLflow")
+        try:
+            self.run(delivery.JOB)
+        except JobFailedError as error:
+            _say(str(error))
 
     def keys(self, until: str | None) -> list[str]:
         """The partitions to take, in order.
@@ -132,6 +143,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
             _train(pipeline)
     if not each:
         _train(pipeline)
+    pipeline.deliver()
     print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
     return 0
 
@@ -151,6 +163,12 @@ def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reas
     pipeline.run("judge_partition", partition)
     print(f"{partition} is {'accepted' if accept else 'refused'}. The next training takes that into account.")
     return 0
+
+
+def deliver(project: Project) -> None:
+    """Deliver what waits, as after a change of the champion that the command line made."""
+    if delivery.has_work(project):
+        Pipeline(project).deliver()
 
 
 def _train(pipeline: Pipeline) -> None:

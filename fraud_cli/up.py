@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fraud_assets.project import Project
+from fraud_assets.tracking.server import folder, server
 from fraud_cli.instance import environment
 from fraud_core.bundle import read_latest
 from fraud_core.errors import SettingsError
@@ -21,12 +22,13 @@ GRACE_SECONDS = 15
 
 @dataclass(frozen=True)
 class Service:
-    """A process of the system: what it is called, what it runs, and where people find it (None: nowhere)."""
+    """A process of the system: what it is called, what it runs, where people find it (None: nowhere), and its own variables."""
 
     name: str
     command: tuple[str, ...]
     port: int | None = None
     url: str | None = None
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 def services(settings: Settings) -> list[Service]:
@@ -48,7 +50,25 @@ def services(settings: Settings) -> list[Service]:
             settings.api_port,
             f"http://127.0.0.1:{settings.api_port}/openapi.json",
         ),
+        Service(
+            "Exporter",
+            (str(here / "fraud"), "exporter", "--host", "127.0.0.1", "--port", str(settings.exporter_port)),
+            settings.exporter_port,
+            f"http://127.0.0.1:{settings.exporter_port}/metrics",
+        ),
+        *_mlflow(settings, here),
     ]
+
+
+def _mlflow(settings: Settings, here: Path) -> list[Service]:
+    """MLflow's pages over its embedded store, or over a database; a tracking server has pages of its own."""
+    place = server(settings)
+    if place is None or place.artifacts is None:
+        return []
+    folder(settings).mkdir(parents=True, exist_ok=True)
+    port = settings.mlflow_port
+    command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    return [Service("MLflow", command, port, place.pages, tuple(place.for_pages.items()))]
 
 
 def up(settings: Settings) -> int:
@@ -58,7 +78,7 @@ def up(settings: Settings) -> int:
         if service.port is not None and _is_taken(service.port):
             raise SettingsError(
                 f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
-                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT)."
+                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT, FRAUD_MLFLOW_PORT, FRAUD_EXPORTER_PORT)."
             )
     stop = _StopSignal()
     env = os.environ | environment(settings)
@@ -73,7 +93,8 @@ def up(settings: Settings) -> int:
     try:
         for service in wanted:
             log = (logs / f"{service.name.lower().replace(' ', '-')}.log").open("ab")
-            running.append((service, subprocess.Popen(service.command, env=env, stdout=log, stderr=log, start_new_session=True)))
+            own = env | dict(service.variables)
+            running.append((service, subprocess.Popen(service.command, env=own, stdout=log, stderr=log, start_new_session=True)))
         if not _all_ready(running, stop):
             return 1
         _print_where(settings, wanted)

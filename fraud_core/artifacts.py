@@ -179,9 +179,20 @@ class Artifacts:
             IntegrityError: they are not what this installation wrote.
             PartitionError: nothing was materialized.
         """
+        return self.fitted(self._required(asset, None))
+
+    def fitted(self, pointer: Pointer) -> Any:
+        """The fitted object that a pointer names, be it the current one or an earlier.
+
+        Args:
+            pointer: read from something signed; it alone says which bytes may be unpickled.
+
+        Raises:
+            IntegrityError: the bytes are not those that were written, or are gone.
+        """
         import joblib  # noqa: PLC0415 - the scorer never comes here, and must not load it
 
-        return joblib.load(io.BytesIO(self._verified(self._required(asset, None))))
+        return joblib.load(io.BytesIO(self._verified(pointer)))
 
     def _required(self, asset: str, partition: str | None) -> Pointer:
         pointer = self.pointer(asset, partition)
@@ -191,7 +202,10 @@ class Artifacts:
         return pointer
 
     def _verified(self, pointer: Pointer) -> bytes:
-        data = self.store.get(pointer.key)
+        try:
+            data = self.store.get(pointer.key)
+        except KeyError:
+            raise IntegrityError(f"{self.store.uri(pointer.key)} is gone. Materialize {pointer.asset} again.") from None
         if hashlib.sha256(data).hexdigest() != pointer.sha256:
             raise IntegrityError(
                 f"{self.store.uri(pointer.key)} is not the file that was written; it is not loaded. "

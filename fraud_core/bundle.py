@@ -66,7 +66,11 @@ class Learned(_Model):
 
 
 class Lineage(_Model):
-    """Where the knowledge came from: partitions as (key, content hash, verdict), and under which keys and libraries."""
+    """Where the knowledge came from: partitions as (key, content hash, verdict), and under which keys and libraries.
+
+    `data_revision` is the commit of the data repository that holds all of it; None where no data versions are made, or where
+    this one was made later. It is found by the version in any case.
+    """
 
     training_set: str
     partitions: tuple[tuple[str, str, str], ...]
@@ -74,6 +78,7 @@ class Lineage(_Model):
     dropped_features: tuple[str, ...] = ()
     card_key_id: str
     libraries: dict[str, str]
+    data_revision: str | None = None
 
 
 class Manifest(_Model):

@@ -43,3 +43,11 @@ class GateRefusalError(FraudError):
 
 class PromotionError(FraudError):
     """A candidate may not become champion, or a version cannot be pointed at."""
+
+
+class DataVersionError(FraudError):
+    """A version of the data cannot be made, pushed or brought back."""
+
+
+class DeliveryError(FraudError):
+    """Something that is queued for another server was not taken; it stays queued."""

@@ -28,6 +28,7 @@ import treelite
 from fraud_core import features
 from fraud_core.bundle import Bundle
 from fraud_core.errors import IntegrityError
+from fraud_core.wording import WORDINGS
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -128,55 +129,6 @@ class Explainer:
         direction: Literal["raises", "lowers"] = "raises" if contribution > 0 else "lowers"
         sentence = f"{subject} {direction} the risk."
         return Reason(column.feature, value, contribution, direction, wording.code + state, sentence)
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How one feature is spoken of.
-
-    Attributes:
-        code: the stem of its codes.
-        missing: the subject of the sentence where the value is missing.
-        phrase: value -> the subject of the sentence.
-        scale: whether more and less mean something; codes then tell on which side of the training rows' median the value is.
-    """
-
-    code: str
-    missing: str
-    phrase: Callable[[Any], str]
-    scale: bool = False
-
-
-def _amount(log_amount: float) -> str:
-    amount = math.expm1(log_amount)
-    # the feature's grid does not hold the cents of millions
-    return f"The amount of {amount:,.2f}" if amount < 1e6 else f"The amount of {amount / 1e6:,.2f} million"
-
-
-def _night(night: int) -> str:
-    begins, ends = f"{features.NIGHT_BEGINS:02d}:00", f"{features.NIGHT_ENDS:02d}:00"
-    return f"The purchase at night, from {begins} to {ends}," if night else f"The purchase by day, from {ends} to {begins},"
-
-
-def _distance(metres: int) -> str:
-    distance = f"{metres} m" if metres < 1_000 else f"{metres / 1_000:,.{1 if metres < 10_000 else 0}f} km"
-    return f"The distance of {distance} from home to the merchant"
-
-
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-WORDINGS: Mapping[str, Wording] = {
-    "log_amount": Wording("AMOUNT", "The unknown amount", _amount, scale=True),
-    "hour": Wording("HOUR", "The unknown hour", lambda hour: f"The purchase between {hour:02d}:00 and {hour + 1:02d}:00"),
-    "weekday": Wording("WEEKDAY", "The unknown weekday", lambda day: f"The purchase on a {_DAYS[day]}"),
-    "night": Wording("DAY_OR_NIGHT", "The unknown time of day", _night),
-    "age": Wording("AGE", "The unknown age of the cardholder", lambda age: f"The cardholder's age of {age}", scale=True),
-    "distance": Wording("DISTANCE", "The unknown distance from home to the merchant", _distance, scale=True),
-    "city_population": Wording(
-        "CITY_POPULATION", "The unknown population of the city", lambda n: f"The city's population of {n:,}", scale=True
-    ),
-    "category": Wording("CATEGORY", "The unknown merchant category", lambda name: f'The merchant category "{name}"'),
-}
 
 
 def _plain(feature: features.Feature, value: Any) -> Value:

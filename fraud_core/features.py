@@ -4,7 +4,10 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 (whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -15,14 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fraud_core.geography import whole_metres
+from fraud_core.history import measures
+from fraud_core.history.windows import CARD_WINDOWS, DAY_US, MERCHANT_WINDOWS
+
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]
+Drift = Literal["blocks", "reported", "left_out"]
 
-EARTH_RADIUS_METRES = 6_371_008.8  # mean radius, IUGG
 NIGHT_BEGINS, NIGHT_ENDS = 22, 6
 LOG_GRID = 1e9
-DAY_US = 86_400_000_000
-VERSION = 1  # raised whenever a definition changes: transformed partitions of another version are made anew
+VERSION = 2  # raised whenever a definition changes: transformed partitions of another version are made anew
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,24 @@ class Feature:
         dtype: how it is stored.
         drift: whether the gate blocks on it. Calendar features and the twin of another (night of hour) are left out.
         compute: canonical arrays of equal length -> array of float64 (object for a category).
+        state: what it takes of the past (see `history.windows.STATE`).
+        window_us: how long the window is that it speaks of; 0 for none, or for whatever the source's history holds.
     """
 
     name: str
-    kind: Literal["amount", "calendar", "person", "place", "category"]
+    kind: Literal["amount", "calendar", "person", "place", "category", "card", "merchant"]
     needs: frozenset[str]
     unit: str
     dtype: pl.DataType
-    drift: Literal["blocks", "reported", "left_out"]
+    drift: Drift
     compute: Callable[[Inputs], Array]
+    state: frozenset[str] = frozenset()
+    window_us: int = 0
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it speaks of what card or merchant did before."""
+        return bool(self.state)
 
     @property
     def is_category(self) -> bool:
@@ -81,13 +96,9 @@ def _age(inputs: Inputs) -> Array:
 
 
 def _distance(inputs: Inputs) -> Array:
-    """Great-circle distance from home to merchant by the haversine formula, in whole metres."""
-    home_latitude, merchant_latitude = np.radians(inputs["home_latitude"]), np.radians(inputs["merchant_latitude"])
-    half_latitude = (merchant_latitude - home_latitude) / 2.0
-    half_longitude = np.radians(inputs["merchant_longitude"] - inputs["home_longitude"]) / 2.0
-    chord = np.sin(half_latitude) ** 2 + np.cos(home_latitude) * np.cos(merchant_latitude) * np.sin(half_longitude) ** 2
-    metres: Array = np.round(2.0 * EARTH_RADIUS_METRES * np.arcsin(np.sqrt(np.minimum(chord, 1.0))))
-    return metres
+    """From home to merchant."""
+    places = ("home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude")
+    return whole_metres(*(inputs[name] for name in places))
 
 
 def _city_population(inputs: Inputs) -> Array:
@@ -101,7 +112,7 @@ def _category(inputs: Inputs) -> Array:
 _WHOLE, _REAL = pl.Int64(), pl.Float64()
 _PLACES = frozenset({"home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude"})
 
-FEATURES: tuple[Feature, ...] = (
+PLAIN: tuple[Feature, ...] = (
     Feature("log_amount", "amount", frozenset({"amount_cents"}), "log(1 + currency units)", _REAL, "blocks", _log_amount),
     Feature("hour", "calendar", frozenset({"timestamp"}), "hour of the source's local day", _WHOLE, "blocks", _hour),
     Feature("weekday", "calendar", frozenset({"timestamp"}), "0 = Monday, local", _WHOLE, "left_out", _weekday),
@@ -111,12 +122,74 @@ FEATURES: tuple[Feature, ...] = (
     Feature("city_population", "place", frozenset({"city_population"}), "inhabitants", _WHOLE, "blocks", _city_population),
     Feature("category", "category", frozenset({"category"}), "merchant category", pl.String(), "blocks", _category),
 )
+
+
+def _card_features() -> Iterator[Feature]:
+    card, shop = frozenset({"card"}), frozenset({"card", "merchant"})
+    place = frozenset({"card", "merchant_latitude", "merchant_longitude"})
+
+    def card_feature(
+        name: str, needs: frozenset[str], unit: str, dtype: pl.DataType, compute: measures.Measure, *state: str, window: int = 0
+    ) -> Feature:
+        drift: Drift = "blocks" if name == "amount_over_mean" else "reported"  # the others follow seasons and customers' number
+        return Feature(name, "card", needs, unit, dtype, drift, compute, frozenset(state), window)
+
+    for window, span in CARD_WINDOWS.items():
+        number, cents = f"card_count_{window}", f"card_cents_{window}"
+        yield card_feature(number, card, f"payments of the card in {window}", _WHOLE, measures.count(number), number, window=span)
+        spent = f"currency units that the card paid in {window}"
+        yield card_feature(f"card_sum_{window}", card, spent, _REAL, measures.total(cents), cents, window=span)
+        average = measures.mean(cents, number)
+        unit = f"currency units a payment of the card in {window}"
+        yield card_feature(f"card_mean_{window}", card, unit, _REAL, average, cents, number, window=span)
+    month = CARD_WINDOWS["30d"]
+    over = ("card_cents_30d", "card_count_30d")
+    times = "times the card's mean of 30d"
+    yield card_feature("amount_over_mean", card, times, _REAL, measures.amount_over_mean, *over, window=month)
+    last = measures.seconds_since_last
+    yield card_feature("seconds_since_last", card, "seconds since the card's last payment", _REAL, last, "card_last_us")
+    where = ("card_last_latitude", "card_last_longitude")
+    far = measures.distance_from_last
+    yield card_feature("distance_from_last", place, "metres from the card's last merchant", _WHOLE, far, *where)
+    fast = measures.speed_from_last
+    yield card_feature("speed_from_last", place, "metres a second from the card's last", _REAL, fast, *where, "card_last_us")
+    day = CARD_WINDOWS["1d"]
+    shops, kinds = measures.count("card_merchants"), measures.count("card_categories")
+    yield card_feature("card_merchants_1d", shop, "merchants of the card in 1d", _WHOLE, shops, "card_merchants", window=day)
+    kind = frozenset({"card", "category"})
+    yield card_feature("card_categories_1d", kind, "categories of the card in 1d", _WHOLE, kinds, "card_categories", window=day)
+    yield card_feature("merchant_new", shop, "1: new to the card", _WHOLE, measures.unseen("merchant_seen"), "merchant_seen")
+    yield card_feature("category_new", kind, "1: new to the card", _WHOLE, measures.unseen("category_seen"), "category_seen")
+
+
+def _merchant_features() -> Iterator[Feature]:
+    needs = frozenset({"merchant"})
+    for window, span in MERCHANT_WINDOWS.items():
+        name, unit = f"merchant_count_{window}", f"payments of the merchant in {window}"
+        number = measures.count(name)
+        yield Feature(name, "merchant", needs, unit, _WHOLE, "reported", number, frozenset({name}), span)
+    for window, span in MERCHANT_WINDOWS.items():
+        state = (f"merchant_frauds_{window}", f"merchant_judged_{window}")
+        name, unit = f"merchant_fraud_rate_{window}", f"share of frauds at the merchant in {window}"
+        yield Feature(name, "merchant", needs, unit, _REAL, "reported", measures.rate(*state), frozenset(state), span)
+
+
+HISTORY: tuple[Feature, ...] = (*_card_features(), *_merchant_features())
+FEATURES = (*PLAIN, *HISTORY)
 BY_NAME = {feature.name: feature for feature in FEATURES}
+ONLY_COUNTED = frozenset({"card", "merchant"})  # columns that features know by what was counted for them
 
 
-def available(columns: Collection[str], excluded: Collection[str] = ()) -> tuple[Feature, ...]:
-    """The features that can be made of these canonical columns, in canonical order, less the excluded ones."""
-    return tuple(f for f in FEATURES if f.needs <= set(columns) and f.name not in excluded)
+def available(columns: Collection[str], excluded: Collection[str] = (), history_days: int | None = None) -> tuple[Feature, ...]:
+    """The features that can be made of these canonical columns, in canonical order, less the excluded ones.
+
+    Args:
+        columns: the canonical columns that a source has.
+        excluded: names of features that it must do without.
+        history_days: how far back features may look; longer windows are left out. None: no history.
+    """
+    known = PLAIN if history_days is None else tuple(f for f in FEATURES if f.window_us <= history_days * DAY_US)
+    return tuple(f for f in known if f.needs <= set(columns) and f.name not in excluded)
 
 
 def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> dict[str, Array]:
@@ -126,7 +199,8 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
         features: which.
         inputs: canonical columns as arrays of one length n: `timestamp` int64 microseconds since 1970 UTC, `amount_cents`
             int64, `birth_date` datetime64[D] (NaT: missing), coordinates and `city_population` float64 (NaN: missing),
-            `category` object (None: missing).
+            `category` object (None: missing); and for features of the past what they take of `history.windows.STATE`,
+            float64 (NaN: missing).
         zone: the source's time zone; hour, weekday, night and age are local.
 
     Returns:
@@ -139,7 +213,7 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
 
 def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, Array]:
     """The arrays `compute` needs, out of a frame of canonical columns."""
-    needed = {"timestamp"}.union(*(feature.needs for feature in features))
+    needed = {"timestamp"}.union(*((feature.needs - ONLY_COUNTED) | feature.state for feature in features))
     converted: dict[str, Array] = {}
     for name in needed:
         column = frame[name]
@@ -165,6 +239,21 @@ def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: Zone
         series = pl.Series(feature.name, arrays[feature.name], dtype=pl.String if feature.is_category else pl.Float64)
         columns.append(series if feature.is_category else series.fill_nan(None).cast(feature.dtype))
     return pl.DataFrame(columns)
+
+
+def plain(arrays: Inputs, at: int) -> dict[str, float | str | None]:
+    """The features of one row as JSON holds them (None: missing)."""
+    values = ((name, array[at]) for name, array in arrays.items())
+    return {name: value if value is None or isinstance(value, str) else _number(float(value)) for name, value in values}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def digest(values: Mapping[str, float | str | None]) -> str:
+    """SHA-256 of a row's features, in hex: of the same bits the same."""
+    return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).hexdigest()
 
 
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:

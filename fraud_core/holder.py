@@ -38,6 +38,10 @@ class Served:
         """The version of its bundle."""
         return self.scorer.version
 
+    def explainer_of(self, scorer: Scorer) -> Explainer:
+        """The explainer of the scorer, or of the one that does without history."""
+        return self.explainer
+
 
 @dataclass(frozen=True)
 class Status:
@@ -64,7 +68,7 @@ class ScorerHolder:
     Args:
         store: where the bundles are.
         signing_key: verifies pointer and manifests.
-        listen: told the new status after every look that changed what is served or failed.
+        listen: told the status after every look, in the thread that looked.
     """
 
     def __init__(self, store: ObjectStore, signing_key: Key, listen: Callable[[Status], None] | None = None) -> None:
@@ -108,7 +112,7 @@ class ScorerHolder:
                     logger.info("serving version %s (change %d of the pointer)", served.version, served.latest.sequence)
                 elif before.problem is not None:
                     logger.info("the pointer can be followed again")
-            if self._listen is not None and (self._status.served is not before.served or self._status.problem is not None):
+            if self._listen is not None:
                 self._listen(self._status)
             return self._status
 

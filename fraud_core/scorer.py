@@ -16,6 +16,7 @@ from fraud_core import features
 from fraud_core.bit_vectors import BitVectors
 from fraud_core.bundle import Bundle, Calibration, ModelKind
 from fraud_core.errors import IntegrityError
+from fraud_core.history.windows import Reach
 
 Decision = Literal["approve", "review", "decline"]
 Floats = npt.NDArray[np.float64]
@@ -87,6 +88,8 @@ class Scorer:
         self.zone = ZoneInfo(learned.timezone)
         self._model = MarginModel(learned.kind, bundle.model, threads)
         self._calibration = learned.calibration
+        self.reach: Reach | None = None
+        self.without_history: Scorer | None = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -95,7 +98,11 @@ class Scorer:
 
     def score_inputs(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
         """Probabilities of n transactions given as arrays of canonical columns (see `features.compute`)."""
-        return self.score_matrix(self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone)))
+        return self.score_matrix(self.matrix(inputs))
+
+    def matrix(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        """What the model sees of n transactions given as arrays of canonical columns: shape (n, columns)."""
+        return self.bundle.encoder.matrix(features.compute(self.features, inputs, self.zone))
 
     def score_features(self, frame: pl.DataFrame) -> Floats:
         """Probabilities of n rows of features as transformed stores them."""

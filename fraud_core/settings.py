@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fraud_core.errors import SettingsError
@@ -34,6 +34,26 @@ class Settings(BaseSettings):
         None,
         description="Where the scorer keeps what cards and merchants did: redis://host:6379/0 (or rediss://). "
         "Empty: an SQLite file under the home.",
+    )
+    history_timeout: int = Field(250, ge=1, description="After so many milliseconds a silent history store is taken to be gone.")
+    decision_retention_days: int = Field(400, ge=1, description="How long a decision is kept.")
+    decision_sync: Literal["process", "power"] = Field(
+        "process",
+        description="What an answered decision in an SQLite file survives: the end of the process, or a loss of power as well.",
+    )
+    decision_spool: int = Field(
+        100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
+    )
+    history_spool: int = Field(
+        200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
+    )
+    features_logged: float = Field(
+        0.05, ge=0, le=1, description="Share of decisions that are logged with their features, for the check `no_skew`."
+    )
+    degraded_review_amount: float = Field(
+        200.0,
+        ge=0,
+        description="While the history store is gone, payments from this amount on are at least reviewed.",
     )
     seed: int = Field(20, ge=0, description="Seed of every random draw.")
     threads: int = Field(2, ge=1, description="Threads while fitting (BLAS and OpenMP).")
@@ -72,6 +92,29 @@ class Settings(BaseSettings):
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
     log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
+
+    # Where versions of the data and records of trainings go.
+    dvc_remote: str = Field(
+        "",
+        validation_alias=AliasChoices("fraud_dvc_remote", "dvc_remote"),
+        description="Where DVC pushes data versions: a folder or s3://bucket/prefix (DVC_REMOTE says the same). "
+        "Empty: the folder `dvc-remote` of the home. off: no data versions.",
+    )
+    mlflow_url: SecretStr | None = Field(
+        None,
+        description="MLflow's tracking server, or the SQL database of one: http://host:5000, "
+        "https://dagshub.com/OWNER/REPO.mlflow, postgresql://user:password@host/name. "
+        "Empty: SQLite and files under the home. off: nothing is tracked.",
+    )
+    mlflow_username: str = Field(
+        "", description="Who logs in to the tracking server; MLflow's own MLFLOW_TRACKING_USERNAME works, too."
+    )
+    mlflow_password: SecretStr | None = Field(
+        None, description="The password, or DagsHub's token; MLflow's own MLFLOW_TRACKING_PASSWORD works, too."
+    )
+    mlflow_port: int = Field(
+        5000, ge=1, le=65535, description="Port of MLflow's pages, on loopback, where no server of your own has them."
+    )
 
     # What acts by itself, and whom it tells.
     automation: Literal["on", "off"] = Field(
@@ -122,6 +165,21 @@ class Settings(BaseSettings):
         1_000_000_000,
         ge=300_000_000,
         description="Memory that scoring one file may take, in bytes; a file that needs more is refused.",
+    )
+
+    # What can be seen of it all.
+    metrics_access: Literal["open", "key"] = Field(
+        "open",
+        description="Who may read /metrics where the API asks for keys. open: everybody. key: whoever has a key of the scope "
+        "`metrics`.",
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the scorer's /metrics. 0: the API's own.")
+    metrics_host: str = Field("127.0.0.1", description="Address that metrics_port and exporter_port are bound to.")
+    exporter_port: int = Field(9109, ge=1, le=65535, description="Port at which `fraud exporter` tells of the pipeline.")
+    traces_url: str = Field(
+        "",
+        description="OpenTelemetry collector that takes a trace of each scoring request by OTLP over HTTP: "
+        "http://127.0.0.1:4318/v1/traces. Empty: no traces.",
     )
 
     @model_validator(mode="after")

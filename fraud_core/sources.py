@@ -3,7 +3,7 @@
 import codecs
 import re
 import tomllib
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fraud_core import features, partitions, schema
 from fraud_core.errors import PartitionError, SourceError
+from fraud_core.history.windows import Reach
 from fraud_core.keys import canonical_json
 from fraud_core.partitions import Cadence
 from fraud_core.simulator import SimulatorConfig
@@ -290,9 +291,17 @@ class Source(_Model):
         """How many days before a partition its features may read: history and label delay."""
         return self.history_days + self.label_delay_days
 
+    @property
+    def reach(self) -> Reach:
+        """The same as the windows of history take it."""
+        return Reach.of_days(self.history_days, self.label_delay_days)
+
     def preceding(self, key: str) -> list[str]:
         """Keys of the partitions that the features of this one may look back into, oldest first."""
-        return partitions.preceding_keys(key, self.lookback_days, self.cadence, self.first)
+        start, _ = partitions.window(key, self.cadence, self.zone)
+        oldest = (start - timedelta(days=self.lookback_days)).astimezone(self.zone).date()  # a local day may have 23 hours
+        days = (partitions.first_day(key, self.cadence) - oldest).days
+        return partitions.preceding_keys(key, days, self.cadence, self.first)
 
     def parse_fingerprint(self) -> bytes:
         """What decides how bytes become rows; when it changes, files are read anew."""

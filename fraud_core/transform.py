@@ -1,16 +1,19 @@
 """Transformed partitions: one row a transaction, with its features, its label and what evaluation needs. No personal column."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
+import numpy as np
 import polars as pl
 
 from fraud_core import features, partitions
 from fraud_core.artifacts import Artifacts, Pointer, Table, fingerprint
 from fraud_core.errors import PartitionError
 from fraud_core.features import Feature
+from fraud_core.history.columns import COLUMNS, states
 from fraud_core.sources import Source
 
-VERSION = f"transformed 1, features {features.VERSION}"
+VERSION = f"transformed 2, features {features.VERSION}"
 
 # What a transformed row carries beside its features. The card is a keyed hash.
 CARRIED = ("transaction_id", "timestamp", "amount_cents", "label", "card", "split_bucket")
@@ -18,7 +21,8 @@ CARRIED = ("transaction_id", "timestamp", "amount_cents", "label", "card", "spli
 
 def source_features(source: Source) -> tuple[Feature, ...]:
     """The features of this source: those whose columns it has, less those its TOML excludes."""
-    return features.available(source.columns.canonical, source.excluded_features)
+    history = source.history_days if source.history.enabled else None
+    return features.available(source.columns.canonical, source.excluded_features, history)
 
 
 def dropped_features(source: Source) -> tuple[str, ...]:
@@ -64,6 +68,8 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     present = lazy.collect_schema().names()
     rows = lazy.select([name for name in present if name in needed]).collect()
     carried = rows.select([name for name in CARRIED if name in rows.columns])
+    if any(feature.is_history for feature in chosen):
+        rows = rows.hstack(_past(source, artifacts, key, rows))
     frame = pl.concat([carried, features.feature_frame(rows, chosen, source.zone)], how="horizontal")
     content = fingerprint(VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws))
     stamps = frame["timestamp"].dt.epoch("us")
@@ -76,3 +82,14 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         "last_us": int(stamps.max()) if len(frame) else start_us,  # type: ignore[arg-type]
     }
     return Table(frame=frame, content=content, inputs=transformed_inputs(source, raws), facts=facts)
+
+
+def _past(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """What card and merchant did before each row of the partition: in it, and in those that it looks back into."""
+    start, _ = partitions.window(key, source.cadence, source.zone)
+    oldest = start - timedelta(days=source.lookback_days)
+    names = [name for name in COLUMNS if name in rows.columns]
+    before = [artifacts.scan("raw", other).select(names).filter(pl.col("timestamp") >= oldest) for other in source.preceding(key)]
+    payments = pl.concat([*pl.collect_all(before), rows.select(names)])
+    asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
+    return states(payments, asked, source.reach)

@@ -71,7 +71,7 @@ def trained(seed: int = 7, rows: int = 4_000, trees: int = 40) -> tuple[bytes, E
     """A boosted model of random frauds (large amounts, at night, on the net), and its encoder."""
     rng = np.random.default_rng(seed)
     inputs = transactions(rows, seed)
-    columns = features.compute(features.FEATURES, inputs, ZoneInfo(ZONE))
+    columns = features.compute(features.PLAIN, inputs, ZoneInfo(ZONE))
     encoder = Encoder(
         columns=tuple(
             ColumnEncoding(
@@ -81,7 +81,7 @@ def trained(seed: int = 7, rows: int = 4_000, trees: int = 40) -> tuple[bytes, E
             )
             if feature.is_category
             else ColumnEncoding(feature=feature.name, missing=float(np.nanmedian(columns[feature.name])))
-            for feature in features.FEATURES
+            for feature in features.PLAIN
         )
     )
     online = np.array([name in {"misc_net", "shopping_net"} for name in inputs["category"]])

@@ -89,6 +89,7 @@ class Home:
     def settings(self) -> dict[str, Any]:
         """What is set otherwise than by default."""
         few = {"drift_detector": "scipy", "threads": 1, "min_holdout_frauds": 10, "bootstrap_draws": 100}
+        few |= {"dvc_remote": "off", "mlflow_url": "off"}
         return few | EASY | store_settings(self.path) | self.options
 
     @property

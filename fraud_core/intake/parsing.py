@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from fraud_core import partitions, schema
+from fraud_core.card_numbers import hashed_card
 from fraud_core.errors import SourceError
 from fraud_core.intake.files import LINE
 from fraud_core.keys import Key
@@ -359,11 +360,6 @@ def _keyed(rows: pl.DataFrame, source: Source, card_key: Key) -> pl.DataFrame:
     )
     joined = rows.join(table, on="card", how="left", maintain_order="left")
     return joined.with_columns(pl.col("hashed").alias("card")).drop("hashed")
-
-
-def hashed_card(identity: str, card_key: Key) -> str:
-    """The keyed hash that stands for a card everywhere: 32 hex digits of HMAC-SHA256."""
-    return card_key.digest(b"card\x00" + identity.encode()).hex()[:32]
 
 
 def split_bucket(identity: str) -> int:

@@ -3,15 +3,18 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
+GONE_SECONDS = 3  # a server that does not answer for so long is taken to be gone
 
 
 def open_database(settings: Settings) -> Engine:
@@ -23,7 +26,8 @@ def open_database(settings: Settings) -> Engine:
     if settings.database is None:
         settings.home.mkdir(parents=True, exist_ok=True)
         engine = create_engine(f"sqlite:///{settings.home / 'fraud.sqlite'}", connect_args={"timeout": BUSY_SECONDS})
-        event.listen(engine, "connect", _prepare_sqlite)
+        synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
+        event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         return engine
     try:
         url = make_url(settings.database.get_secret_value())
@@ -31,9 +35,8 @@ def open_database(settings: Settings) -> Engine:
         url = None
     if url is None or url.get_backend_name() != "postgresql":  # the URL may hold a password, and is not repeated
         raise SettingsError("FRAUD_DATABASE must look like postgresql://user:password@host:5432/name, or be empty for SQLite.")
-    return create_engine(
-        url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args={"connect_timeout": int(BUSY_SECONDS)}
-    )
+    patience = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": GONE_SECONDS * 1_000}
+    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience)
 
 
 def create_tables(engine: Engine, metadata: MetaData) -> None:
@@ -45,8 +48,30 @@ def create_tables(engine: Engine, metadata: MetaData) -> None:
     with reached(engine):
         try:
             metadata.create_all(engine)
-        except (OperationalError, ProgrammingError):
+        except DBAPIError:
             metadata.create_all(engine)  # another process made one between our look and our attempt
+
+
+class Tables:
+    """Some tables of the database, made at their first use. Safe to share between threads."""
+
+    def __init__(self, engine: Engine, metadata: MetaData) -> None:
+        self.engine = engine
+        self._metadata = metadata
+        self._made = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end, or undone where something goes wrong.
+
+        Raises:
+            StoreError: the database cannot be reached, or refuses.
+        """
+        if not self._made:
+            create_tables(self.engine, self._metadata)
+            self._made = True
+        with reached(self.engine), self.engine.begin() as connection:
+            yield connection
 
 
 @contextmanager
@@ -66,8 +91,18 @@ def reached(engine: Engine) -> Iterator[None]:
         ) from error
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    """Readers and one writer do not wait for each other, and a commit survives the end of the process, if not of the power."""
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 UTC, as times are stored. Raises TypeError for a time without a zone."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(stored: int) -> datetime:
+    """The time in UTC of `to_microseconds`."""
+    return EPOCH + timedelta(microseconds=stored)
+
+
+def _prepare_sqlite(connection: Any, synchronous: str) -> None:
+    """Readers and one writer do not wait for each other; a commit survives the end of the process (FULL: of power)."""
     assert isinstance(connection, sqlite3.Connection)
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fraud_api.schemas import EXAMPLE, Transaction
 from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys
-from tests.api_server import SERVE, Servers, eventually, variables_of, version_of
+from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Ser
     assert versions() == {second}
 
     for _ in range(30):
-        assert httpx.post(f"{server.url}/v1/score", json=EXAMPLE, headers=headers).status_code == 200
+        assert httpx.post(f"{server.url}/v1/score", json=NAMELESS, headers=headers).status_code == 200
     counted = {
         re.search(r'count\{handler="/v1/score",method="POST",status="200"\} (\S+)', httpx.get(f"{server.url}/metrics").text)[1]  # type: ignore[index]
         for _ in range(20)
@@ -60,7 +60,7 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Ser
 
     keys.revoke(key.id)
     eventually(
-        lambda: {httpx.post(f"{server.url}/v1/score", json=EXAMPLE, headers=headers).status_code for _ in range(20)} == {401}
+        lambda: {httpx.post(f"{server.url}/v1/score", json=NAMELESS, headers=headers).status_code for _ in range(20)} == {401}
     )
 
 
@@ -78,7 +78,7 @@ def test_sigterm_under_load_loses_no_accepted_request(servers: Servers, installa
             is_new = True
             while True:
                 try:
-                    answer = http.post("/v1/score", json=EXAMPLE)
+                    answer = http.post("/v1/score", json=NAMELESS)
                 except httpx.TransportError as error:
                     if is_new:
                         return
@@ -112,7 +112,7 @@ def test_after_sigkill_it_serves_again_from_the_same_home(servers: Servers, inst
     server.stop(signal.SIGKILL)
     again = servers.start(installation.settings)
     eventually(lambda: version_of(again.url) == version)
-    assert httpx.post(f"{again.url}/v1/score", json=EXAMPLE).status_code == 200
+    assert httpx.post(f"{again.url}/v1/score", json=NAMELESS).status_code == 200
 
 
 def test_open_doors_on_every_address_are_refused_at_start(installation: Any) -> None:
@@ -140,7 +140,7 @@ import asyncio, ctypes, json, pickle, sys
 import httpx
 from fraud_core.settings import Settings
 from fraud_api.app import create_app
-from fraud_api.schemas import EXAMPLE
+from fraud_core.payment import EXAMPLE
 
 def forbidden(*_, **__):
     raise AssertionError("the scorer unpickled something or loaded a shared object")

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_api.schemas import Transaction
-from fraud_api.scoring import from_values, inputs_of, score_rows
 from fraud_core import features, partitions
 from fraud_core.intake.files import CHUNK_ROWS, LINE, SourceFile, chunks
 from fraud_core.intake.parsing import parse
 from fraud_core.keys import Key
+from fraud_core.payment import Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import from_values, inputs_of, score_rows
 from fraud_core.simulator import simulate
 from fraud_core.sources import Source, load_source
 from fraud_core.transform import source_features

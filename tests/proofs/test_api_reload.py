@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fraud_api.schemas import EXAMPLE, Transaction
-from fraud_api.scoring import inputs_of
 from fraud_core.bundle import LATEST
 from fraud_core.keys import Key, canonical_json, sign
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 from tests.api_server import Load, Servers, eventually, problem_of, version_of
 
 pytestmark = pytest.mark.integration

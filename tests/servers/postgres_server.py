@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -51,7 +52,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """End it at once; what was committed stays."""
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # does not wait for those who are connected
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
         self._running.close()

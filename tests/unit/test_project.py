@@ -42,10 +42,7 @@ COMMANDS = {"dagster-webserver", "dvc", "uvicorn"}
 
 # Wanted packages whose part of the product has not landed yet, and what brings it. This table can only shrink.
 AWAITED = {
-    "dagster-mlflow": "issue 7",
-    "pandas": "issue 7",
     "gradio": "issue 6",
-    "dvc": "issue 7",
 }
 
 

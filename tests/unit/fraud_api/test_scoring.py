@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_api.schemas import EXAMPLE, FIELDS, Transaction
-from fraud_api.scoring import inputs_of
 from fraud_core import features
 from fraud_core.intake.files import LINE
 from fraud_core.intake.parsing import parse
 from fraud_core.keys import Key
+from fraud_core.payment import EXAMPLE, FIELDS, Transaction
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import inputs_of
 from fraud_core.sources import Source
+from tests.api_server import NAMELESS
 
 Make = Callable[[int], list[dict[str, Any]]]
 
@@ -38,6 +39,7 @@ def test_a_score_is_that_of_the_core(call: Any, installation: Any, made_transact
             "probability": expected,
             "decision": scorer.decide(expected),
             "model_version": version,
+            "degraded": False,
         }
 
 
@@ -97,8 +99,8 @@ def test_the_features_are_bit_equal_to_those_of_the_pipeline(timezone: str, colu
 
     served = [Transaction.model_validate_json(as_sent(at)) for at in kept]
     zone = ZoneInfo(timezone)
-    online = features.compute(features.FEATURES, inputs_of(served), zone)
-    offline = features.compute(features.FEATURES, features.inputs_of(raw, features.FEATURES), zone)
+    online = features.compute(features.PLAIN, inputs_of(served), zone)
+    offline = features.compute(features.PLAIN, features.inputs_of(raw, features.PLAIN), zone)
     for name, values in offline.items():
         if values.dtype == object:
             assert online[name].tolist() == values.tolist()
@@ -169,14 +171,14 @@ def test_without_a_model_it_lives_is_not_ready_and_says_what_to_do(call: Any, in
 
 def test_a_promotion_is_served_without_a_restart_and_on_request_at_once(call: Any, installation: Any) -> None:
     api = call(installation.settings.model_copy(update={"poll_seconds": 3600}))
-    assert api.post("/v1/score", json=EXAMPLE).status_code == 503
+    assert api.post("/v1/score", json=NAMELESS).status_code == 503
     first = installation.promote(1)
     assert api.post("/v1/admin/reload").json()["model_version"] == first
-    assert api.post("/v1/score", json=EXAMPLE).json()["model_version"] == first
+    assert api.post("/v1/score", json=NAMELESS).json()["model_version"] == first
     second = installation.promote(2)
-    assert api.post("/v1/score", json=EXAMPLE).json()["model_version"] == first
+    assert api.post("/v1/score", json=NAMELESS).json()["model_version"] == first
     api.post("/v1/admin/reload")
-    assert api.post("/v1/score", json=EXAMPLE).json()["model_version"] == second
+    assert api.post("/v1/score", json=NAMELESS).json()["model_version"] == second
 
 
 def test_the_model_and_its_predecessors_are_told(call: Any, installation: Any) -> None:

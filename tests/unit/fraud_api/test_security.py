@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fraud_api.rates import SharedRate
-from fraud_api.schemas import EXAMPLE
 from fraud_api.security import OPEN_PATHS, SCOPES_OF, is_loopback, must_show_key
 from fraud_core.errors import SettingsError
+from fraud_core.payment import EXAMPLE
 from fraud_core.stores.api_keys import ApiKeys
 
 

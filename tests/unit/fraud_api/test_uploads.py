@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fraud_api.filescoring import UnreadableError, _parquet_rows, escaped
 from fraud_api.uploads import Uploads
+from fraud_core.filescoring import UnreadableError, _parquet_rows, escaped
 
 CSV = {"content-type": "text/csv"}
 PARQUET = {"content-type": "application/vnd.apache.parquet"}
@@ -167,7 +167,7 @@ def test_a_dictionary_that_would_fill_the_memory_ends_the_scoring_and_not_the_sc
 
 
 def test_too_many_row_groups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraud_api.filescoring.MOST_ROW_GROUPS", 3)
+    monkeypatch.setattr("fraud_core.filescoring.MOST_ROW_GROUPS", 3)
     frame = pl.DataFrame({"timestamp": ["2020-01-01T00:00:00Z"] * 8, "amount": [1.0] * 8})
     frame.write_parquet(tmp_path / "many.parquet", row_group_size=2)
     with pytest.raises(UnreadableError, match="4 row groups"):

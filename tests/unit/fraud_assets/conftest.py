@@ -141,6 +141,7 @@ def new_bench(tmp_path: Path) -> Benches:
     def make(settings: Mapping[str, Any] | None = None, **source: Any) -> Bench:
         home = tmp_path / f"home{len(made)}"
         given: dict[str, Any] = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1}
+        given |= {"dvc_remote": "off", "mlflow_url": "off"}
         given |= {**store_settings(home), **(settings or {})}
         made.append(Bench(Project(Settings(_env_file=None, home=home, **given), declared(**source))))
         return made[-1]

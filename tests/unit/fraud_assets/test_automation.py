@@ -100,7 +100,14 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Files]:
     (tmp_path / "files.toml").write_text(SOURCE)
-    settings = Settings(_env_file=None, home=tmp_path / "home", source=tmp_path / "files.toml", drift_detector="scipy")
+    settings = Settings(
+        _env_file=None,
+        home=tmp_path / "home",
+        source=tmp_path / "files.toml",
+        drift_detector="scipy",
+        dvc_remote="off",
+        mlflow_url="off",
+    )
     instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path))
     yield Files(tmp_path, Project.load(settings), instance)
     instance.dispose()
@@ -438,12 +445,12 @@ def test_many_matured_partitions_are_judged_in_several_runs(files: Files, monkey
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("on", "RUNNING"), ("off", "STOPPED")])
-def test_everything_that_launches_runs_is_switched_by_one_setting_and_alerts_always_run(
+def test_everything_that_makes_is_switched_by_one_setting_and_what_tells_others_always_runs(
     files: Files, switch: str, expected: str
 ) -> None:
     settings = files.project.settings.model_copy(update={"automation": switch})
     sensors = {sensor.name: sensor for sensor in automation.build(replace(files.project, settings=settings))}
-    assert sensors.pop("alert").default_status.value == "RUNNING"
+    assert {sensors.pop(name).default_status.value for name in ("alert", "deliver")} == {"RUNNING"}
     assert {name: sensor.default_status.value for name, sensor in sensors.items()} == dict.fromkeys(
         ["new_files", "due_partitions", "accepted_partitions", "matured_labels"], expected
     )

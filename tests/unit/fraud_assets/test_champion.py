@@ -16,6 +16,7 @@ from fraud_core.artifacts import Estimator
 from fraud_core.bundle import LATEST, point_at, read_bundle, read_latest, versions, write_bundle
 from fraud_core.errors import PromotionError
 from fraud_core.model_card import ModelCard
+from fraud_core.reference import read_reference
 
 GOOD = {"log_amount": 1.4, "night": 2.0}
 POOR = {"log_amount": 1.0, "age": 0.08}
@@ -75,10 +76,14 @@ def test_a_promotion_leaves_a_whole_bundle_its_card_and_the_pointer(bench: Any, 
     bundle = read_bundle(store, model.bundle.version, bench.project.artifacts.signing_key, latest(bench).manifest_sha256)
     assert bundle == model.bundle  # what was evaluated is what ships
     folder = f"models/{model.bundle.version}/runs/{result.run_id}"
-    names = {"card.json", "card.md", "precision_recall.png", "calibration.png", "cost.png", "run.json"}
+    names = {"card.json", "card.md", "precision_recall.png", "calibration.png", "cost.png", "run.json", "reference.json"}
     assert {key.rpartition("/")[2] for key in store.list(folder)} == names
     assert ModelCard.model_validate_json(store.get(f"{folder}/card.json")).version == model.bundle.version
     assert json.loads(store.get(f"{folder}/run.json"))["dagster_run_id"] == result.run_id
+    reference = read_reference(store, bench.project.artifacts.signing_key, model.bundle.version)
+    assert reference is not None
+    assert {bins.feature for bins in reference.columns} <= set(model.bundle.encoder.features)
+    assert reference.rows > 0
     (event,) = result.get_asset_materialization_events()
     shown = event.step_materialization_data.materialization.metadata
     assert "fraud rate" in str(shown["card"].value)

@@ -36,6 +36,7 @@ JOBS = {
     "refuse_partition": set(),
     "rollback_champion": set(),
     "restore_champion": set(),
+    "deliver": set(),
 }
 
 

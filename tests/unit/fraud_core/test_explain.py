@@ -26,8 +26,9 @@ from fraud_core import features
 from fraud_core.bundle import Bundle, Calibration, Lineage, ModelKind, Thresholds, make_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import IntegrityError
-from fraud_core.explain import WORDINGS, Explainer
+from fraud_core.explain import Explainer
 from fraud_core.scorer import MarginModel, Scorer
+from fraud_core.wording import WORDINGS
 
 Floats = npt.NDArray[np.float64]
 CALIBRATION = Calibration(slope=0.83, intercept=-0.4)
@@ -345,7 +346,7 @@ ENCODER = Encoder(
         ColumnEncoding(feature=feature.name, categories={"grocery_pos": 1.0, "(missing)": 0.0}, unseen=2.0)
         if feature.is_category
         else ColumnEncoding(feature=feature.name, missing=median)
-        for feature, median in zip(features.FEATURES, (4.0, 14.0, 3.0, 0.0, 44.0, 78_000.0, 2_500.0, 0.0), strict=True)
+        for feature, median in zip(features.PLAIN, (4.0, 14.0, 3.0, 0.0, 44.0, 78_000.0, 2_500.0, 0.0), strict=True)
     )
 )
 SENT: Mapping[str, Any] = {
@@ -460,7 +461,7 @@ def test_the_reasons_of_a_scored_transaction_add_up_to_its_log_odds() -> None:
         "city_population": np.array([np.nan]),
         "category": np.array(["grocery_pos"], dtype=object),
     }
-    computed = features.compute(features.FEATURES, inputs, ZoneInfo("UTC"))
+    computed = features.compute(features.PLAIN, inputs, ZoneInfo("UTC"))
     explainer = Explainer(bundle)
 
     base, values = explainer.contributions(ENCODER.matrix(computed))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fraud_core import features
 from fraud_core.features import BY_NAME, FEATURES, Array, compute, feature_frame, inputs_of
+from fraud_core.history.windows import DAY_US, STATE
 
 UTC_ZONE = ZoneInfo("UTC")
 ZONES = (
@@ -83,6 +84,15 @@ def random_inputs(count: int, seed: int = 20) -> dict[str, Array]:
     }
     for name in COORDINATES:
         arrays[name] = holey(rng.uniform(-90, 90, count) * (1 if "latitude" in name else 2), np.nan)
+    for name in STATE:
+        if name.endswith("_us"):
+            arrays[name] = holey(arrays["timestamp"] - rng.integers(1, 30 * DAY_US, count).astype(np.float64), np.nan)
+        elif name.endswith("itude"):
+            arrays[name] = holey(rng.uniform(-90, 90, count) * (1 if "latitude" in name else 2), np.nan)
+        elif name.endswith("_seen"):
+            arrays[name] = holey(rng.integers(0, 2, count).astype(np.float64), np.nan)
+        else:
+            arrays[name] = rng.integers(0, 100_000 if "cents" in name else 20, count).astype(np.float64)
     return arrays
 
 
@@ -126,13 +136,13 @@ def test_any_rows_at_any_place_in_a_column_have_the_bits_they_have_alone(rows: l
         timestamp=np.array([microseconds(moment.replace(tzinfo=UTC)) for moment in when]),
         birth_date=np.array(born, dtype="datetime64[D]"),
     )
-    column = compute(FEATURES, arrays, ZoneInfo(zone))
-    strided = compute(FEATURES, {k: np.repeat(v, 3)[::3] for k, v in arrays.items()}, ZoneInfo(zone))
+    column = compute(features.PLAIN, arrays, ZoneInfo(zone))
+    strided = compute(features.PLAIN, {k: np.repeat(v, 3)[::3] for k, v in arrays.items()}, ZoneInfo(zone))
     for n in range(len(rows)):
-        alone = compute(FEATURES, {k: v[n : n + 1].copy() for k, v in arrays.items()}, ZoneInfo(zone))
-        for feature in FEATURES:
+        alone = compute(features.PLAIN, {k: v[n : n + 1].copy() for k, v in arrays.items()}, ZoneInfo(zone))
+        for feature in features.PLAIN:
             assert alone[feature.name].tobytes() == column[feature.name][n : n + 1].tobytes()
-    for feature in FEATURES:
+    for feature in features.PLAIN:
         assert strided[feature.name].tolist() == column[feature.name].tolist()
 
 
@@ -146,6 +156,7 @@ def test_a_frame_of_raw_gives_the_values_of_its_rows_in_the_stored_types() -> No
             **{name: pl.Series(arrays[name]).fill_nan(None) for name in COORDINATES},
             "city_population": pl.Series(arrays["city_population"]).fill_nan(None).cast(pl.Int64),
             "category": pl.Series(arrays["category"].tolist(), dtype=pl.String),
+            **{name: arrays[name] for name in STATE},
         }
     )
     zone = ZoneInfo("America/New_York")
@@ -180,7 +191,7 @@ def test_no_rows_have_no_features_and_no_error() -> None:
             "birth_date": pl.Date,
             "category": pl.String,
             "city_population": pl.Int64,
-            **dict.fromkeys(COORDINATES, pl.Float64),
+            **dict.fromkeys([*COORDINATES, *STATE], pl.Float64),
         }
     )
     stored = feature_frame(frame, FEATURES, ZoneInfo("Europe/Zurich"))
@@ -351,8 +362,18 @@ def test_a_source_without_a_column_does_without_the_features_that_need_it() -> N
     bare = features.available({"timestamp", "amount_cents", "label"})
     assert [feature.name for feature in bare] == ["log_amount", "hour", "weekday", "night"]
     everything = {"timestamp", "amount_cents", "birth_date", "category", "city_population", *COORDINATES}
-    assert features.available(everything) == FEATURES
+    assert features.available(everything, history_days=30) == features.PLAIN
+    assert features.available(everything | {"card", "merchant"}, history_days=30) == FEATURES
+    assert features.available(everything | {"card", "merchant"}) == features.PLAIN
+    of_merchants = features.available(everything | {"merchant"}, history_days=30)[len(features.PLAIN) :]
+    assert {feature.kind for feature in of_merchants} == {"merchant"}
     assert "distance" not in {feature.name for feature in features.available(everything - {"home_longitude"})}
+
+
+def test_no_feature_speaks_of_a_longer_window_than_the_source_looks_back() -> None:
+    names = {feature.name for feature in features.available({"timestamp", "amount_cents", "card", "merchant"}, history_days=7)}
+    assert {"card_count_7d", "merchant_count_7d", "seconds_since_last"} <= names
+    assert not {name for name in names if "30d" in name or name == "amount_over_mean"}
 
 
 def test_an_excluded_feature_is_left_out() -> None:
@@ -369,10 +390,13 @@ def test_a_feature_asks_for_no_column_that_it_did_not_declare(feature: features.
             asked.add(name)
             return super().__getitem__(name)
 
-    arrays = inputs()
+    arrays = random_inputs(3)
     offset: Callable[[Array, ZoneInfo], Array] = features.utc_offset_us
     feature.compute(Watched(arrays, local_us=arrays["timestamp"] + offset(arrays["timestamp"], UTC_ZONE)))
-    assert {"timestamp" if name == "local_us" else name for name in asked} == feature.needs
+    columns = {"timestamp" if name == "local_us" else name for name in asked}
+    assert columns & set(STATE) == feature.state
+    assert columns - set(STATE) <= feature.needs | {"timestamp", "amount_cents"}
+    assert feature.is_history or columns == feature.needs
 
 
 def test_only_the_needed_columns_are_taken_out_of_a_frame() -> None:

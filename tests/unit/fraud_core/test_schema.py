@@ -35,7 +35,8 @@ def test_money_is_whole_cents() -> None:
     assert [column.dtype for column in schema.CANONICAL if column.parser == "money"] == [pl.Int64()]
 
 
-def test_every_feature_is_made_of_canonical_columns_and_of_no_card() -> None:
+def test_every_feature_is_made_of_canonical_columns_and_of_no_id_or_label() -> None:
     needed = set().union(*(feature.needs for feature in features.FEATURES))
     assert needed <= set(NAMES)
-    assert not needed & {"card", "transaction_id", "label"}
+    assert not needed & {"transaction_id", "label"}
+    assert not set().union(*(feature.needs for feature in features.PLAIN)) & {"card", "merchant"}

@@ -34,7 +34,7 @@ from fraud_core.bundle import (
 )
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import IntegrityError
-from fraud_core.features import FEATURES
+from fraud_core.features import PLAIN
 from fraud_core.keys import Key
 from fraud_core.scorer import MarginModel, Scorer, probabilities
 from fraud_core.stores.objects import DirectoryStore
@@ -47,7 +47,7 @@ ENCODER = Encoder(
         ColumnEncoding(feature=f.name, categories={"food": 0.01, "net": 0.2, "(missing)": 0.05}, unseen=0.03)
         if f.is_category
         else ColumnEncoding(feature=f.name, missing=1.0)
-        for f in FEATURES
+        for f in PLAIN
     )
 )
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ def transactions(count: int, seed: int = 5) -> dict[str, npt.NDArray[Any]]:
 
 
 def matrix(count: int, seed: int = 5) -> Floats:
-    return ENCODER.matrix(features.compute(FEATURES, transactions(count, seed), features.ZoneInfo("UTC")))
+    return ENCODER.matrix(features.compute(PLAIN, transactions(count, seed), features.ZoneInfo("UTC")))
 
 
 def frauds(X: Floats, seed: int = 6) -> npt.NDArray[np.bool_]:
@@ -181,7 +181,7 @@ def test_a_transaction_as_it_comes_and_as_transformed_stores_it_has_the_same_sco
             "category": pl.Series(arrays["category"].tolist(), dtype=pl.String),
         }
     )
-    stored = features.feature_frame(raw, FEATURES, scorer.zone)
+    stored = features.feature_frame(raw, PLAIN, scorer.zone)
     served = np.array([scorer.score_inputs({k: v[n : n + 1] for k, v in arrays.items()})[0] for n in range(200)])
     assert scorer.score_features(stored)[:200].tobytes() == served.tobytes()
     assert scorer.score_features(stored).tobytes() == scorer.score_inputs(arrays).tobytes()

@@ -1,6 +1,6 @@
 """What transformed promises: features of the row's own past, no personal column, and nothing made of a past that is missing."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,16 @@ def test_the_facts_tell_rows_frauds_and_the_span(intake: Intake) -> None:
 def test_an_excluded_feature_and_one_whose_columns_are_missing_are_not_made(intake: Intake) -> None:
     source = intake.source(excluded_features=["weekday"], columns={"timestamp": "when", "amount": "sum", "label": "outcome"})
     assert [feature.name for feature in source_features(source)] == ["log_amount", "hour", "night"]
-    assert dropped_features(source) == ("weekday", "age", "distance", "city_population", "category")
+    plain = ("weekday", "age", "distance", "city_population", "category")
+    assert dropped_features(source) == plain + tuple(feature.name for feature in features.HISTORY)
+
+
+def test_history_that_is_switched_off_makes_no_feature_of_the_past(intake: Intake) -> None:
+    intake.rows(*JANUARY)
+    source = intake.source(history={"enabled": False, "reason": "for a test"})
+    assert source_features(source) == features.PLAIN
+    frame = rows(materialize(source, intake.store), "2024-01")
+    assert frame.columns == [*CARRIED, *(feature.name for feature in features.PLAIN)]
 
 
 # ---- no look into the future
@@ -117,16 +126,54 @@ def test_a_future_transaction_changes_no_earlier_row(intake: Intake, tmp_path: P
     january = rows(after, "2024-01")
     assert january.filter(pl.col("transaction_id") != "late").equals(rows(before, "2024-01"))
     assert len(january) == len(JANUARY) + 1
-    assert rows(after, "2024-02").equals(rows(before, "2024-02"))
+    plain = [*CARRIED, *(feature.name for feature in features.PLAIN)]
+    assert rows(after, "2024-02").select(plain).equals(rows(before, "2024-02").select(plain))
 
 
-def test_the_labels_change_no_feature(intake: Intake, tmp_path: Path) -> None:
+def test_the_labels_change_no_feature_before_their_delay_is_over_and_then_the_merchants_rates_alone(
+    intake: Intake, tmp_path: Path
+) -> None:
     intake.rows(*JANUARY)
     before = rows(materialize(intake.source(), intake.store), "2024-01")
     intake.rows(*[row | {"outcome": "F"} for row in JANUARY])
     after = rows(materialize(intake.source(), DirectoryStore(tmp_path / "after")), "2024-01")
     assert after["label"].all()
-    assert after.drop("label").equals(before.drop("label"))
+    rates = [name for name in after.columns if "fraud_rate" in name]
+    assert after.drop("label", *rates).equals(before.drop("label", *rates))
+    settled = pl.col("timestamp") >= before["timestamp"].min() + timedelta(days=7)  # type: ignore[operator]
+    assert after.filter(~settled).select(rates).equals(before.filter(~settled).select(rates))
+    assert set(after.filter(settled)["merchant_fraud_rate_30d"].drop_nulls()) == {1.0}
+
+
+# ---- the past of card and merchant
+
+
+def test_windows_reach_over_the_border_of_a_partition(intake: Intake) -> None:
+    """Two payments of a card an hour apart, in two months; the whole in one partition gives the same."""
+    shop = {"pan": CARD, "shop": "corner shop"}
+    intake.rows(
+        {"id": "a", "when": "2024-01-31 23:40:00", "sum": "10.00", **shop},
+        {"id": "b", "when": "2024-02-01 00:30:00", "sum": "5.00", **shop},
+        {"id": "c", "when": "2024-02-01 00:30:00", "sum": "7.00", **shop},
+    )
+    monthly = rows(materialize(intake.source(), intake.store), "2024-02")
+    names = ["card_count_1h", "card_sum_1h", "card_mean_30d", "amount_over_mean", "seconds_since_last", "merchant_new"]
+    assert monthly.select(names).row(0) == (1, 10.0, 10.0, 0.5, 3_000.0, 0)
+    assert monthly.select("card_count_1h", "amount_over_mean").row(1) == (1, 0.7)  # the other of equal time is not seen
+
+
+def test_history_is_all_raw_rows_of_the_days_that_it_reaches_into(intake: Intake, tmp_path: Path) -> None:
+    """However the same payments are cut into partitions, every row has the same past."""
+    intake.rows(*JANUARY, *FEBRUARY, *[row | {"id": f"2{row['id']}"} for row in JANUARY], {"when": "2024-01-24 08:00:00"})
+    cut = {}
+    for cadence, first in (("monthly", "2024-01"), ("weekly", "2024-01-01"), ("yearly", "2024")):
+        source = intake.source(cadence=cadence, first=first, last="open")
+        artifacts = materialize(source, DirectoryStore(tmp_path / cadence))
+        frames = [rows(artifacts, key) for key in sorted(artifacts.pointers("transformed"))]
+        cut[cadence] = pl.concat(frames).sort("transaction_id")
+    assert cut["monthly"].equals(cut["weekly"])
+    assert cut["monthly"].equals(cut["yearly"])
+    assert cut["monthly"]["card_count_30d"].max() > 1  # type: ignore[operator]
 
 
 # ---- the past that it needs
@@ -234,8 +281,11 @@ def test_a_source_with_other_names_and_only_card_and_merchant_works_by_its_toml_
     artifacts = materialize(source, DirectoryStore(tmp_path / "store"))
     frame = pl.concat([rows(artifacts, key) for key in artifacts.pointers("transformed")])
     assert list(artifacts.pointers("transformed")) == ["2018-04-02", "2018-04-09", "2018-04-16"]
-    assert frame.columns == [*CARRIED, "log_amount", "hour", "weekday", "night"]
-    assert dropped_features(source) == ("age", "distance", "city_population", "category")
+    lost = ("age", "distance", "city_population", "category")
+    lost += ("distance_from_last", "speed_from_last", "card_categories_1d", "category_new", "amount_over_mean")
+    kept = [feature.name for feature in features.FEATURES if feature.name not in lost and "30d" not in feature.name]
+    assert frame.columns == [*CARRIED, *kept]
+    assert set(dropped_features(source)) == {feature.name for feature in features.FEATURES} - set(kept)
     assert (len(frame), frame["label"].sum(), frame["card"].n_unique()) == (120, 11, 7)
     assert frame["amount_cents"].to_list() == [100 * n + 50 for n in range(120)]
     assert frame["hour"].to_list() == [n % 24 for n in range(120)]

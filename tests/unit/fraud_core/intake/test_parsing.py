@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_core import schema
+from fraud_core.card_numbers import hashed_card
 from fraud_core.errors import SourceError
 from fraud_core.intake.files import LINE
-from fraud_core.intake.parsing import PARTITION, Parsed, hashed_card, masked, parse, split_bucket
+from fraud_core.intake.parsing import PARTITION, Parsed, masked, parse, split_bucket
 from fraud_core.keys import Key
 from fraud_core.sources import Source
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, ROW, Intake, parsed

@@ -1,4 +1,4 @@
-"""Scores one file in a process of its own: `python -m fraud_api.filescoring`, started by `uploads`.
+"""Scores one file in a process of its own: `python -m fraud_core.filescoring`, started by whoever serves people.
 
 A file is the one input that other people's parsers read. Here they can take no more than the memory they were given, crash
 without taking an authorisation along, and never hold up the process that answers those.
@@ -21,12 +21,17 @@ import polars as pl
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from fraud_api.problems import FieldProblem, shown_name
-from fraud_api.schemas import FIELDS, Transaction
-from fraud_api.scoring import Record, Validate, from_text, from_values, score_rows
 from fraud_core.bundle import Bundle, Manifest
 from fraud_core.encoder import Encoder
+from fraud_core.history.windows import Reach
+from fraud_core.keys import Key
+from fraud_core.payment import FIELDS, Transaction
+from fraud_core.recall import Recall
+from fraud_core.refusals import FieldProblem, shown_name
 from fraud_core.scorer import Scorer
+from fraud_core.scoring import Record, Validate, from_text, from_values, score_rows
+from fraud_core.settings import Settings
+from fraud_core.stores.history import open_history
 
 ROWS_AT_ONCE = 5_000
 MOST_ROW_GROUPS = 10_000
@@ -39,7 +44,7 @@ AnswerFormat = Literal["ndjson", "csv"]
 
 
 class Order(BaseModel):
-    """What to score, and by which model."""
+    """What to score, by which model, and where the past of cards and merchants is (on the way, secrets are in a pipe alone)."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -50,6 +55,15 @@ class Order(BaseModel):
     manifest: Manifest
     encoder: Encoder
     model_size: int
+    home: Path
+    history: str | None
+    history_timeout: int
+    card_key: str
+
+    def recall(self, reach: Reach) -> Recall:
+        """Tells the past of payments."""
+        settings = Settings(_env_file=None, home=self.home, history=self.history, history_timeout=self.history_timeout)
+        return Recall(open_history(settings, reach), Key(bytes.fromhex(self.card_key)))
 
 
 class Frame(BaseModel):
@@ -92,6 +106,7 @@ def main() -> None:
 def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
     """Write the frames of an order."""
     rows = refused = 0
+    recall = None if scorer.reach is None else order.recall(scorer.reach)
 
     def write(frame: Frame, data: bytes = b"") -> None:
         out.write(frame.model_dump_json(exclude_defaults=True).encode() + b"\n" + data)
@@ -103,7 +118,7 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
         next(chunks)  # opens the file
         write(Frame(state="opened"))
         for chunk in chunks:
-            records = score_rows(scorer, chunk, first=rows + 1, validate=validate)
+            records = score_rows(scorer, chunk, first=rows + 1, validate=validate, recall=recall)
             rows += len(records)
             refused += sum("errors" in record for record in records)
             data = WRITERS[order.answer](records)

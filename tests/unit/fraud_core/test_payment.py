@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fraud_api.cards import holds_card_number
-from fraud_api.problems import wrong_fields
-from fraud_api.schemas import EXAMPLE, Transaction, cents_of
+from fraud_core.card_numbers import holds_card_number
+from fraud_core.payment import EXAMPLE, Transaction, cents_of
+from fraud_core.refusals import wrong_fields
 
 
 def refused(**changes: Any) -> dict[str, str]:

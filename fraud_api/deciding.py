@@ -1,0 +1,254 @@
+"""Decisions on single payments: what is known of card and merchant is read, the payment is scored, recorded and logged, and then
+answered.
+
+Payments that arrive together are decided together: NumPy costs the same for one row as for twenty, and a commit the same for one
+record as for twenty. So a request leaves its payment here, and at the end of the event loop's turn all that were left are taken
+in one go. Nobody waits for a later one: with one request at a time each is decided at once.
+
+A payment and its decision are recorded as one, if its id is not there yet. Sent again, it gets the decision that it got.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic_core
+
+from fraud_api.metrics import Metrics
+from fraud_api.problems import Refused
+from fraud_api.schemas import Score
+from fraud_api.scoring import explanation_of
+from fraud_core import features, schema
+from fraud_core.errors import StoreError
+from fraud_core.history.asof import Event
+from fraud_core.holder import Served
+from fraud_core.payment import Transaction, microseconds
+from fraud_core.recall import Recall
+from fraud_core.scorer import Decision
+from fraud_core.scoring import Examined, Scored, examined, made_id, score_together
+from fraud_core.settings import Settings
+from fraud_core.stores.decision_writer import DecisionWriter
+from fraud_core.stores.decisions import DecisionRecord
+from fraud_core.stores.history import Entry, Kept
+from fraud_core.stores.history_writer import HistoryWriter
+
+MOST_AT_ONCE = 256  # so that a turn of the loop stays short
+NAN = float("nan")
+_UNSHOWN = {"explanation"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A payment that waits for its decision."""
+
+    served: Served
+    transaction: Transaction
+    identity: str
+    explain: bool
+    future: asyncio.Future[Score]
+
+
+class Deciding:
+    """Decides for one event loop.
+
+    Args:
+        settings: all of it.
+        recall: tells the past of payments.
+        history: records payments and their decisions.
+        log: the decision log.
+        metrics: are told.
+    """
+
+    def __init__(self, settings: Settings, recall: Recall, history: HistoryWriter, log: DecisionWriter, metrics: Metrics) -> None:
+        self._recall = recall
+        self._history = history
+        self._log = log
+        self._metrics = metrics
+        self._review_from_cents = round(settings.degraded_review_amount * 100)
+        self._logged_share = settings.features_logged
+        self._waiting: list[_Asked] = []
+
+    async def decide(self, served: Served, transaction: Transaction, *, explain: bool = False) -> Score:
+        """The decision on a payment, by the model that its request was given; recorded and logged when this returns.
+
+        Raises:
+            Refused: another payment has this id; or the decision can be logged nowhere.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._decide_waiting)
+        future: asyncio.Future[Score] = loop.create_future()
+        self._waiting.append(_Asked(served, transaction, transaction.transaction_id or made_id(), explain, future))
+        if len(self._waiting) == MOST_AT_ONCE:
+            self._decide_waiting()
+        return await future
+
+    def _decide_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        # Two models at most: a swap may come between two requests of one turn.
+        for model in {id(asked.served): asked.served for asked in waiting}.values():
+            group = [asked for asked in waiting if asked.served is model]
+            try:
+                self._decide(model, group)
+            except Exception as error:
+                # Each of those requests fails as it would have failed alone, and none is left waiting.
+                _fail(group, error)
+
+    def _decide(self, served: Served, group: list[_Asked]) -> None:
+        begun = time.perf_counter()
+        scored = score_together(served.scorer, [asked.transaction for asked in group], self._recall)
+        if scored.degraded:
+            self._metrics.history_failed()
+        elif scored.sequence is not None:
+            self._metrics.history_seconds("read", time.perf_counter() - begun)
+        self._metrics.scored(served, scored.matrix, scored.probabilities.tolist())
+        drafts = [_Draft(self, served, scored, at, asked) for at, asked in enumerate(group)]
+        begun = time.perf_counter()
+        kept = self._history.record([draft.entry for draft in drafts])
+        self._metrics.history_seconds("write", time.perf_counter() - begun)
+        answers: list[tuple[_Asked, Score]] = []
+        records: list[DecisionRecord] = []
+        for draft, found in zip(drafts, kept, strict=True):
+            if found.content != draft.entry.content:
+                _fail([draft.asked], another_payment())
+                continue
+            score = draft.score if found.new else Score.model_validate_json(found.answer)
+            answers.append((draft.asked, score))
+            records.append(draft.record(score, found))
+        begun = time.perf_counter()
+        written = self._log.submit(records)
+        loop = asyncio.get_running_loop()
+
+        def answer(_: Future[None]) -> None:
+            self._answer(answers, written, begun)
+
+        written.add_done_callback(lambda future: loop.call_soon_threadsafe(answer, future))
+
+    def _answer(self, answers: list[tuple[_Asked, Score]], written: Future[None], begun: float) -> None:
+        self._metrics.decision_log_seconds(time.perf_counter() - begun)
+        error = written.exception()
+        if error is not None:
+            _fail([asked for asked, _ in answers], not_logged() if isinstance(error, StoreError) else error)
+            return
+        for asked, score in answers:
+            self._metrics.decided(score.probability, score.decision)
+            if not asked.future.done():  # whoever asked may have hung up
+                asked.future.set_result(score)
+
+    def at_least_reviewed(self, decision: Decision, amount_cents: int) -> Decision:
+        """What a model without history may not approve on its own: large amounts."""
+        return "review" if decision == "approve" and amount_cents >= self._review_from_cents else decision
+
+    def logs_features(self, content: str) -> bool:
+        """Whether the features of this payment are logged: a share of all, and always the same ones."""
+        return int(content[:8], 16) < self._logged_share * 2**32
+
+    def card(self, transaction: Transaction) -> str | None:
+        """The hash that the card is known by."""
+        return self._recall.card(transaction)
+
+
+class _Draft:
+    """A decision that is not recorded yet."""
+
+    def __init__(self, deciding: Deciding, served: Served, scored: Scored, at: int, asked: _Asked) -> None:
+        transaction = asked.transaction
+        self.asked = asked
+        self._deciding = deciding
+        self._scored = scored
+        self._at = at
+        self._card = deciding.card(transaction)
+        self._behind: Examined | None = None
+        probability = float(scored.probabilities[at])
+        decision = scored.scorer.decide(probability)
+        if scored.degraded:
+            decision = deciding.at_least_reviewed(decision, transaction.amount_cents)
+        if asked.explain or decision != "approve":
+            self._behind = examined(served, scored, at)
+        self.score = Score(
+            transaction_id=asked.identity,
+            probability=probability,
+            decision=decision,
+            model_version=served.version,
+            degraded=scored.degraded,
+            explanation=explanation_of(self._behind) if asked.explain and self._behind is not None else None,
+        )
+        self._columns = columns_of(transaction)
+        payment = pydantic_core.to_json({"transaction_id": asked.identity, "card": self._card, **self._columns})
+        self.entry = Entry(
+            transaction_id=asked.identity,
+            content=hashlib.sha256(payment).hexdigest(),
+            card=self._card,
+            event=Event(
+                microseconds(transaction.timestamp),
+                asked.identity,
+                transaction.amount_cents,
+                transaction.merchant,
+                transaction.category,
+                NAN if transaction.merchant_latitude is None else transaction.merchant_latitude,
+                NAN if transaction.merchant_longitude is None else transaction.merchant_longitude,
+            ),
+            answer=self.score.__pydantic_serializer__.to_json(self.score, exclude=_UNSHOWN),
+            payment=payment,
+            declined=decision == "decline",
+        )
+
+    def record(self, score: Score, kept: Kept) -> DecisionRecord:
+        """What the log keeps. Of a payment that was sent again the log has it already, unless it was lost on the way there."""
+        transaction = self.asked.transaction
+        values = features.plain(self._scored.values, self._at)
+        reasons = () if self._behind is None else tuple(reason.code for reason in self._behind.reasons)
+        logged = self._deciding.logs_features(self.entry.content) and kept.new
+        return DecisionRecord(
+            transaction_id=score.transaction_id,
+            scored_at=datetime.now(UTC),
+            timestamp=transaction.timestamp,
+            amount_cents=transaction.amount_cents,
+            card=self._card,
+            merchant=transaction.merchant,
+            category=transaction.category,
+            transaction={name: value for name, value in self._columns.items() if name not in schema.PERSONAL},
+            model_version=score.model_version,
+            probability=score.probability,
+            decision=score.decision,
+            degraded=score.degraded,
+            reasons=reasons,
+            features_sha256=features.digest(values),
+            features=values if logged else None,
+            sequence=self._scored.sequence,
+        )
+
+
+def columns_of(transaction: Transaction) -> dict[str, Any]:
+    """The canonical columns of a payment as JSON values, without its id and card."""
+    columns: Mapping[str, Any] = transaction.__dict__
+    plain = {name: value for name, value in columns.items() if name not in {"transaction_id", "card"}}
+    return plain | {"timestamp": microseconds(transaction.timestamp)}
+
+
+def another_payment() -> Refused:
+    """The same id, but not the same payment."""
+    return Refused(
+        409,
+        "another-payment",
+        "Another payment with this transaction_id was decided before. Send each payment under an id of its own, and the same "
+        "payment again without any change.",
+    )
+
+
+def not_logged() -> Refused:
+    """No decision without a record of it."""
+    return Refused(
+        503, "decision-log", "The decision could not be written down, so none is given; try again shortly. The log has more."
+    )
+
+
+def _fail(group: list[_Asked], error: BaseException) -> None:
+    for asked in group:
+        if not asked.future.done():
+            asked.future.set_exception(error)

@@ -1,0 +1,28 @@
+"""The copy of a serving bundle that MLflow holds: the same files, without pickle, checked for being whole."""
+
+import hashlib
+from pathlib import Path
+
+from fraud_core.bundle import Bundle, read_bundle, versions, write_bundle
+from fraud_core.keys import Key
+from fraud_core.stores.objects import DirectoryStore
+
+# No secret: whoever has a copy may read it. What serves payments reads the bundle in the store instead, which this installation
+# has signed.
+_EVERYBODYS = Key(hashlib.sha256(b"a copy of the bundle, for MLflow").digest())
+
+
+def write_copy(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle's files into a folder."""
+    write_bundle(DirectoryStore(folder), bundle, _EVERYBODYS)
+
+
+def read_copy(folder: Path) -> Bundle:
+    """Read the bundle in a folder.
+
+    Raises:
+        IntegrityError: a file is missing or changed.
+    """
+    store = DirectoryStore(folder)
+    (version,) = versions(store)
+    return read_bundle(store, version, _EVERYBODYS)

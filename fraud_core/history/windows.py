@@ -1,0 +1,65 @@
+"""What is remembered of a card and a merchant: the windows, their borders, and the names of what is counted in them.
+
+Everything counted is a whole number (payments, cents, hours), so that it is the same number in whatever order it is added up:
+`asof` counts for one payment, `columns` for a million, and both take their borders from here. Missing is NaN.
+
+- A card's windows hold its payments with timestamps in [t - window, t): exact, and payments of equal time see none of each other.
+- A merchant's windows hold whole hours of UTC that lie within [t - window, t): payments in flight together cannot disagree.
+  Frauds among them are counted in the windows that end the label delay before t, with the labels known in hours ended before t.
+- Nothing older than the source's `history_days` (for frauds: and its label delay) is looked at.
+"""
+
+from dataclasses import dataclass
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+
+CARD_WINDOWS = {"1h": HOUR_US, "1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
+MERCHANT_WINDOWS = {"1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
+DISTINCT_WINDOW = "1d"  # in which a card's different merchants and categories are counted
+
+CARD_STATE = (
+    *(f"card_count_{window}" for window in CARD_WINDOWS),
+    *(f"card_cents_{window}" for window in CARD_WINDOWS),
+    "card_last_us",  # when the card was last used; of payments of equal time the one with the greatest id counts
+    "card_last_latitude",
+    "card_last_longitude",
+    "card_merchants",
+    "card_categories",
+    "merchant_seen",  # 1: the card was at this merchant before, 0: it was not
+    "category_seen",
+)
+MERCHANT_STATE = (
+    *(f"merchant_count_{window}" for window in MERCHANT_WINDOWS),
+    *(f"merchant_judged_{window}" for window in MERCHANT_WINDOWS),  # payments whose outcome is known, or settled by the delay
+    *(f"merchant_frauds_{window}" for window in MERCHANT_WINDOWS),
+)
+STATE = (*CARD_STATE, *MERCHANT_STATE)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a source looks back.
+
+    Attributes:
+        history_us: no payment older than this counts; longer windows end here.
+        delay_us: after so long a payment without a chargeback counts as legitimate.
+    """
+
+    history_us: int
+    delay_us: int
+
+    @classmethod
+    def of_days(cls, history_days: int, label_delay_days: int) -> "Reach":
+        """As a source's TOML has it."""
+        return cls(history_days * DAY_US, label_delay_days * DAY_US)
+
+    @property
+    def total_us(self) -> int:
+        """Nothing older than this before a payment is looked at for it."""
+        return self.history_us + self.delay_us
+
+
+def whole_hours(begin_us: int, end_us: int) -> tuple[int, int]:
+    """The first hour (counted from 1970) that lies whole within [begin, end), and the first that no longer does."""
+    return -(-begin_us // HOUR_US), end_us // HOUR_US

@@ -1,0 +1,224 @@
+"""The decision log: every decision once, with what it was made of. It holds a card's keyed hash, never a card number."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    delete,
+    func,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fraud_core.schema import PERSONAL
+from fraud_core.scorer import Decision
+from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
+
+_METADATA = MetaData()
+_DECISIONS = Table(
+    "decisions",
+    _METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("transaction_id", Text, nullable=False, unique=True),
+    Column("scored_at", BigInteger, nullable=False),  # times are microseconds since 1970 UTC
+    Column("timestamp", BigInteger, nullable=False),
+    Column("amount_cents", BigInteger, nullable=False),
+    Column("card", Text),
+    Column("merchant", Text),
+    Column("category", Text),
+    Column("transaction", Text, nullable=False),  # JSON, as are reasons and features
+    Column("model_version", Text, nullable=False),
+    Column("probability", Float(53), nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("degraded", Boolean, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("features_sha256", Text, nullable=False),
+    Column("features", Text),
+    Column("sequence", BigInteger),
+)
+Index("decisions_scored_at", _DECISIONS.c.scored_at)
+Index("decisions_card", _DECISIONS.c.card, _DECISIONS.c.timestamp)
+_IN_REVIEW = _DECISIONS.c.decision == "review"
+Index("decisions_review", _DECISIONS.c.scored_at.label("at"), sqlite_where=_IN_REVIEW, postgresql_where=_IN_REVIEW)
+
+_DELETED_AT_ONCE = 2_000  # so that an expiry holds no writer up for long
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision and what it was made of.
+
+    Attributes:
+        transaction_id: the payment's; a second decision about it is never written.
+        scored_at: when it was decided; aware.
+        timestamp: the payment's own time; aware.
+        amount_cents: the amount.
+        card: keyed hash of the card.
+        merchant: name or number of the merchant.
+        category: of the merchant.
+        transaction: canonical columns as JSON values, none of them personal.
+        model_version: version of the bundle.
+        probability: calibrated fraud probability.
+        decision: approve, review or decline.
+        degraded: whether it was made without history, because the history store was gone.
+        reasons: codes of the reasons, weightiest first.
+        features_sha256: hash of the feature vector, in hex.
+        features: name -> value (None: missing); None where it was not logged.
+        sequence: number of the newest recorded payment that history took into account; None where none was looked at.
+    """
+
+    transaction_id: str
+    scored_at: datetime
+    timestamp: datetime
+    amount_cents: int
+    card: str | None
+    merchant: str | None
+    category: str | None
+    transaction: Mapping[str, Any]
+    model_version: str
+    probability: float
+    decision: Decision
+    degraded: bool
+    reasons: tuple[str, ...]
+    features_sha256: str
+    features: Mapping[str, float | str | None] | None
+    sequence: int | None
+
+    def __post_init__(self) -> None:
+        if not PERSONAL.isdisjoint(self.transaction):
+            raise ValueError(f"A decision's transaction must not hold {sorted(PERSONAL & set(self.transaction))}.")
+
+
+class DecisionLog:
+    """The decisions in the SQL database. Safe to share between threads.
+
+    Args:
+        engine: see `database.open_database`. The table is made at the first use.
+        retention_days: how long a decision is kept after it was made.
+    """
+
+    def __init__(self, engine: Engine, retention_days: int) -> None:
+        self.retention_days = retention_days
+        self._tables = Tables(engine, _METADATA)
+        dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
+        self._insert = dialect.insert(_DECISIONS).on_conflict_do_nothing()
+
+    def append(self, records: Sequence[DecisionRecord]) -> None:
+        """Write decisions in one commit. Of a payment that has one already, the first one stays.
+
+        Raises:
+            StoreError: the database cannot be used; nothing was written.
+        """
+        if records:
+            rows = [_row(record) for record in records]
+            with self._tables.transaction() as connection:
+                connection.execute(self._insert, rows)
+
+    def find(self, transaction_id: str) -> DecisionRecord | None:
+        """The decision about a payment. Raises StoreError where the database cannot be used."""
+        found = self._select(_DECISIONS.c.transaction_id == transaction_id, limit=1)
+        return found[0] if found else None
+
+    def of_card(self, card: str, limit: int) -> list[DecisionRecord]:
+        """Decisions about a card (its keyed hash), the latest payment first."""
+        return self._select(_DECISIONS.c.card == card, order=_DECISIONS.c.timestamp.desc(), limit=limit)
+
+    def to_review(self, since: datetime, limit: int) -> list[DecisionRecord]:
+        """What was sent to review since then, the greatest expected loss (probability times amount) first."""
+        loss = _DECISIONS.c.probability * _DECISIONS.c.amount_cents
+        return self._select(_IN_REVIEW, _DECISIONS.c.scored_at >= to_microseconds(since), order=loss.desc(), limit=limit)
+
+    def recent(self, since: datetime, limit: int) -> list[DecisionRecord]:
+        """Decisions made since then, the latest first."""
+        return self._select(_DECISIONS.c.scored_at >= to_microseconds(since), order=_DECISIONS.c.scored_at.desc(), limit=limit)
+
+    def count(self) -> int:
+        """How many decisions are kept."""
+        with self._tables.transaction() as connection:
+            return connection.execute(select(func.count()).select_from(_DECISIONS)).scalar_one()
+
+    def expire(self, now: datetime) -> int:
+        """Remove decisions that were made more than `retention_days` ago; returns how many.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        oldest = to_microseconds(now - timedelta(days=self.retention_days))
+        some = select(_DECISIONS.c.number).where(_DECISIONS.c.scored_at < oldest).limit(_DELETED_AT_ONCE)
+        total = 0
+        while True:
+            with self._tables.transaction() as connection:
+                removed = connection.execute(delete(_DECISIONS).where(_DECISIONS.c.number.in_(some))).rowcount
+            total += removed
+            if removed < _DELETED_AT_ONCE:
+                return total
+
+    def _select(self, *conditions: Any, limit: int, order: Any = None) -> list[DecisionRecord]:
+        statement = select(_DECISIONS).where(*conditions).limit(limit)
+        if order is not None:
+            statement = statement.order_by(order, _DECISIONS.c.number.desc())
+        with self._tables.transaction() as connection:
+            return [_record(row) for row in connection.execute(statement)]
+
+
+def to_json(record: DecisionRecord) -> str:
+    """A record as one line of text, for where the database is not at hand."""
+    return json.dumps(_row(record), separators=(",", ":"), allow_nan=False)
+
+
+def from_json(line: str) -> DecisionRecord:
+    """The record of `to_json`."""
+    return _record(json.loads(line))
+
+
+def _row(record: DecisionRecord) -> dict[str, Any]:
+    return {
+        "transaction_id": record.transaction_id,
+        "scored_at": to_microseconds(record.scored_at),
+        "timestamp": to_microseconds(record.timestamp),
+        "amount_cents": record.amount_cents,
+        "card": record.card,
+        "merchant": record.merchant,
+        "category": record.category,
+        "transaction": _json(record.transaction),
+        "model_version": record.model_version,
+        "probability": record.probability,
+        "decision": record.decision,
+        "degraded": record.degraded,
+        "reasons": _json(record.reasons),
+        "features_sha256": record.features_sha256,
+        "features": None if record.features is None else _json(record.features),
+        "sequence": record.sequence,
+    }
+
+
+def _record(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
+    values = dict(row._mapping) if isinstance(row, Row) else dict(row)
+    values.pop("number", None)
+    values["scored_at"] = from_microseconds(values["scored_at"])
+    values["timestamp"] = from_microseconds(values["timestamp"])
+    values["transaction"] = json.loads(values["transaction"])
+    values["reasons"] = tuple(json.loads(values["reasons"]))
+    values["features"] = None if values["features"] is None else json.loads(values["features"])
+    return DecisionRecord(**values)
+
+
+def _json(value: Any) -> str:
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)

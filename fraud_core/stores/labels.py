@@ -1,0 +1,188 @@
+"""The labels: what became of payments, by whose word, and since when that is known. Only ever added to."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    event,
+    insert,
+    select,
+    text,
+)
+
+from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
+
+Outcome = Literal["fraud", "legitimate", "unsure"]
+LabelSource = Literal["chargeback", "analyst", "source"]
+LEAD = "lead"  # the role of an analyst whose word goes before that of others
+
+_METADATA = MetaData()
+_LABELS = Table(
+    "labels",
+    _METADATA,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("transaction_id", Text, nullable=False),
+    Column("outcome", Text, CheckConstraint("outcome IN ('fraud', 'legitimate', 'unsure')"), nullable=False),
+    Column("source", Text, CheckConstraint("source IN ('chargeback', 'analyst', 'source')"), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("event_time", BigInteger, nullable=False),  # times are microseconds since 1970 UTC
+    Column("known_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("labels_transaction", _LABELS.c.transaction_id)
+
+# The database itself refuses to change or remove a label, whoever asks.
+_REFUSALS = {
+    "sqlite": [
+        f"CREATE TRIGGER labels_{verb.lower()} BEFORE {verb} ON labels "
+        "BEGIN SELECT RAISE(ABORT, 'labels are only ever added'); END"
+        for verb in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION labels_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'labels are only ever added'; END $$",
+        "CREATE TRIGGER labels_change BEFORE UPDATE OR DELETE OR TRUNCATE ON labels "
+        "FOR EACH STATEMENT EXECUTE FUNCTION labels_refuse()",
+    ],
+}
+for _dialect, _statements in _REFUSALS.items():
+    for _statement in _statements:
+        event.listen(_LABELS, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+
+_ASKED_AT_ONCE = 500  # ids in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Somebody's word about a payment.
+
+    Attributes:
+        sequence: its number; later ones have greater numbers, and none is seen before all smaller ones are.
+        transaction_id: of the payment.
+        outcome: fraud, legitimate or unsure.
+        source: a chargeback, an analyst, or the data source itself.
+        author: who said so: a person or a service.
+        role: of the author, where it matters (`LEAD`).
+        note: free text by the author.
+        event_time: when the payment was made; aware.
+        known_at: since when this is known; aware.
+    """
+
+    sequence: int
+    transaction_id: str
+    outcome: Outcome
+    source: LabelSource
+    author: str
+    role: str
+    note: str
+    event_time: datetime
+    known_at: datetime
+
+
+def resolve(labels: Iterable[Label], as_of: datetime | None = None) -> Outcome | None:
+    """What is to be believed of one payment: a chargeback before an analyst (a lead before others) before the source.
+
+    Among equals the one known last counts.
+
+    Args:
+        labels: all of one payment.
+        as_of: labels known later are not looked at; None: all are.
+
+    Returns:
+        The outcome; None where nothing is known.
+    """
+    known = [label for label in labels if as_of is None or label.known_at <= as_of]
+    if not known:
+        return None
+    return max(known, key=lambda label: (_weight(label), label.known_at, label.sequence)).outcome
+
+
+def _weight(label: Label) -> int:
+    match label.source:
+        case "chargeback":
+            return 3
+        case "analyst":
+            return 2 if label.role == LEAD else 1
+        case "source":
+            return 0
+
+
+class LabelLog:
+    """The labels in the SQL database. Safe to share between threads.
+
+    Args:
+        engine: see `database.open_database`. The table is made at the first use.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._tables = Tables(engine, _METADATA)
+
+    def append(
+        self,
+        *,
+        transaction_id: str,
+        outcome: Outcome,
+        source: LabelSource,
+        author: str,
+        event_time: datetime,
+        known_at: datetime,
+        role: str = "",
+        note: str = "",
+    ) -> Label:
+        """Add a label (see `Label`).
+
+        Raises:
+            StoreError: the database cannot be used, or refuses; nothing was written.
+        """
+        values: dict[str, Any] = {
+            "transaction_id": transaction_id,
+            "outcome": outcome,
+            "source": source,
+            "author": author,
+            "role": role,
+            "note": note,
+            "event_time": to_microseconds(event_time),
+            "known_at": to_microseconds(known_at),
+        }
+        with self._tables.transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                # One at a time: otherwise a greater number could be seen before a smaller one, and a reader would pass over it.
+                connection.execute(text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
+            sequence = connection.execute(insert(_LABELS).values(values).returning(_LABELS.c.sequence)).scalar_one()
+        return _label({"sequence": sequence, **values})
+
+    def of(self, ids: Sequence[str]) -> dict[str, list[Label]]:
+        """Labels of these payments, in the order they came in; a payment without any has an empty list."""
+        found: dict[str, list[Label]] = {one: [] for one in ids}
+        wanted = list(found)
+        for begin in range(0, len(wanted), _ASKED_AT_ONCE):
+            for label in self._select(_LABELS.c.transaction_id.in_(wanted[begin : begin + _ASKED_AT_ONCE])):
+                found[label.transaction_id].append(label)
+        return found
+
+    def since(self, sequence: int, limit: int) -> list[Label]:
+        """Labels with a greater number, in order; 0: from the first one."""
+        return self._select(_LABELS.c.sequence > sequence, limit=limit)
+
+    def _select(self, condition: Any, limit: int | None = None) -> list[Label]:
+        statement = select(_LABELS).where(condition).order_by(_LABELS.c.sequence).limit(limit)
+        with self._tables.transaction() as connection:
+            return [_label(dict(row._mapping)) for row in connection.execute(statement)]
+
+
+def _label(row: dict[str, Any]) -> Label:
+    return Label(**row | {name: from_microseconds(row[name]) for name in ("event_time", "known_at")})

@@ -1,0 +1,64 @@
+"""What the decision log promises: the same tests for SQLite (tests/unit) and PostgreSQL (tests/integration).
+
+Whoever takes them over gives a fixture `engine`: a database without tables.
+"""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from fraud_core.stores.decisions import DecisionLog
+from tests.unit.fraud_core.stores.decided import NOON, decided
+
+
+@pytest.fixture
+def decision_log(engine: Engine) -> DecisionLog:
+    return DecisionLog(engine, retention_days=30)
+
+
+def test_a_decision_is_found_again_as_it_was_made(decision_log: DecisionLog) -> None:
+    records = [
+        decided("a", amount_cents=10**11, degraded=True, sequence=None, features=None, reasons=()),
+        decided("b", card=None, merchant=None, probability=1 / 3),
+    ]
+    decision_log.append(records)
+    assert [decision_log.find("a"), decision_log.find("b"), decision_log.find("c")] == [*records, None]
+
+
+def test_a_second_decision_about_a_payment_is_never_written_not_even_in_the_same_group(decision_log: DecisionLog) -> None:
+    decision_log.append([decided("a"), decided("a", decision="decline"), decided("b")])
+    decision_log.append([decided("b", decision="decline"), decided("c")])
+    assert [(found.transaction_id, found.decision) for found in decision_log.recent(NOON, 9)] == [
+        ("c", "approve"),
+        ("b", "approve"),
+        ("a", "approve"),
+    ]
+
+
+def test_decisions_are_found_by_card_by_time_and_by_what_is_left_to_review(decision_log: DecisionLog) -> None:
+    decision_log.append(
+        [
+            decided("old", -5, decision="review"),
+            decided("small", 1, decision="review", probability=0.9, amount_cents=100),
+            decided("large", 2, decision="review", probability=0.5, amount_cents=100_000, card="beef"),
+            decided("fine", 3, timestamp=NOON - timedelta(days=9)),
+        ]
+    )
+    assert [one.transaction_id for one in decision_log.of_card("c0ffee", 9)] == ["small", "old", "fine"]
+    assert [one.transaction_id for one in decision_log.of_card("c0ffee", 1)] == ["small"]
+    assert [one.transaction_id for one in decision_log.to_review(NOON, 9)] == ["large", "small"]
+    assert [one.transaction_id for one in decision_log.to_review(NOON, 1)] == ["large"]
+    assert [one.transaction_id for one in decision_log.recent(NOON, 9)] == ["fine", "large", "small"]
+    assert [one.transaction_id for one in decision_log.recent(NOON + timedelta(minutes=2), 1)] == ["fine"]
+
+
+def test_after_its_retention_a_decision_is_gone_and_others_are_not(
+    decision_log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fraud_core.stores.decisions._DELETED_AT_ONCE", 2)
+    decision_log.append([decided(f"old{number}", minutes=-number) for number in range(1, 6)])
+    decision_log.append([decided("young", minutes=0)])
+    assert decision_log.expire(NOON + timedelta(days=30)) == 5
+    assert [one.transaction_id for one in decision_log.recent(NOON - timedelta(days=99), 99)] == ["young"]
+    assert decision_log.expire(NOON + timedelta(days=30)) == 0
