@@ -1,7 +1,6 @@
 """`fraud pipeline`: every partition in order through the jobs that the Dagster UI launches, then a training."""
 
 import json
-import os
 import resource
 import sys
 import time
@@ -20,7 +19,7 @@ from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import TrainedModel, training_inputs
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
-from fraud_cli.instance import PID_TAG, open_instance
+from fraud_cli.instance import open_instance, own_process
 from fraud_core.bundle import read_latest
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError
 from fraud_core.gate import read_verdict
@@ -56,7 +55,7 @@ class Pipeline:
             partition_key=partition,
             raise_on_error=False,
             run_config=QUIET,
-            tags={PID_TAG: str(os.getpid())},
+            tags=own_process(),
         )
         if not result.success:
             failures = result.filter_events(lambda event: event.is_step_failure)
