@@ -6,6 +6,7 @@ from fraud_assets import (
     automation,
     champion,
     delivery,
+    io_manager,
     labels,
     landing,
     model,
@@ -15,7 +16,6 @@ from fraud_assets import (
     transformed,
     volume,
 )
-from fraud_assets.io_manager import ArtifactIOManager
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
@@ -60,7 +60,7 @@ def build(project: Project) -> dg.Definitions:
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.
         executor=dg.in_process_executor,
-        resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},
+        resources={"artifacts": io_manager.build(project)},
     )
 
 

@@ -131,6 +131,11 @@ class Settings(BaseSettings):
         None,
         description="Is sent every failed check and run as JSON with a `text`, as Slack's incoming webhooks take it.",
     )
+    dagster_database: SecretStr | None = Field(
+        None,
+        description="PostgreSQL that keeps Dagster's runs and events, in a database of its own: "
+        "postgresql://user:password@host/name. Empty: SQLite under the home.",
+    )
     dagster_url: str = Field(
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
     )
