@@ -35,7 +35,7 @@ pytestmark = [
 BURNING = ("FraudScorerErrors", "FraudBudgetBurnsFast", "FraudBudgetBurnsSlowly")
 TRAFFIC = ("FraudTrafficDrift", "FraudScoreShift", "FraudFlaggedShare")
 # Where they follow from another one that fires, nobody is told of them.
-SILENCED = {"FraudScorerErrors", "FraudScoreShift", "FraudFlaggedShare", "FraudBudgetBurnsSlowly"}
+SILENCED = {"FraudScorerErrors", "FraudScorerSlow", "FraudScoreShift", "FraudFlaggedShare", "FraudBudgetBurnsSlowly"}
 
 
 @pytest.fixture
