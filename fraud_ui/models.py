@@ -81,12 +81,14 @@ class Catalogue:
         return {partition: gate.read_verdict(store, key, partition) for partition in self._artifacts.pointers("transformed")}
 
     def _runs(self, name: str) -> tuple[Run, ...]:
-        runs = []
-        for key in self._artifacts.store.list(f"models/{name}/runs"):
-            if key.endswith("/run.json"):
-                run = json.loads(self._artifacts.store.get(key))
-                identity = str(run["dagster_run_id"])
-                runs.append(Run(identity, f"{self._dagster_link}/runs/{identity}", _web_link(run.get("mlflow_url"))))
+        """What lies beside each card: the Dagster run, and once it was logged there the MLflow run."""
+        store, runs = self._artifacts.store, []
+        keys = list(store.list(f"models/{name}/runs"))
+        for key in (key for key in keys if key.endswith("/run.json")):
+            identity = str(json.loads(store.get(key))["dagster_run_id"])
+            tracked = key.replace("/run.json", "/tracking.json")
+            mlflow = json.loads(store.get(tracked)).get("mlflow_url") if tracked in keys else None
+            runs.append(Run(identity, f"{self._dagster_link}/runs/{identity}", _web_link(mlflow)))
         return tuple(runs)
 
 

@@ -120,7 +120,7 @@ class Door:
         self._app = app
         self._visits = visits
         self._users = users
-        self._hashing = threading.Semaphore(2)  # each takes 64 MB for a moment
+        self._hashing = threading.Semaphore(4)  # each takes 19 MB for a moment
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
