@@ -192,6 +192,16 @@ class Settings(BaseSettings):
         "http://127.0.0.1:4318/v1/traces. Empty: no traces.",
     )
 
+    # The analyst's desk.
+    ui_host: str = Field("127.0.0.1", description="Address the analyst's desk binds to.")
+    ui_port: int = Field(7860, ge=0, le=65535, description="Port of the analyst's desk.")
+    ui_auth: Literal["auto", "users", "off"] = Field(
+        "auto",
+        description="Who may use the desk. users: whoever signs in (`fraud users`). off: whoever reaches it, on loopback alone. "
+        "auto: off on a loopback address, users on any other.",
+    )
+    review_claim_minutes: int = Field(30, ge=1, description="A case of the review queue comes back so long after it was taken.")
+
     @model_validator(mode="after")
     def _resolve(self) -> "Settings":
         self.home = self.home.expanduser().resolve()
