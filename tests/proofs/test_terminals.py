@@ -24,7 +24,7 @@ seed = 20
 cardholders = {cardholders}
 merchants = {merchants}
 transactions_per_card_per_day = 0.8
-fraud_rate = 0.02
+fraud_rate = {fraud_rate}
 
 [simulator.kinds]
 compromised_merchant = 1
@@ -44,8 +44,8 @@ card = "card"
 merchant = "merchant"
 """
 WINDOWS = [feature.name for feature in features.HISTORY if feature.kind == "merchant"]
-REDUCED = {"last": "2023-07", "cardholders": 400, "merchants": 80, "block": 28}
-FULL = {"last": "2024-04", "cardholders": 1_500, "merchants": 300, "block": 56}
+REDUCED = {"last": "2023-07", "cardholders": 400, "merchants": 400, "fraud_rate": 0.03, "block": 28}
+FULL = {"last": "2024-02", "cardholders": 1_500, "merchants": 1_200, "fraud_rate": 0.02, "block": 56}
 
 
 def trained(folder: Path, excluded: list[str], size: dict[str, Any]) -> dict[str, Any]:
