@@ -98,6 +98,7 @@ class Lineage(_Model):
     """
 
     training_set: str
+    labels: str = ""  # hash of what the log of labels changed among these payments; empty: nothing
     partitions: tuple[tuple[str, str, str], ...]
     rejected: tuple[tuple[str, str], ...] = ()
     dropped_features: tuple[str, ...] = ()

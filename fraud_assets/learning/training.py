@@ -10,7 +10,7 @@ import numpy as np
 
 from fraud_assets.learning.candidates import Progress, Side, fit_calibration, fit_candidates
 from fraud_assets.learning.preprocessing import fit_encoder
-from fraud_assets.learning.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.learning.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
 from fraud_assets.learning.split import SIDES, Split, split_of
 from fraud_assets.project import Project
 from fraud_core import features, gate, metrics
@@ -29,11 +29,16 @@ LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """The encoder, fitted on the training rows of the accepted partitions, and which these were."""
+    """The encoder, fitted on the training rows of the accepted partitions, and which these were.
+
+    Attributes:
+        labels: what the log of labels had changed (see `Data.fingerprint`).
+    """
 
     encoder: Encoder
     split: Split
     training_set: str
+    labels: str
     rows: int
     frauds: int
 
@@ -91,32 +96,34 @@ def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
         NotYetTrainableError: there is too little data for the split.
         HoldoutError: the training rows hold too few frauds.
     """
-    split = _split(project, allowed)
-    rows = _training_rows(project, split, allowed)
+    data, split = Data.of(project), _split(project, allowed)
+    rows = _training_rows(project, data, split, allowed)
     _require_frauds(project, "training rows", rows)
     encoder = fit_encoder(rows, source_features(project.source))
-    return Preprocessor(encoder, split, gate.fingerprint(allowed), len(rows.frame), int(rows.labels.sum()))
+    return Preprocessor(encoder, split, gate.fingerprint(allowed), data.fingerprint(), len(rows.frame), int(rows.labels.sum()))
 
 
 def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
     """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
 
     Raises:
-        GateRefusalError: the preprocessor was fitted on another training set, or another split, than holds now.
+        GateRefusalError: the preprocessor was fitted on another training set, split or labels than hold now.
         HoldoutError: a block has too few frauds to say anything.
     """
-    if (preprocessor.training_set, preprocessor.split) != (
+    data = Data.of(project)
+    if (preprocessor.training_set, preprocessor.split, preprocessor.labels) != (
         gate.fingerprint(allowed),
         _split(project, allowed),
+        data.fingerprint(),
     ):
         raise GateRefusalError(
-            "The preprocessor was fitted on other partitions, or another split, than hold now; "
+            "The preprocessor was fitted on other partitions, another split, or other labels, than hold now; "
             "materialize preprocessor, then model."
         )
     settings, source, split, encoder = project.settings, project.source, preprocessor.split, preprocessor.encoder
-    training = _training_rows(project, split, allowed)
-    validation_a = read_rows(project.artifacts, allowed.accepted, split.validation_a)
-    validation_b = read_rows(project.artifacts, allowed.accepted, split.validation_b)
+    training = _training_rows(project, data, split, allowed)
+    validation_a = read_rows(data, allowed.accepted, split.validation_a)
+    validation_b = read_rows(data, allowed.accepted, split.validation_b)
     for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
         _require_frauds(project, name, rows)
 
@@ -128,7 +135,7 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
         timezone=source.timezone,
         feature_version=features.VERSION,
         **dict(chosen.fitted),
-        lineage=_lineage(project, allowed),
+        lineage=_lineage(project, allowed, preprocessor.labels),
         lookback=None if fallback is None else _lookback(source),
         fallback=None if fallback is None else fallback.fitted,
     )
@@ -140,10 +147,10 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
     every = _every(project)
-    known = known_frauds(project.artifacts, every, split.holdout, source, codes) if by_time and codes else None
+    known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
     evaluated = holdout.evaluation(scores, source, codes, by_time)
     b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
-    b_known = known_frauds(project.artifacts, every, split.validation_b, source, codes) if by_time and codes else None
+    b_known = known_frauds(data, every, split.validation_b, source, codes) if by_time and codes else None
     holdout_id = _holdout_id(split, every, holdout)
     return TrainedModel(
         bundle=bundle,
@@ -209,8 +216,10 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
     """Hash of everything a training depends on; while it stays, training again would give the same model."""
     settings = project.settings
     chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
+    labels = Data.of(project).fingerprint()
     return fingerprint(
         gate.fingerprint(allowed),
+        *([labels] if labels else []),
         _split(project, allowed).model_dump_json(),
         settings.model_dump_json(include=chosen),
         str(features.VERSION),
@@ -220,7 +229,7 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
 
 def holdout_rows(project: Project, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
-    return read_rows(project.artifacts, _every(project), split.holdout)
+    return read_rows(Data.of(project), _every(project), split.holdout)
 
 
 def _split(project: Project, allowed: TrainingSet) -> Split:
@@ -233,9 +242,9 @@ def _every(project: Project) -> list[PartitionRef]:
     return [PartitionRef(partition=key, content=pointer.content) for key, pointer in project.transformed().items()]
 
 
-def _training_rows(project: Project, split: Split, allowed: TrainingSet) -> Rows:
+def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:
     settings = project.settings
-    return read_training_rows(project.artifacts, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
+    return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
 
 
 def _side(rows: Rows, encoder: Encoder) -> Side:
@@ -280,9 +289,10 @@ def _policy(project: Project, thresholds: Thresholds) -> Policy:
     )
 
 
-def _lineage(project: Project, allowed: TrainingSet) -> Lineage:
+def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
     return Lineage(
         training_set=gate.fingerprint(allowed),
+        labels=labels,
         partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
         rejected=tuple((part.partition, part.content) for part in allowed.rejected),
         dropped_features=dropped_features(project.source),

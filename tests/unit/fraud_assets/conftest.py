@@ -172,7 +172,7 @@ def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> Tr
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names)),
         calibration=Calibration(slope=1.0, intercept=0.0),
         thresholds=Thresholds(review=0.2, decline=0.8),
-        lineage=training._lineage(project, allowed),
+        lineage=training._lineage(project, allowed, ""),
     )
     thresholds = bundle.manifest.learned.thresholds
     policy = training._policy(project, thresholds)
