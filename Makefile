@@ -55,6 +55,7 @@ rehearse: setup ## the same proofs, reduced; nothing is written
 
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
 	$(BIN)/python bench/score.py
+	$(BIN)/python bench/metrics.py
 
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -36,6 +36,9 @@ from fraud_core.stores.history_writer import open_history_writer
 from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.objects import open_store
 
+if TYPE_CHECKING:
+    from fraud_api.traces import Traces
+
 logger = logging.getLogger(__name__)
 
 USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks
@@ -55,6 +58,7 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
     holder = ScorerHolder(store, key, metrics.follow)
     services = _services(settings, holder, metrics)
     own_door = settings.metrics_port != 0
+    traces = _traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +70,8 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
             door.close()
         holder.stop()
         services.close()
+        if traces is not None:
+            traces.close()
 
     app = FastAPI(
         title="Fraud scoring",
@@ -91,8 +97,18 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         open_paths = OPEN_PATHS | {METRICS} if settings.metrics_access == "open" else OPEN_PATHS
         app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate, open_paths=open_paths)
     services.metrics.instrument(app)
+    if traces is not None:
+        traces.trace(app)
     app.add_middleware(Observed, draining=services.draining, as_json=settings.log_format == "json")
     return app
+
+
+def _traces(settings: Settings) -> "Traces | None":
+    if not settings.traces_url:
+        return None
+    from fraud_api.traces import Traces  # noqa: PLC0415 - a scorer without traces does without OpenTelemetry
+
+    return Traces(settings.traces_url)
 
 
 def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Services:

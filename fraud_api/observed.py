@@ -63,6 +63,7 @@ class Observed:
                 "key": state.get("key_id"),
                 "model": state.get("model_version"),
                 "refused": state.get("refused"),
+                "trace": state.get("trace_id"),
             }
             if self._as_json:
                 requests_log.info(json.dumps(line))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fraud_assets.project import Project
 from fraud_assets.tracking.server import folder, server
-from fraud_cli.instance import environment
+from fraud_cli.instance import environment, open_instance
 from fraud_core.bundle import read_latest
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
@@ -134,6 +134,8 @@ class _StopSignal:
 
 def _needs_champion(settings: Settings) -> bool:
     artifacts = Project.load(settings).artifacts
+    artifacts.check_writable()
+    open_instance(settings).dispose()  # makes the tables, or says what stands in the way
     return read_latest(artifacts.store, artifacts.signing_key) is None
 
 

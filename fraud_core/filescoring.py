@@ -23,8 +23,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core import schema
-from fraud_core.bundle import Bundle, Manifest
-from fraud_core.encoder import Encoder
+from fraud_core.bundle import Bundle
 from fraud_core.history.windows import Reach
 from fraud_core.keys import Key, card_key
 from fraud_core.payment import FIELDS, Transaction
@@ -59,9 +58,7 @@ class Order(BaseModel):
     answer: AnswerFormat
     repeated: tuple[str, ...] = ()
     memory: int
-    manifest: Manifest
-    encoder: Encoder
-    model_size: int
+    bundle: Bundle
     home: Path
     history: str | None
     history_timeout: int
@@ -118,26 +115,23 @@ def order_bytes(
         answer=answer,
         repeated=repeated,
         memory=settings.file_memory,
-        manifest=bundle.manifest,
-        encoder=bundle.encoder,
-        model_size=len(bundle.model),
+        bundle=bundle,
         home=settings.home,
         history=None if settings.history is None else settings.history.get_secret_value(),
         history_timeout=settings.history_timeout,
         card_key=card_key(settings).secret.hex(),
     )
-    return order.model_dump_json().encode() + b"\n" + bundle.model
+    return order.model_dump_json().encode() + b"\n"
 
 
 def main() -> None:
     """Carry out the order on standard input."""
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    order = Order.model_validate_json(stdin.readline())
+    stdout = sys.stdout.buffer
+    order = Order.model_validate_json(sys.stdin.buffer.readline())
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
     gc.disable()  # rows make no cycles, and looking for them takes a third of the time
-    bundle = Bundle(manifest=order.manifest, model=stdin.read(order.model_size), encoder=order.encoder)
-    answer(order, Scorer(bundle), stdout)
+    answer(order, Scorer(order.bundle), stdout)
 
 
 def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     decision_spool: int = Field(
         100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
     )
+    record: Literal["on", "off"] = Field(
+        "on",
+        description="Whether the API records payments and logs decisions. off: for a shadow of a scorer; a payment that is sent "
+        "again is scored again.",
+    )
     history_spool: int = Field(
         200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
     )
@@ -125,6 +130,11 @@ class Settings(BaseSettings):
     webhook_url: SecretStr | None = Field(
         None,
         description="Is sent every failed check and run as JSON with a `text`, as Slack's incoming webhooks take it.",
+    )
+    dagster_database: SecretStr | None = Field(
+        None,
+        description="PostgreSQL that keeps Dagster's runs and events, in a database of its own: "
+        "postgresql://user:password@host/name. Empty: SQLite under the home.",
     )
     dagster_url: str = Field(
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."

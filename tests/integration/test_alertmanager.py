@@ -1,14 +1,8 @@
 """Alerts through a real Alertmanager, to a receiver that may be down: told once, for as long as it lasts."""
 
-import json
 import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +13,8 @@ import pytest
 from fraud_assets import alerts
 from tests.home import DRIFTED, SOURCE, WEEKS, Home
 from tests.receiver import Receiver
+from tests.servers.alertmanager_server import ALERTMANAGER, AlertmanagerServer
 
-ALERTMANAGER = shutil.which("prometheus-alertmanager")
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(ALERTMANAGER is None, reason="needs Debian's package prometheus-alertmanager"),
@@ -43,57 +37,12 @@ GROUP_INTERVAL = 2.0
 PATIENCE = 60.0
 
 
-class Alertmanager:
-    """The real one, on a port of its own, without a cluster."""
-
-    def __init__(self, folder: Path, receiver: str) -> None:
-        self.folder = folder
-        folder.mkdir()
-        (folder / "alertmanager.yml").write_text(CONFIG.format(url=receiver))
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        self.log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                str(ALERTMANAGER),
-                f"--config.file={self.folder / 'alertmanager.yml'}",
-                f"--storage.path={self.folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-                "--cluster.listen-address=",
-            ],
-            stdout=self.log,
-            stderr=self.log,
-        )
-        eventually(self.is_ready)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-        self.log.close()
-
-    def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def firing(self) -> list[str]:
-        """Names of the alerts that are open there."""
-        with urllib.request.urlopen(f"{self.url}/api/v2/alerts?active=true", timeout=5) as answer:
-            return sorted(alert["labels"]["alertname"] for alert in json.load(answer))
-
-
 @dataclass
 class Stand:
     """An installation whose alerts go to Alertmanager and, from there and directly, to a receiver each."""
 
     home: Home
-    alertmanager: Alertmanager
+    alertmanager: AlertmanagerServer
     on_call: Receiver
     webhook: Receiver
 
@@ -129,7 +78,7 @@ def judged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stand(judged_home: Path, tmp_path: Path) -> Iterator[Stand]:
     on_call, webhook = Receiver(), Receiver()
-    alertmanager = Alertmanager(tmp_path / "alertmanager", on_call.url)
+    alertmanager = AlertmanagerServer(tmp_path / "alertmanager", CONFIG.format(url=on_call.url))
     shutil.copytree(judged_home, tmp_path / "copy")
     told = {"alertmanager_url": alertmanager.url, "webhook_url": webhook.url, "dagster_url": "https://dagster.test"}
     home = Home(tmp_path / "copy", told)
@@ -222,9 +171,3 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold"
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
