@@ -167,7 +167,7 @@ def _form() -> dict[str, Any]:
             [], value=None, label=LABELS["category"], allow_custom_value=True, info="As in training; others can be typed."
         )
     with gr.Row():
-        merchant = gr.Textbox(label=LABELS["merchant"], max_lines=1, info="Its name or number.")
+        merchant = gr.Textbox(label=LABELS["merchant"], max_lines=1)
         card = gr.Textbox(label=LABELS["card"], max_lines=1, info="Only looks up its past; never stored.")
     with gr.Row():
         birth_date = gr.Textbox(label=LABELS["birth_date"], max_lines=1, elem_id="birth_date")
