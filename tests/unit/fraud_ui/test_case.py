@@ -16,6 +16,7 @@ from fraud_core.holder import Served
 from fraud_core.recall import Recall
 from fraud_ui import case
 from fraud_ui.case import Form, Sliders, WrongFormError
+from fraud_ui.wording import signed
 from tests.conftest import Installation
 
 ZURICH = ZoneInfo("Europe/Zurich")
@@ -101,11 +102,19 @@ def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: S
     tested = case.tested(served, case.typed_payment(replace(FORM, category="<b>odd</b>"), ZURICH), recall)
     shown = case.result(tested)
     assert "<b>odd" not in shown
-    assert shown.count('class="bar ') == len(tested.reasons) > 3
+    assert shown.count('class="bar ') == min(len(tested.reasons), case.SHOWN_REASONS) > 3
     total = tested.examined.base + sum(reason.contribution for reason in tested.reasons)
     assert total == pytest.approx(tested.examined.total)
     for name in ("tok", "1968"):
         assert name not in shown
+
+
+def test_weak_reasons_are_told_together(served: Served, recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case, "SHOWN_REASONS", 2)
+    tested = case.tested(served, case.typed_payment(FORM, ZURICH), recall)
+    shown = case.result(tested)
+    assert f"{len(tested.reasons) - 2} other reasons together." in shown
+    assert signed(sum(reason.contribution for reason in tested.reasons[2:])) in shown
 
 
 def test_the_examples_can_be_scored_and_are_yesterdays(served: Served, recall: Recall) -> None:
