@@ -1,7 +1,9 @@
 """A home with a champion to measure: simulated payments, and boosted trees as large as the pipeline's larger candidate."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,23 @@ import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core import features
-from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
+from fraud_core.bundle import Calibration, Fitted, Lineage, Lookback, Thresholds, make_bundle, point_at, write_bundle
+from fraud_core.card_numbers import hashed_card
 from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
-from fraud_core.keys import signing_key
+from fraud_core.history.columns import COLUMNS, states
+from fraud_core.history.windows import Reach
+from fraud_core.keys import card_key, signing_key
 from fraud_core.settings import Settings
 from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
 from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.stores.history import open_history
 from fraud_core.stores.objects import open_store
 
 SOURCE = Path(__file__).resolve().parents[1] / "sources" / "simulated.toml"
 TREES, LEAVES = 200, 40
+MEASURED = 10_000  # payments, the last ones
+BUSY = "a merchant of a million payments"
 
 
 @dataclass(frozen=True)
@@ -45,35 +53,83 @@ class Measured:
     estimator: Any
 
 
-def install(home: Path) -> Measured:
-    """Train, promote, and make a key."""
+def install(home: Path, *, history: bool = False, redis: str | None = None) -> Measured:
+    """Train, promote, and make a key; with history, its store knows what was before the payments that are measured."""
     source = load_source(SOURCE)
     assert source.simulator is not None
+    settings = Settings(home=home, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis)
     begin = datetime(2024, 1, 1, tzinfo=source.zone)
     frame = simulate(source.simulator, begin, datetime(2024, 4, 1, tzinfo=source.zone), source.zone)
-    arrays = features.compute(features.PLAIN, features.inputs_of(frame, features.PLAIN), source.zone)
-    encoder = Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in features.PLAIN))
+    chosen, stated = features.PLAIN, frame
+    if history:
+        chosen, stated = features.FEATURES, frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach))
+        remember(frame.head(len(frame) - MEASURED), settings, source.reach)
+    arrays = features.compute(chosen, features.inputs_of(stated, chosen), source.zone)
+    encoder = _encoder(chosen, arrays)
     matrix = encoder.matrix(arrays)
-    estimator = HistGradientBoostingClassifier(
-        learning_rate=0.07, max_iter=TREES, max_leaf_nodes=LEAVES, min_samples_leaf=120, early_stopping=False, random_state=20
-    ).fit(pd.DataFrame(matrix, columns=list(encoder.features)), frame["label"].to_numpy())
+    estimator = _fitted(encoder, matrix, frame)
+    plain = _encoder(features.PLAIN, arrays)
+    fallback = _as_fitted(plain, _fitted(plain, plain.matrix(arrays), frame)) if history else None
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
         feature_version=features.VERSION,
+        **dict(_as_fitted(encoder, estimator)),
+        lineage=Lineage(training_set="bench", partitions=(), card_key_id="bench", libraries={}),
+        lookback=Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days) if history else None,
+        fallback=fallback,
+    )
+    store, key = open_store(settings.store_url, home / "cache"), signing_key(settings)
+    write_bundle(store, bundle, key)
+    point_at(store, bundle.version, key, how="promotion", who="bench", at=datetime.now(UTC))
+    _, token = ApiKeys(home / "api_keys.sqlite").create("bench", ["score", "admin"])
+    return Measured(settings, token, as_sent(frame.tail(MEASURED)), matrix[-MEASURED:], estimator)
+
+
+def remember(payments: pl.DataFrame, settings: Settings, reach: Reach) -> None:
+    """Load the history store, cards hashed as the API hashes them."""
+    key = card_key(settings)
+    hashes = {card: hashed_card(str(card), key) for card in payments["card"].unique() if card is not None}
+    known = payments.with_columns(pl.col("card").cast(pl.String).replace(hashes), pl.col("label").cast(pl.Boolean))
+    with closing(open_history(settings, reach)) as store:
+        store.load(known.select(name for name in COLUMNS if name in known.columns))
+
+
+def remember_busy_merchant(settings: Settings, payments: int) -> None:
+    """A merchant with so many payments in the thirty days before those that are measured."""
+    source = load_source(SOURCE)
+    end = datetime(2024, 3, 25, tzinfo=source.zone)
+    begin = end - timedelta(days=30)
+    at = pl.Series(np.linspace(begin.timestamp() * 1e6, end.timestamp() * 1e6, payments).astype(np.int64))
+    frame = pl.DataFrame({"timestamp": at.cast(pl.Datetime("us", "UTC")), "merchant": BUSY}).with_columns(
+        pl.format("busy{}", pl.int_range(pl.len())).alias("transaction_id"),
+        pl.lit(None, pl.String).alias("card"),
+        pl.lit(1_000, pl.Int64).alias("amount_cents"),
+        pl.lit(None, pl.String).alias("category"),
+        pl.lit(False).alias("label"),
+    )
+    remember(frame, settings, source.reach)
+
+
+def _encoder(chosen: Sequence[features.Feature], arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
+    return Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in chosen))
+
+
+def _fitted(encoder: Encoder, matrix: npt.NDArray[np.float64], frame: pl.DataFrame) -> Any:
+    model = HistGradientBoostingClassifier(
+        learning_rate=0.07, max_iter=TREES, max_leaf_nodes=LEAVES, min_samples_leaf=120, early_stopping=False, random_state=20
+    )
+    return model.fit(pd.DataFrame(matrix, columns=list(encoder.features)), frame["label"].to_numpy())
+
+
+def _as_fitted(encoder: Encoder, estimator: Any) -> Fitted:
+    return Fitted(
         kind="boosting",
         model=treelite.sklearn.import_model(estimator).serialize_bytes(),
         encoder=encoder,
         calibration=Calibration(slope=1.0, intercept=0.0),
         thresholds=Thresholds(review=0.2, decline=0.8),
-        lineage=Lineage(training_set="bench", partitions=(), card_key_id="bench", libraries={}),
     )
-    settings = Settings(home=home, api_auth="keys", api_rate=1e6, api_rate_burst=10**6)
-    store, key = open_store(settings.store_url, home / "cache"), signing_key(settings)
-    write_bundle(store, bundle, key)
-    point_at(store, bundle.version, key, how="promotion", who="bench", at=datetime.now(UTC))
-    _, token = ApiKeys(home / "api_keys.sqlite").create("bench", ["score", "admin"])
-    return Measured(settings, token, as_sent(frame.head(10_000)), matrix[:10_000], estimator)
 
 
 def as_sent(frame: pl.DataFrame) -> list[dict[str, Any]]:

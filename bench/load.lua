@@ -1,5 +1,7 @@
--- Sends the bodies of a file, one a line, in turn; with PAUSE, waits about so many milliseconds before each request.
-local bodies, at = {}, 0
+-- Sends the bodies of a file, one a line, in turn, each time under another transaction id: in the place of @ID@ stands a number.
+-- With PAUSE, waits about so many milliseconds before each request.
+local bodies, at, sent = {}, 0, 0
+local run = os.time() .. "-" .. (os.getenv("RUN") or "0") .. "-"
 local pause = tonumber(os.getenv("PAUSE") or "0")
 
 function init(arguments)
@@ -11,7 +13,8 @@ end
 
 function request()
   at = at % #bodies + 1
-  return wrk.format(nil, nil, nil, bodies[at])
+  sent = sent + 1
+  return wrk.format(nil, nil, nil, (bodies[at]:gsub("@ID@", run .. sent, 1)))
 end
 
 if pause > 0 then

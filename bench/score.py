@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,21 @@ import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
-from installation import SOURCE, Measured, api_frame, install
+from installation import BUSY, SOURCE, Measured, api_frame, install, remember_busy_merchant
 from report import write_report
 
 from fraud_api.app import create_app
-from fraud_api.scoring import decision
+from fraud_api.schemas import Score
 from fraud_core import features
 from fraud_core.payment import Transaction
-from fraud_core.scoring import inputs_of, probabilities
+from fraud_core.scoring import inputs_of, score_together
 from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
 
 HERE = Path(__file__).resolve().parent
 SERVER_CORE, LOAD_CORE = 0, 1
 CONNECTIONS = 16
+REMEMBERING = ("sqlite", "redis")  # kinds that read history, record and log; their installations go by the same names
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ class Effort:
     seconds: int
     file_rows: int
     starts: int
+    busy: int
 
 
-FULL = Effort(rounds=9, seconds=10, file_rows=1_000_000, starts=5)
-QUICK = Effort(rounds=3, seconds=2, file_rows=50_000, starts=1)
+FULL = Effort(rounds=9, seconds=10, file_rows=1_000_000, starts=5, busy=1_000_000)
+QUICK = Effort(rounds=3, seconds=2, file_rows=50_000, starts=1, busy=10_000)
 
 
 @dataclass
@@ -113,10 +115,16 @@ def main() -> None:
     if (os.cpu_count() or 1) < 2:
         sys.exit("bench: server and load tool need a core each")
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as folder:
-        told("training and promoting a model")
+        told("training and promoting models")
         measured = install(Path(folder) / "home")
         results = Results()
-        compare_routes(measured, Path(folder), effort, results)
+        with redis_server(Path(folder)) as redis:
+            remembering = {"sqlite": install(Path(folder) / "sqlite", history=True)}
+            if redis is not None:
+                remembering["redis"] = install(Path(folder) / "redis", history=True, redis=redis)
+            told(f"a merchant of {effort.busy:,} payments")
+            remember_busy_merchant(remembering["sqlite"].settings, effort.busy)
+            compare_routes(measured, remembering, Path(folder), effort, results)
         measure_batch(measured, Path(folder), effort, results)
         measure_file(measured, Path(folder), effort, results)
         measure_start(measured, effort, results)
@@ -146,7 +154,10 @@ def serving(measured: Measured, kind: str) -> Iterator[Server]:
         "FRAUD_API_RATE": "1000000",
         "FRAUD_API_RATE_BURST": "1000000",
         "FRAUD_LOG_FORMAT": "json",
+        "FRAUD_RECORD": "on" if kind in REMEMBERING else "off",
     }
+    if measured.settings.history is not None:
+        environment["FRAUD_HISTORY"] = measured.settings.history.get_secret_value()
     log = (measured.settings.home / f"{kind}.log").open("wb")
     begin = time.perf_counter()
     command = [*on(SERVER_CORE), sys.executable, str(HERE / "server.py"), kind, str(port)]
@@ -181,7 +192,8 @@ def loaded(
     server: Server, measured: Measured, bodies: Path, seconds: int, path: str, *, connections: int, pause: int = 0
 ) -> Round:
     """Load a server for so long."""
-    environment = os.environ | {"BODIES": str(bodies), "TOKEN": measured.token, "PAUSE": str(pause)}
+    run = str(time.monotonic_ns())  # no payment is sent twice under one id
+    environment = os.environ | {"BODIES": str(bodies), "TOKEN": measured.token, "PAUSE": str(pause), "RUN": run}
     before = server.processor_seconds()
     command = [
         *on(LOAD_CORE),
@@ -203,32 +215,69 @@ def loaded(
     return Round(told_by_wrk["requests"] / told_by_wrk["seconds"], told_by_wrk["p99_ms"], used / told_by_wrk["requests"] * 1e6)
 
 
-def compare_routes(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
-    """(a) and (b): rounds in turn, at full load and at half of what scoring bears."""
-    bodies = folder / "bodies.jsonl"
-    bodies.write_text("\n".join(json.dumps(row) for row in measured.rows[:2_000]))
-    kinds = ("empty", "scoring", "bare")
-    with serving(measured, kinds[0]) as first, serving(measured, kinds[1]) as second, serving(measured, kinds[2]) as third:
-        servers = dict(zip(kinds, (first, second, third), strict=True))
-        for server in servers.values():
-            loaded(server, measured, bodies, 1, "/v1/score", connections=CONNECTIONS)
+def compare_routes(measured: Measured, remembering: dict[str, Measured], folder: Path, effort: Effort, results: Results) -> None:
+    """(a) and (b), and scoring with history and decision log: rounds in turn, at full load and at half of what scoring bears."""
+    rows = [row | {"transaction_id": "@ID@"} for row in measured.rows[:2_000]]
+    bodies = write_bodies(folder / "bodies.jsonl", rows)
+    busy = write_bodies(folder / "busy.jsonl", [row | {"merchant": BUSY} for row in rows])
+    installed = dict.fromkeys(("empty", "scoring", "bare"), measured) | remembering
+    with ExitStack() as stack:
+        servers = {kind: stack.enter_context(serving(one, kind)) for kind, one in installed.items()}
+
+        def load_on(kind: str, connections: int = CONNECTIONS, pause: int = 0, what: Path = bodies) -> Round:
+            return loaded(servers[kind], installed[kind], what, effort.seconds, "/v1/score", connections=connections, pause=pause)
+
+        for kind, server in servers.items():
+            loaded(server, installed[kind], bodies, 1, "/v1/score", connections=CONNECTIONS)
         for number in range(effort.rounds):
             told(f"routes side by side, round {number + 1} of {effort.rounds}")
-            for kind, server in servers.items():
-                load = loaded(server, measured, bodies, effort.seconds, "/v1/score", connections=CONNECTIONS)
-                results.rounds.setdefault(kind, []).append(load)
+            for kind in installed:
+                results.rounds.setdefault(kind, []).append(load_on(kind))
+            results.rounds.setdefault(BUSY, []).append(load_on("sqlite", what=busy))
         for number in range(min(3, effort.rounds)):
             told(f"one caller at a time, round {number + 1}")
             for kind in ("empty", "scoring"):
-                load = loaded(servers[kind], measured, bodies, effort.seconds, "/v1/score", connections=1)
-                results.one_caller.setdefault(kind, []).append(load)
+                results.one_caller.setdefault(kind, []).append(load_on(kind, connections=1))
         half = statistics.median(load.per_second for load in results.rounds["scoring"]) / 2
         pause = max(1, round(CONNECTIONS * 1_000 / half))
         for number in range(effort.rounds):
             told(f"half load, round {number + 1} of {effort.rounds}")
             for kind in ("empty", "scoring"):
-                load = loaded(servers[kind], measured, bodies, effort.seconds, "/v1/score", connections=CONNECTIONS, pause=pause)
-                results.half_load.setdefault(kind, []).append(load)
+                results.half_load.setdefault(kind, []).append(load_on(kind, pause=pause))
+
+
+def write_bodies(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Bodies of requests, one a line."""
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str | None]:
+    """A Redis on the load tool's core, by its URL; None where none is installed."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        told("redis-server is missing (apt-get install redis-server); its row is left out")
+        yield None
+        return
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir", str(folder)]
+    command = [*on(LOAD_CORE), binary, *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
+    try:
+        while not is_open(port):
+            time.sleep(0.01)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_open(port: int) -> bool:
+    """Whether something listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- c, d, e -------------------------------------------------------------------------------------------------------------------
@@ -353,7 +402,7 @@ def best_us(call: Callable[[], Any], times: int = 500, repeats: int = 9) -> floa
 def measure_in_process(measured: Measured, results: Results) -> None:
     """Processor time by stage, (c)'s bare model, and (f) the way through a DataFrame."""
     told("stages of a score")
-    app = create_app(measured.settings, asks_for_keys=False)
+    app = create_app(measured.settings.model_copy(update={"record": "off"}), asks_for_keys=False)
     holder = app.state.services.holder
     served = holder.poll().served
     assert served is not None
@@ -364,14 +413,15 @@ def measure_in_process(measured: Measured, results: Results) -> None:
     crowd = [Transaction.model_validate(row) for row in measured.rows[:CONNECTIONS]]
     values = features.compute(scorer.features, inputs, scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
-    result = decision(served, transaction, 0.5)
+    result = Score(transaction_id="t", probability=0.5, decision="review", model_version=served.version)
     results.stages_us = {
         "read and check the JSON": best_us(lambda: Transaction.__pydantic_validator__.validate_json(body)),
         "to arrays": best_us(lambda: inputs_of([transaction])),
         "features": best_us(lambda: features.compute(scorer.features, inputs, scorer.zone)),
         "encode": best_us(lambda: scorer.bundle.encoder.matrix(values)),
         "trees and calibration": best_us(lambda: scorer.score_matrix(matrix)),
-        "the four stages before, for one of 16 payments at once": best_us(lambda: probabilities(scorer, crowd)) / len(crowd),
+        "the four stages before, for one of 16 payments at once": best_us(lambda: score_together(scorer, crowd, None))
+        / len(crowd),
         "write the JSON": best_us(lambda: result.__pydantic_serializer__.to_json(result)),
         "whole request in the application, one at a time": asyncio.run(request_us(app, body)),
     }
@@ -404,6 +454,11 @@ async def request_us(app: Any, body: bytes) -> float:
     return statistics.median(taken)
 
 
+def ratio_to_empty(results: Results, kind: str) -> float:
+    """Requests a second of a kind to those of the empty route, the median of the rounds."""
+    return round(statistics.median(results.ratios(kind, "empty", lambda load: load.per_second, results.rounds)), 3)
+
+
 def summarised(results: Results) -> dict[str, float]:
     """The figures of the last line."""
     rate = results.ratios("scoring", "empty", lambda load: load.per_second, results.rounds)
@@ -415,6 +470,8 @@ def summarised(results: Results) -> dict[str, float]:
         "score_vs_bare_route": round(statistics.median(bare), 3),
         "score_vs_empty_route_one_caller": round(statistics.median(alone), 3),
         "p99_vs_empty_route": round(statistics.median(tail), 3),
+        **{f"{kind}_vs_empty_route": ratio_to_empty(results, kind) for kind in REMEMBERING if kind in results.rounds},
+        "busy_merchant_vs_empty_route": ratio_to_empty(results, BUSY),
         "batch_rows_per_s": round(statistics.median(results.batch_rows_per_s)),
         "file_rows_per_s": round(results.file_rows / results.file_seconds),
         "file_peak_mb": round(results.file_peak_mb),

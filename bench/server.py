@@ -9,10 +9,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from fraud_api.together import Together
 
 from fraud_api import app as application
-from fraud_api import routes
+from fraud_api.deciding import Deciding
 from fraud_api.schemas import Score
 from fraud_api.server import be_prompt, configure_logging
 from fraud_core.payment import EXAMPLE, Transaction
@@ -35,14 +34,10 @@ def empty_route(app: FastAPI) -> None:
 def bare_route() -> None:
     """Let the scoring route answer a constant, without any waiting."""
 
-    async def nothing(*_: Any) -> float:
-        return 0.5
-
-    def constant(*_: Any) -> Score:
+    async def constant(*_: Any, **__: Any) -> Score:
         return CONSTANT
 
-    Together.probability = nothing  # type: ignore[method-assign]
-    routes.decision = constant
+    Deciding.decide = constant  # type: ignore[method-assign]
 
 
 def main(kind: str, port: int) -> None:

@@ -12,9 +12,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pydantic_core
@@ -71,6 +71,7 @@ class Deciding:
         self._metrics = metrics
         self._review_from_cents = round(settings.degraded_review_amount * 100)
         self._logged_share = settings.features_logged
+        self.records = settings.record == "on"
         self._waiting: list[_Asked] = []
 
     async def decide(self, served: Served, transaction: Transaction, *, explain: bool = False) -> Score:
@@ -108,6 +109,9 @@ class Deciding:
             self._metrics.history_seconds("read", time.perf_counter() - begun)
         self._metrics.scored(served, scored.matrix, scored.probabilities.tolist())
         drafts = [_Draft(self, served, scored, at, asked) for at, asked in enumerate(group)]
+        if not self.records:
+            self._answer([(draft.asked, draft.score) for draft in drafts])
+            return
         begun = time.perf_counter()
         kept = self._history.record([draft.entry for draft in drafts])
         self._metrics.history_seconds("write", time.perf_counter() - begun)
@@ -124,17 +128,17 @@ class Deciding:
         written = self._log.submit(records)
         loop = asyncio.get_running_loop()
 
-        def answer(_: Future[None]) -> None:
-            self._answer(answers, written, begun)
+        def logged() -> None:
+            self._metrics.decision_log_seconds(time.perf_counter() - begun)
+            error = written.exception()
+            if error is None:
+                self._answer(answers)
+            else:
+                _fail([asked for asked, _ in answers], not_logged() if isinstance(error, StoreError) else error)
 
-        written.add_done_callback(lambda future: loop.call_soon_threadsafe(answer, future))
+        written.add_done_callback(lambda _: loop.call_soon_threadsafe(logged))
 
-    def _answer(self, answers: list[tuple[_Asked, Score]], written: Future[None], begun: float) -> None:
-        self._metrics.decision_log_seconds(time.perf_counter() - begun)
-        error = written.exception()
-        if error is not None:
-            _fail([asked for asked, _ in answers], not_logged() if isinstance(error, StoreError) else error)
-            return
+    def _answer(self, answers: list[tuple[_Asked, Score]]) -> None:
         for asked, score in answers:
             self._metrics.decided(score.probability, score.decision)
             if not asked.future.done():  # whoever asked may have hung up
@@ -168,7 +172,7 @@ class _Draft:
         decision = scored.scorer.decide(probability)
         if scored.degraded:
             decision = deciding.at_least_reviewed(decision, transaction.amount_cents)
-        if asked.explain or decision != "approve":
+        if asked.explain or (deciding.records and decision != "approve"):  # the log names reasons where a person may ask for them
             self._behind = examined(served, scored, at)
         self.score = Score(
             transaction_id=asked.identity,
@@ -178,9 +182,17 @@ class _Draft:
             degraded=scored.degraded,
             explanation=explanation_of(self._behind) if asked.explain and self._behind is not None else None,
         )
-        self._columns = columns_of(transaction)
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        return columns_of(self.asked.transaction)
+
+    @cached_property
+    def entry(self) -> Entry:
+        """What history keeps."""
+        asked, transaction = self.asked, self.asked.transaction
         payment = pydantic_core.to_json({"transaction_id": asked.identity, "card": self._card, **self._columns})
-        self.entry = Entry(
+        return Entry(
             transaction_id=asked.identity,
             content=hashlib.sha256(payment).hexdigest(),
             card=self._card,
@@ -195,7 +207,7 @@ class _Draft:
             ),
             answer=self.score.__pydantic_serializer__.to_json(self.score, exclude=_UNSHOWN),
             payment=payment,
-            declined=decision == "decline",
+            declined=self.score.decision == "decline",
         )
 
     def record(self, score: Score, kept: Kept) -> DecisionRecord:

@@ -8,11 +8,10 @@ def explanation_of(examined: Examined) -> Explanation:
     """The strongest reasons for a score, and what is left over."""
     reasons = examined.reasons
     named = sum(reason.contribution for reason in reasons)
-    total = examined.base + float(examined.contributions.sum())
     return Explanation(
         unit=examined.explainer.unit,
         base=examined.base,
         reasons=[Reason.model_validate(reason, from_attributes=True) for reason in reasons],
-        others=total - examined.base - named,
-        total=total,
+        others=examined.total - examined.base - named,
+        total=examined.total,
     )

@@ -1,6 +1,5 @@
 """Who may call: API keys with scopes, checked before anything of a request is read."""
 
-import ipaddress
 import logging
 import time
 
@@ -8,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fraud_api.problems import Refused, response
 from fraud_api.rates import SharedRate
+from fraud_core.addresses import is_loopback
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 from fraud_core.stores.api_keys import ApiKeys, KeyRing
@@ -46,16 +46,6 @@ def must_show_key(settings: Settings, host: str) -> bool:
         )
     logger.warning("no API key is asked, and %s is not a loopback address: whoever reaches it may score", host)
     return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:

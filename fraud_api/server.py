@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -89,11 +90,24 @@ def worker_app(settings: Settings, *, asks_for_keys: bool) -> FastAPI:
     """The application of one process."""
     configure_logging(settings)
 
+    parent = os.getppid()
+
     def started(draining: Draining) -> None:
         drain_first(draining, settings.api_drain_seconds)
         be_prompt()
+        if multiprocessing.parent_process() is not None:
+            outlive_no(parent)
 
     return create_app(settings, asks_for_keys=asks_for_keys, on_start=started)
+
+
+def outlive_no(parent: int) -> None:
+    """Stop once the process that started this one is gone, killed without a chance to say so."""
+    if os.getppid() == parent:
+        asyncio.get_running_loop().call_later(1.0, outlive_no, parent)
+    else:
+        logger.error("the process that started this one is gone; stopping")
+        signal.raise_signal(signal.SIGTERM)
 
 
 def be_prompt() -> None:

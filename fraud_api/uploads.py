@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -18,22 +17,14 @@ from secrets import token_hex
 from starlette.requests import ClientDisconnect, Request
 
 from fraud_api.problems import Refused
-from fraud_core.filescoring import CSV_COLUMNS, AnswerFormat, FileFormat, Frame, Order
+from fraud_core.filescoring import COMMAND, CSV_COLUMNS, AnswerFormat, FileFormat, Frame, child_environment, order_bytes
 from fraud_core.holder import Served
-from fraud_core.keys import card_key
 from fraud_core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 BUFFER = 1 << 20
 LEFT_ALONE_SECONDS = 60  # a spooled file is locked within this time, by the process that writes it
-# A child needs none of our secrets, and one thread: the other processors answer authorisations.
-_ONE_THREAD = {
-    "POLARS_MAX_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
 
 
 @dataclass
@@ -132,35 +123,16 @@ class Uploads:
                     Path(entry.path).unlink()
 
     async def _start(self, served: Served, path: Path, file: FileFormat, answer: AnswerFormat) -> asyncio.subprocess.Process:
-        bundle = served.scorer.bundle
-        order = Order(
-            path=path,
-            format=file,
-            answer=answer,
-            memory=self._settings.file_memory,
-            manifest=bundle.manifest,
-            encoder=bundle.encoder,
-            model_size=len(bundle.model),
-            home=self._settings.home,
-            history=None if self._settings.history is None else self._settings.history.get_secret_value(),
-            history_timeout=self._settings.history_timeout,
-            card_key=card_key(self._settings).secret.hex(),
-        )
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "PROMETHEUS_"))
-        }
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fraud_core.filescoring",
+            *COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=environment | _ONE_THREAD,
+            env=child_environment(),
             limit=BUFFER,
         )
         assert child.stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):  # it ended early; what it wrote, or did not, tells
-            child.stdin.write(order.model_dump_json().encode() + b"\n" + bundle.model)
+            child.stdin.write(order_bytes(path, file, answer, served.scorer.bundle, self._settings))
             await child.stdin.drain()
         child.stdin.close()
         return child

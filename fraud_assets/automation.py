@@ -19,8 +19,9 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets import alerts, delivery
+from fraud_assets import alerts, delivery, labels
 from fraud_assets.landing import load_landing
+from fraud_assets.learning.rows import Data
 from fraud_assets.learning.training import training_inputs
 from fraud_assets.project import Project
 from fraud_assets.volume import mature_instant
@@ -89,6 +90,11 @@ def build(project: Project) -> list[dg.SensorDefinition]:
         """Asks the gate which partitions may train, and trains when these are others than the champion's."""
         return next_training(project, context.instance, datetime.now(UTC)).result()
 
+    @dg.sensor(job_name="export_labels", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def new_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Copies labels that came in to where trainings read them, once a day."""
+        return next_labels(project, datetime.now(UTC)).result()
+
     @dg.sensor(job_name="repeat_fraud_rates", minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
     def matured_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Repeats the check `fraud_rate` for partitions whose labels have matured since, all in one run."""
@@ -107,7 +113,7 @@ def build(project: Project) -> list[dg.SensorDefinition]:
         """Pushes data versions to DVC's remote and logs trainings and verdicts to MLflow, until they are taken."""
         return next_delivery(project, context.instance, datetime.now(UTC)).result()
 
-    return [new_files, due_partitions, accepted_partitions, matured_labels, alert, deliver]
+    return [new_files, due_partitions, new_labels, accepted_partitions, matured_labels, alert, deliver]
 
 
 def next_landing(project: Project, cursor: str | None) -> Step:
@@ -159,7 +165,7 @@ def next_training(project: Project, instance: dg.DagsterInstance, now: datetime)
         return Step(first)
     try:
         allowed = project.training_set()
-        inputs = training_inputs(project, allowed)
+        inputs, outcomes = training_inputs(project, allowed), Data.of(project).fingerprint()
     except (GateRefusalError, NotYetTrainableError) as refusal:
         return Step(str(refusal))
     trained = project.artifacts.pointer("model")
@@ -169,13 +175,24 @@ def next_training(project: Project, instance: dg.DagsterInstance, now: datetime)
         return Step("The last training was on exactly these partitions.")
     if latest is not None:
         lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
-        if lineage.training_set == gate.fingerprint(allowed):
+        if (lineage.training_set, lineage.labels) == (gate.fingerprint(allowed), outcomes):
             return Step(f"Champion {latest.version} was trained on exactly these partitions.")
     # What was tried includes from where: a set may come back after another was trained in between.
     stamp = fingerprint(inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
     if _was_tried(instance, stamp):
         return Step("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
     return Step(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
+
+
+def next_labels(project: Project, now: datetime) -> Step:
+    """Export the labels that came in, once a day.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    if labels.are_waiting(project, now):
+        return Step("Labels came in.", run_key=f"labels {now:%Y-%m-%d}")
+    return Step("No label has come in since the last export, or today's was made.")
 
 
 def next_fraud_rates(project: Project, instance: dg.DagsterInstance, now: datetime, cursor: str | None) -> Step:

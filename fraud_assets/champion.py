@@ -8,7 +8,7 @@ import dagster as dg
 from fraud_assets import delivery, plots
 from fraud_assets.learning.card import model_card
 from fraud_assets.learning.promotion import judge_promotion
-from fraud_assets.learning.rows import read_rows
+from fraud_assets.learning.rows import Data, read_rows
 from fraud_assets.learning.training import TrainedModel
 from fraud_assets.preprocessor import own_partition
 from fraud_assets.project import Project
@@ -45,7 +45,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         write_bundle(store, with_revision(model.bundle, revision), key)
         card = model_card(model, allowed, promotion, now)
         _write_run(project, model, card, context.run.run_id, revision)
-        rows = read_rows(project.artifacts, allowed.accepted, model.split.validation_b)  # the last that it did not learn from
+        rows = read_rows(Data.of(project), allowed.accepted, model.split.validation_b)  # the last that it did not learn from
         reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
         write_reference(store, key, context.run.run_id, reference)
         latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now)

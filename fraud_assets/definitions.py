@@ -2,17 +2,30 @@
 
 import dagster as dg
 
-from fraud_assets import automation, champion, delivery, landing, model, overruling, preprocessor, raw, transformed, volume
-from fraud_assets.io_manager import ArtifactIOManager
+from fraud_assets import (
+    automation,
+    champion,
+    delivery,
+    io_manager,
+    labels,
+    landing,
+    model,
+    overruling,
+    preprocessor,
+    raw,
+    transformed,
+    volume,
+)
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
 
-STAGES = (landing, raw, transformed, volume, preprocessor, model, champion)
+STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
 JUDGE = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "drift"))
+LABELS = dg.AssetSelection.assets("labels")
 TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 
 
@@ -29,6 +42,7 @@ def build(project: Project) -> dg.Definitions:
             dg.define_asset_job(
                 "materialize_partition", PARTITION, description="One partition: raw, transformed, and the gate's verdict."
             ),
+            dg.define_asset_job("export_labels", LABELS, description="Copy labels that came in to where trainings read them."),
             dg.define_asset_job(
                 "train", TRAINING, description="Train on the accepted partitions, and promote if it beats the champion."
             ),
@@ -46,7 +60,7 @@ def build(project: Project) -> dg.Definitions:
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.
         executor=dg.in_process_executor,
-        resources={"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(project))},
+        resources={"artifacts": io_manager.build(project)},
     )
 
 

@@ -12,6 +12,17 @@ from fraud_core.artifacts import Document, Estimator, Pointer, Table
 SAMPLE_ROWS = 5
 
 
+def build(project: Project) -> dg.IOManagerDefinition:
+    """The IO manager as a resource: no step of a run begins where the store takes no writes."""
+
+    @dg.io_manager(description="What assets return goes into the object store, and comes back verified.")
+    def artifacts(_: dg.InitResourceContext) -> ArtifactIOManager:
+        project.artifacts.check_writable()
+        return ArtifactIOManager(project)
+
+    return artifacts
+
+
 class ArtifactIOManager(dg.IOManager):
     """Writes content-addressed artifacts with their pointer last, and shows what was written as metadata."""
 

@@ -24,7 +24,13 @@ def own_partition(context: dg.AssetExecutionContext) -> str | None:
 def build(project: Project) -> list[dg.AssetsDefinition]:
     """The asset."""
 
-    @dg.asset(deps=["transformed"], io_manager_key="artifacts", group_name="model", output_required=False, kinds={"scikitlearn"})
+    @dg.asset(
+        deps=["transformed", "labels"],
+        io_manager_key="artifacts",
+        group_name="model",
+        output_required=False,
+        kinds={"scikitlearn"},
+    )
     def preprocessor(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
         """How features become numbers: categories' fraud shares and medians, from training rows of accepted partitions alone.
 
@@ -37,7 +43,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
             context.log.warning(str(error))
             project.tell(str(error))
             return
-        inputs = fingerprint(fitted.training_set, fitted.split.model_dump_json())
+        inputs = fingerprint(fitted.training_set, fitted.split.model_dump_json(), *([fitted.labels] if fitted.labels else []))
         columns = [
             {
                 "feature": column.feature,

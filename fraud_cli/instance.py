@@ -2,20 +2,24 @@
 
 import fcntl
 import os
+import platform
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
+from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
 
 PID_TAG = "fraud/pid"
+MACHINE_TAG = "fraud/machine"
+DATABASE = "FRAUD_DAGSTER_DATABASE"
 INSTANCE = """\
-# Made by `fraud`: SQLite with one consolidated event log, in this folder. Nothing is sent anywhere.
-event_log_storage:
-  module: dagster._core.storage.event_log
-  class: ConsolidatedSqliteEventLogStorage
-  config:
-    base_dir: {base}
+# Made by `fraud`. Nothing is sent anywhere.
+{storage}
 run_monitoring:
   enabled: true
 nux:
@@ -25,12 +29,32 @@ telemetry:
 """
 
 
+# One consolidated event log: Dagster's own default cannot be asked for all check evaluations since the last look.
+SQLITE = """\
+event_log_storage:
+  module: dagster._core.storage.event_log
+  class: ConsolidatedSqliteEventLogStorage
+  config:
+    base_dir: {base}"""
+# The URL may hold a password, and is written nowhere.
+POSTGRES = f"""\
+storage:
+  postgres:
+    postgres_url:
+      env: {DATABASE}"""
+
+
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment in which Dagster's processes find this installation; makes the instance's folder."""
+    """The environment in which Dagster's processes find this installation; makes the instance's folder.
+
+    Raises:
+        SettingsError: the URL of Dagster's database is not one of PostgreSQL.
+    """
+    url = _database(settings)
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    text = INSTANCE.format(base=home / "events")
+    text = INSTANCE.format(storage=SQLITE.format(base=home / "events") if url is None else POSTGRES)
     if not config.exists() or config.read_text() != text:
         draft = config.with_suffix(f".{os.getpid()}")
         draft.write_text(text)
@@ -40,25 +64,60 @@ def environment(settings: Settings) -> dict[str, str]:
         "FRAUD_HOME": str(settings.home),
         "FRAUD_SOURCE": str(settings.source.resolve()),
         "FRAUD_STORE": settings.store,
+        **({} if url is None else {DATABASE: url}),
     }
 
 
+def own_process() -> dict[str, str]:
+    """Tags of a run that this process carries out."""
+    return {PID_TAG: str(os.getpid()), MACHINE_TAG: platform.node()}
+
+
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance; runs of processes that no longer live are marked as failed."""
+    """The instance; runs of processes of this machine that no longer live are marked as failed.
+
+    Raises:
+        SettingsError: the URL of Dagster's database is not one of PostgreSQL.
+        StoreError: the database cannot be reached, or refuses.
+    """
     home = Path(environment(settings)["DAGSTER_HOME"])
+    url = _database(settings)
+    given: dict[str, Any] = {} if url is None else {"storage": {"postgres": {"postgres_url": url}}}
     with (home / ".making").open("a") as lock:  # two that make the tables of a new instance at once would trip over each other
         fcntl.flock(lock, fcntl.LOCK_EX)
-        instance = dg.DagsterInstance.from_config(str(home))
-        instance.get_runs_count()  # the storages make their tables on first use
-        instance.all_asset_keys()
+        try:
+            instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=given))
+            instance.get_runs_count()  # the storages make their tables on first use
+            instance.all_asset_keys()
+        except Exception as error:  # whichever of the libraries on the way to the server it comes from
+            if url is None:
+                raise
+            kind = type(error.__cause__ or error).__name__
+            raise StoreError(
+                f"Dagster's database cannot be used ({kind}); see that PostgreSQL runs and that {DATABASE} is right."
+            ) from error
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
         pid = run.tags.get(PID_TAG)
-        if pid is not None and not _lives(int(pid)):
+        if pid is not None and run.tags.get(MACHINE_TAG) == platform.node() and not _lives(int(pid)):
             instance.report_run_failed(
                 run, "The process that ran this was killed. Start it again: it goes on from what is finished."
             )
     return instance
+
+
+def _database(settings: Settings) -> str | None:
+    """URL of Dagster's own database; None: SQLite."""
+    if settings.dagster_database is None:
+        return None
+    try:
+        url = make_url(settings.dagster_database.get_secret_value())
+    except ArgumentError:
+        url = None
+    if url is None or url.get_backend_name() != "postgresql":  # it may hold a password, and is not repeated
+        raise SettingsError(f"{DATABASE} must look like postgresql://user:password@host:5432/name, or be empty for SQLite.")
+    # Dagster's statements are written for this driver, which SQLAlchemy does not take by itself any more.
+    return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
 
 def _lives(pid: int) -> bool:

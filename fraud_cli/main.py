@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
     keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
 
+    _add_desk(add)
+
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
     simulate.add_argument("--until", metavar="KEY", help="last partition (default: the source's last)")
@@ -94,6 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     settings = add("settings", _settings, "Show the settings in force; secrets are not shown.")
     settings.add_argument("--example", action="store_true", help="print .env.example instead")
     return parser
+
+
+def _add_desk(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands of the analyst's desk."""
+    ui = add("ui", _ui, "Serve the analyst's desk until Ctrl-C.")
+    ui.add_argument("--host", help="address to bind to (default: FRAUD_UI_HOST)")
+    ui.add_argument("--port", type=int, help="port (default: FRAUD_UI_PORT; 0 takes a free one)")
+
+    users = add("users", _users, "Let people into the desk, and out: create, list, reset, revoke, role, card.")
+    users.add_argument("action", choices=["create", "list", "reset", "revoke", "role", "card"])
+    users.add_argument("name", nargs="?", help="who; small letters, digits, dots, dashes and underscores")
+    users.add_argument("--role", choices=["analyst", "lead"], default="analyst", help="create, role: as what (default: analyst)")
 
 
 def _load_settings(arguments: argparse.Namespace) -> Settings:
@@ -195,6 +209,33 @@ def _keys(arguments: argparse.Namespace) -> int:
     if arguments.action == "create":
         return make_key(settings, arguments.name, arguments.scope or ["score"])
     return revoke_key(settings, arguments.name)
+
+
+def _ui(arguments: argparse.Namespace) -> int:
+    from fraud_ui.server import serve
+
+    serve(_load_settings(arguments), arguments.host, arguments.port)
+    return 0
+
+
+def _users(arguments: argparse.Namespace) -> int:
+    from fraud_cli.users import UserCommands
+
+    commands = UserCommands(_load_settings(arguments))
+    if arguments.action == "list":
+        return commands.list()
+    if not arguments.name:
+        raise SettingsError("Name the person: `fraud users create NAME --role analyst`.")
+    match arguments.action:
+        case "create":
+            return commands.create(arguments.name, arguments.role)
+        case "reset":
+            return commands.reset(arguments.name)
+        case "role":
+            return commands.change_role(arguments.name, arguments.role)
+        case "card":
+            return commands.add_card(arguments.name)
+    return commands.revoke(arguments.name)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
 """`fraud pipeline`: every partition in order through the jobs that the Dagster UI launches, then a training."""
 
 import json
-import os
 import resource
 import sys
 import time
@@ -20,7 +19,7 @@ from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import TrainedModel, training_inputs
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
-from fraud_cli.instance import PID_TAG, open_instance
+from fraud_cli.instance import open_instance, own_process
 from fraud_core.bundle import read_latest
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError
 from fraud_core.gate import read_verdict
@@ -56,11 +55,13 @@ class Pipeline:
             partition_key=partition,
             raise_on_error=False,
             run_config=QUIET,
-            tags={PID_TAG: str(os.getpid())},
+            tags=own_process(),
         )
         if not result.success:
             failures = result.filter_events(lambda event: event.is_step_failure)
             errors = [event.step_failure_data.error for event in failures]
+            if not errors:  # it did not come to a step
+                errors = [event.job_failure_data.error for event in result.filter_events(lambda event: event.is_job_failure)]
             if any(error is None or error.cls_name != REFUSED_BY_CHECK for error in errors) or not errors:
                 raise JobFailedError(_cause(errors))
         return result
@@ -119,6 +120,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     """Run everything; the last line of standard output is one JSON object."""
     begin = time.monotonic()
     project = Project.load(settings, files, _say)
+    project.artifacts.check_writable()
     if each:
         project = replace(project, source=rolling(project.source))
     pipeline = Pipeline(project)

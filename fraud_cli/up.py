@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fraud_assets.project import Project
 from fraud_assets.tracking.server import folder, server
-from fraud_cli.instance import environment
+from fraud_cli.instance import environment, open_instance
 from fraud_core.bundle import read_latest
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
@@ -56,6 +56,12 @@ def services(settings: Settings) -> list[Service]:
             settings.exporter_port,
             f"http://127.0.0.1:{settings.exporter_port}/metrics",
         ),
+        Service(
+            "Analyst desk",
+            (str(here / "fraud"), "ui", "--host", "127.0.0.1", "--port", str(settings.ui_port)),
+            settings.ui_port,
+            f"http://127.0.0.1:{settings.ui_port}",
+        ),
         *_mlflow(settings, here),
     ]
 
@@ -78,7 +84,8 @@ def up(settings: Settings) -> int:
         if service.port is not None and _is_taken(service.port):
             raise SettingsError(
                 f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
-                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT, FRAUD_MLFLOW_PORT, FRAUD_EXPORTER_PORT)."
+                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT, FRAUD_UI_PORT, FRAUD_MLFLOW_PORT, "
+                "FRAUD_EXPORTER_PORT)."
             )
     stop = _StopSignal()
     env = os.environ | environment(settings)
@@ -127,6 +134,8 @@ class _StopSignal:
 
 def _needs_champion(settings: Settings) -> bool:
     artifacts = Project.load(settings).artifacts
+    artifacts.check_writable()
+    open_instance(settings).dispose()  # makes the tables, or says what stands in the way
     return read_latest(artifacts.store, artifacts.signing_key) is None
 
 

@@ -16,6 +16,8 @@ from fraud_core.errors import IntegrityError, PartitionError, SourceError, Store
 from fraud_core.keys import Key, canonical_json, open_signed, sign
 from fraud_core.stores.objects import ObjectStore
 
+OWNER = "source.json"  # names the source that a store belongs to
+
 
 class Table(BaseModel):
     """A table on its way into the store.
@@ -86,15 +88,24 @@ class Artifacts:
             SourceError: the store belongs to another source.
         """
         mine = canonical_json({"source": source_name})
-        if not self.store.exists("source.json"):
+        if self.store.get_tagged(OWNER) is None:
             with suppress(StoreConflictError):  # somebody else claimed it just now: for whom, is read below
-                self.store.put_if("source.json", mine, None)
-        owner = json.loads(self.store.get("source.json"))["source"]
+                self.store.put_if(OWNER, mine, None)
+        owner = json.loads(self.store.get(OWNER))["source"]
         if owner != source_name:
             raise SourceError(
                 f"The store {self.store.url} belongs to the source '{owner}', not to '{source_name}'. "
                 "One source a store: give another FRAUD_HOME (or --home), or another FRAUD_STORE."
             )
+
+    def check_writable(self) -> None:
+        """Learn before any work is done whether the store takes writes, by asking for one that must lose and changes nothing.
+
+        Raises:
+            StoreError: it does not, or cannot be reached.
+        """
+        with suppress(StoreConflictError):
+            self.store.put_if(OWNER, self.store.get(OWNER), None)
 
     def write(self, asset: str, partition: str | None, value: Table | Document | Estimator) -> Pointer:
         """Write an artifact under its content's hash, then point at it."""
@@ -147,8 +158,8 @@ class Artifacts:
         found = {name[2]: self.pointer(asset, name[2]) for name in names if len(name) == 4 and name[3] == "latest.json"}
         return {partition: found[partition] for partition in sorted(found) if found[partition] is not None}  # type: ignore[misc]
 
-    def scan(self, asset: str, partition: str) -> pl.LazyFrame:
-        """The rows of a partition, read when collected.
+    def scan(self, asset: str, partition: str | None = None) -> pl.LazyFrame:
+        """The rows of an asset's table (or of one partition), read when collected.
 
         Raises:
             PartitionError: it was not materialized.

@@ -1,6 +1,7 @@
 """The serving bundle: what was learned and nothing else, written once under its hash, and the signed pointer to the champion.
 
-    models/<version>/      model.treelite or model.json, encoder.json, manifest.json: write-once
+    models/<version>/      model.treelite or model.json, encoder.json, manifest.json: write-once; and where the model uses
+                           history, fallback.treelite or fallback.json, fallback_encoder.json: a second one that does without
     models/latest.json     which version is champion, who was before, what is withdrawn: the one mutable object
 
 Nothing here is a pickle, and signature and hashes are verified before anything is parsed.
@@ -15,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraud_core.encoder import Encoder
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
+from fraud_core.history.windows import Reach
 from fraud_core.keys import Key, canonical_json, open_signed, sign
 from fraud_core.stores.objects import ObjectStore
 
-FORMAT = 1
+FORMAT = 2
 LATEST = "models/latest.json"
-MODEL_FILES = {"boosting": "model.treelite", "forest": "model.treelite", "linear": "model.json"}
+SUFFIXES = {"boosting": "treelite", "forest": "treelite", "linear": "json"}
+MAIN, FALLBACK = ("model", "encoder"), ("fallback", "fallback_encoder")  # what the files of each model are called
 ModelKind = Literal["boosting", "forest", "linear"]
 
 
@@ -45,19 +48,41 @@ class Thresholds(_Model):
     decline: float
 
 
-class Learned(_Model):
-    """Everything that decides a score. The version of a bundle is the hash of this."""
+class Lookback(_Model):
+    """How far the features of the past look back, in days."""
 
-    format: int = FORMAT
-    source: str
-    timezone: str
-    feature_version: int
+    history_days: int
+    label_delay_days: int
+
+    @property
+    def reach(self) -> Reach:
+        """The same as the windows take it."""
+        return Reach.of_days(self.history_days, self.label_delay_days)
+
+
+class LearnedModel(_Model):
+    """What decides the scores of one model; its two files by their hashes."""
+
     features: tuple[str, ...]
     kind: ModelKind
     model_sha256: str
     encoder_sha256: str
     calibration: Calibration
     thresholds: Thresholds
+
+
+class Learned(LearnedModel):
+    """Everything that decides a score. The version of a bundle is the hash of this.
+
+    `lookback` and `fallback`, the second model, are None where no feature speaks of the past.
+    """
+
+    format: int = FORMAT
+    source: str
+    timezone: str
+    feature_version: int
+    lookback: Lookback | None = None
+    fallback: LearnedModel | None = None
 
     @property
     def version(self) -> str:
@@ -73,6 +98,7 @@ class Lineage(_Model):
     """
 
     training_set: str
+    labels: str = ""  # hash of what the log of labels changed among these payments; empty: nothing
     partitions: tuple[tuple[str, str, str], ...]
     rejected: tuple[tuple[str, str], ...] = ()
     dropped_features: tuple[str, ...] = ()
@@ -89,17 +115,33 @@ class Manifest(_Model):
     lineage: Lineage
 
 
-class Bundle(_Model):
-    """A bundle in memory: its manifest and the bytes of its two files."""
+class Fitted(_Model):
+    """A model that can score: its bytes, how features become its columns, and how its margins become decisions."""
 
-    manifest: Manifest
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    kind: ModelKind
     model: bytes
     encoder: Encoder
+    calibration: Calibration
+    thresholds: Thresholds
+
+
+class Bundle(Fitted):
+    """A bundle in memory: its model, its manifest, and the second model, which scores where history cannot be had."""
+
+    manifest: Manifest
+    fallback: Fitted | None = None
 
     @property
     def version(self) -> str:
         """The bundle's version."""
         return self.manifest.version
+
+    @property
+    def without_history(self) -> "Bundle | None":
+        """The second model in the first one's place; None where the first uses no history."""
+        return None if self.fallback is None else Bundle(manifest=self.manifest, **dict(self.fallback))
 
 
 class Change(_Model):
@@ -145,30 +187,33 @@ def make_bundle(
     calibration: Calibration,
     thresholds: Thresholds,
     lineage: Lineage,
+    lookback: Lookback | None = None,
+    fallback: Fitted | None = None,
 ) -> Bundle:
-    """Put a bundle together; its version follows from what was learned."""
+    """Put a bundle together; its version follows from what was learned.
+
+    Args:
+        lookback: how far the features of the past look back; None where there are none.
+        fallback: a second model, without features of the past.
+    """
+    fitted = Fitted(kind=kind, model=model, encoder=encoder, calibration=calibration, thresholds=thresholds)
     learned = Learned(
+        **_learned(fitted),
         source=source,
         timezone=timezone,
         feature_version=feature_version,
-        features=encoder.features,
-        kind=kind,
-        model_sha256=hashlib.sha256(model).hexdigest(),
-        encoder_sha256=hashlib.sha256(_encoder_bytes(encoder)).hexdigest(),
-        calibration=calibration,
-        thresholds=thresholds,
+        lookback=lookback,
+        fallback=None if fallback is None else LearnedModel(**_learned(fallback)),
     )
-    return Bundle(manifest=Manifest(version=learned.version, learned=learned, lineage=lineage), model=model, encoder=encoder)
+    manifest = Manifest(version=learned.version, learned=learned, lineage=lineage)
+    return Bundle(manifest=manifest, fallback=fallback, **dict(fitted))
 
 
 def write_bundle(store: ObjectStore, bundle: Bundle, key: Key) -> None:
     """Write the bundle under its version, the manifest last. A version that is there already is left as it is."""
     folder = f"models/{bundle.version}"
-    contents = {
-        MODEL_FILES[bundle.manifest.learned.kind]: bundle.model,
-        "encoder.json": _encoder_bytes(bundle.encoder),
-        "manifest.json": canonical_json(sign(bundle.manifest.model_dump(mode="json"), key)),
-    }
+    contents = _files(bundle, MAIN) | ({} if bundle.fallback is None else _files(bundle.fallback, FALLBACK))
+    contents["manifest.json"] = canonical_json(sign(bundle.manifest.model_dump(mode="json"), key))
     for name, data in contents.items():
         try:
             store.put_if(f"{folder}/{name}", data, None)
@@ -187,9 +232,8 @@ def read_bundle(store: ObjectStore, version: str, key: Key, manifest_sha256: str
     """
     manifest = read_manifest(store, version, key, manifest_sha256)
     folder, learned = f"models/{version}", manifest.learned
-    model = _checked(store, f"{folder}/{MODEL_FILES[learned.kind]}", learned.model_sha256)
-    encoder = _checked(store, f"{folder}/encoder.json", learned.encoder_sha256)
-    return Bundle(manifest=manifest, model=model, encoder=Encoder.model_validate_json(encoder))
+    fallback = None if learned.fallback is None else _read_fitted(store, folder, learned.fallback, FALLBACK)
+    return Bundle(manifest=manifest, fallback=fallback, **dict(_read_fitted(store, folder, learned, MAIN)))
 
 
 def read_manifest(store: ObjectStore, version: str, key: Key, manifest_sha256: str | None = None) -> Manifest:
@@ -204,10 +248,11 @@ def read_manifest(store: ObjectStore, version: str, key: Key, manifest_sha256: s
         raise IntegrityError(f"{store.uri(folder)}/manifest.json is not the one the pointer names.")
     manifest = _parsed(Manifest, raw, key, f"{store.uri(folder)}/manifest.json")
     learned = manifest.learned
+    if learned.format != FORMAT:
+        what = "Train anew" if learned.format < FORMAT else "Upgrade"
+        raise IntegrityError(f"{store.uri(folder)} has format {learned.format}; this release reads format {FORMAT}. {what}.")
     if not version == manifest.version == learned.version:
         raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {manifest.version}.")
-    if learned.format != FORMAT:
-        raise IntegrityError(f"{store.uri(folder)} has format {learned.format}; this release reads format {FORMAT}. Upgrade.")
     return manifest
 
 
@@ -299,6 +344,35 @@ def point_at(
                 "Another promotion or rollback moved the pointer at the same moment; look and try again."
             ) from error
     return latest
+
+
+def _learned(fitted: Fitted) -> dict[str, Any]:
+    """The fields of `LearnedModel`."""
+    return {
+        "features": fitted.encoder.features,
+        "kind": fitted.kind,
+        "model_sha256": hashlib.sha256(fitted.model).hexdigest(),
+        "encoder_sha256": hashlib.sha256(_encoder_bytes(fitted.encoder)).hexdigest(),
+        "calibration": fitted.calibration,
+        "thresholds": fitted.thresholds,
+    }
+
+
+def _files(fitted: Fitted, names: tuple[str, str]) -> dict[str, bytes]:
+    model, encoder = names
+    return {f"{model}.{SUFFIXES[fitted.kind]}": fitted.model, f"{encoder}.json": _encoder_bytes(fitted.encoder)}
+
+
+def _read_fitted(store: ObjectStore, folder: str, learned: LearnedModel, names: tuple[str, str]) -> Fitted:
+    model = _checked(store, f"{folder}/{names[0]}.{SUFFIXES[learned.kind]}", learned.model_sha256)
+    encoder = _checked(store, f"{folder}/{names[1]}.json", learned.encoder_sha256)
+    return Fitted(
+        kind=learned.kind,
+        model=model,
+        encoder=Encoder.model_validate_json(encoder),
+        calibration=learned.calibration,
+        thresholds=learned.thresholds,
+    )
 
 
 def _encoder_bytes(encoder: Encoder) -> bytes:

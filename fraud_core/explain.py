@@ -26,7 +26,7 @@ import polars as pl
 import treelite
 
 from fraud_core import features
-from fraud_core.bundle import Bundle
+from fraud_core.bundle import Fitted
 from fraud_core.errors import IntegrityError
 from fraud_core.wording import WORDINGS
 
@@ -61,7 +61,7 @@ class Reason:
 
 
 class Explainer:
-    """Explains the scores of one bundle. Immutable and safe to share between threads.
+    """Explains the scores of one model, which may be a bundle. Immutable and safe to share between threads.
 
     A row has the same contributions, to the bit, alone and in any batch.
 
@@ -72,25 +72,24 @@ class Explainer:
 
     unit: Literal["log-odds", "probability"]
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Parse the bundle's model once.
+    def __init__(self, fitted: Fitted) -> None:
+        """Parse the model once; of a bundle, its first.
 
         Raises:
             IntegrityError: the model lacks what its explanation needs.
         """
-        learned = bundle.manifest.learned
-        self._columns = bundle.encoder.columns
+        self._columns = fitted.encoder.columns
         self._model: _Attribution
-        if learned.kind == "linear":
-            self._model = _Linear.parse(bundle.model)
+        if fitted.kind == "linear":
+            self._model = _Linear.parse(fitted.model)
         else:
-            self._model = _Trees.parse(bundle.model, len(self._columns), forest=learned.kind == "forest")
-        if learned.kind == "forest":
+            self._model = _Trees.parse(fitted.model, len(self._columns), forest=fitted.kind == "forest")
+        if fitted.kind == "forest":
             self.unit = "probability"
             self._slope, self._intercept = 1.0, 0.0
         else:
             self.unit = "log-odds"
-            self._slope, self._intercept = learned.calibration.slope, learned.calibration.intercept
+            self._slope, self._intercept = fitted.calibration.slope, fitted.calibration.intercept
 
     def contributions(self, X: Floats) -> tuple[float, Floats]:
         """What each column adds to the score of each row.

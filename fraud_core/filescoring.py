@@ -14,6 +14,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -21,10 +22,10 @@ import polars as pl
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from fraud_core.bundle import Bundle, Manifest
-from fraud_core.encoder import Encoder
+from fraud_core import schema
+from fraud_core.bundle import Bundle
 from fraud_core.history.windows import Reach
-from fraud_core.keys import Key
+from fraud_core.keys import Key, card_key
 from fraud_core.payment import FIELDS, Transaction
 from fraud_core.recall import Recall
 from fraud_core.refusals import FieldProblem, shown_name
@@ -40,21 +41,24 @@ FREE_EXPANSION = 64_000_000  # bytes that a file may always expand to
 LONGEST_LINE = 1_000_000  # characters
 
 FileFormat = Literal["csv", "parquet"]
-AnswerFormat = Literal["ndjson", "csv"]
+AnswerFormat = Literal["ndjson", "csv", "arrow"]
+COMMAND = (sys.executable, "-m", "fraud_core.filescoring")
 
 
 class Order(BaseModel):
-    """What to score, by which model, and where the past of cards and merchants is (on the way, secrets are in a pipe alone)."""
+    """What to score, by which model, and where the past of cards and merchants is (on the way, secrets are in a pipe alone).
+
+    `repeated` names fields of a payment that its record repeats; none is personal.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
     path: Path
     format: FileFormat
     answer: AnswerFormat
+    repeated: tuple[str, ...] = ()
     memory: int
-    manifest: Manifest
-    encoder: Encoder
-    model_size: int
+    bundle: Bundle
     home: Path
     history: str | None
     history_timeout: int
@@ -71,12 +75,14 @@ class Frame(BaseModel):
 
     Attributes:
         state: the file was opened; rows were scored; all rows were; it cannot be read on.
+        expected: once the file is open, about how many rows it has.
         rows, refused: so far.
         size: bytes of the answer that follow.
         detail, errors: of a failure.
     """
 
     state: Literal["opened", "rows", "done", "failed"]
+    expected: int = 0
     rows: int = 0
     refused: int = 0
     size: int = 0
@@ -92,15 +98,40 @@ class UnreadableError(Exception):
         self.errors = errors or []
 
 
+def child_environment() -> dict[str, str]:
+    """What a child is given of this process' environment: none of our secrets, and one thread, for the others are needed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "PROMETHEUS_"))}
+    threads = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | threads | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def order_bytes(
+    path: Path, file: FileFormat, answer: AnswerFormat, bundle: Bundle, settings: Settings, repeated: tuple[str, ...] = ()
+) -> bytes:
+    """What a child reads from its standard input."""
+    order = Order(
+        path=path,
+        format=file,
+        answer=answer,
+        repeated=repeated,
+        memory=settings.file_memory,
+        bundle=bundle,
+        home=settings.home,
+        history=None if settings.history is None else settings.history.get_secret_value(),
+        history_timeout=settings.history_timeout,
+        card_key=card_key(settings).secret.hex(),
+    )
+    return order.model_dump_json().encode() + b"\n"
+
+
 def main() -> None:
     """Carry out the order on standard input."""
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    order = Order.model_validate_json(stdin.readline())
+    stdout = sys.stdout.buffer
+    order = Order.model_validate_json(sys.stdin.buffer.readline())
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
     gc.disable()  # rows make no cycles, and looking for them takes a third of the time
-    bundle = Bundle(manifest=order.manifest, model=stdin.read(order.model_size), encoder=order.encoder)
-    answer(order, Scorer(bundle), stdout)
+    answer(order, Scorer(order.bundle), stdout)
 
 
 def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
@@ -116,9 +147,12 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
         read, validate = READERS[order.format]
         chunks = read(order.path)
         next(chunks)  # opens the file
-        write(Frame(state="opened"))
+        write(Frame(state="opened", expected=expected_rows(order.path, order.format)))
         for chunk in chunks:
-            records = score_rows(scorer, chunk, first=rows + 1, validate=validate, recall=recall)
+            records = score_rows(scorer, [row for _, row in chunk], rows + 1, validate, recall, order.repeated)
+            if order.answer == "arrow":
+                for record, (line, _) in zip(records, chunk, strict=True):
+                    record["line"] = line
             rows += len(records)
             refused += sum("errors" in record for record in records)
             data = WRITERS[order.answer](records)
@@ -148,9 +182,8 @@ def csv_lines(records: list[Record]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for record in records:
-        problems = "; ".join(f"{error['field']} {error['reason']}" for error in record.get("errors", ()))
         values = (record.get(name, "") for name in CSV_COLUMNS[:-1])
-        writer.writerow([escaped(value) for value in (*values, problems)])
+        writer.writerow([escaped(value) for value in (*values, _told(record))])
     return text.getvalue().encode()
 
 
@@ -159,13 +192,53 @@ def escaped(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-WRITERS: dict[AnswerFormat, Callable[[list[Record]], bytes]] = {"ndjson": ndjson, "csv": csv_lines}
+ARROW_SCHEMA = {
+    "line": pl.UInt32(),
+    "transaction_id": pl.String(),
+    "timestamp": schema.UTC_MICROSECONDS,
+    "amount_cents": pl.Int64(),
+    "merchant": pl.String(),
+    "category": pl.String(),
+    "probability": pl.Float64(),
+    "decision": pl.String(),
+    "problems": pl.String(),
+}
 
 
-# --- files: each reader yields once when the file is open and its columns are right, then chunks of rows ------------------------
+def arrow(records: list[Record]) -> bytes:
+    """A stream of Arrow record batches by `ARROW_SCHEMA`, with what the order has repeated; null where a row was refused."""
+    for record in records:
+        record["problems"] = _told(record) or None
+        if "timestamp" in record:
+            record["timestamp"] = record["timestamp"].astimezone(UTC)
+    buffer = io.BytesIO()
+    pl.DataFrame(records, ARROW_SCHEMA).write_ipc_stream(buffer)
+    return buffer.getvalue()
 
 
-def _csv_rows(path: Path) -> Iterator[list[Any]]:
+def _told(record: Record) -> str:
+    return "; ".join(f"{error['field']} {error['reason']}" for error in record.get("errors", ()))
+
+
+WRITERS: dict[AnswerFormat, Callable[[list[Record]], bytes]] = {"ndjson": ndjson, "csv": csv_lines, "arrow": arrow}
+
+
+# --- files: each reader yields once when the file is open and its columns are right, then chunks of rows with their lines -------
+
+Chunk = list[tuple[int, Any]]  # lines count from 1, a CSV's header included
+
+
+def expected_rows(path: Path, file: FileFormat) -> int:
+    """About how many rows a file has that could be opened: what its footer says, or as many as it has lines."""
+    if file == "parquet":
+        import pyarrow.parquet  # noqa: PLC0415 - only for Parquet
+
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    with path.open("rb") as text:
+        return max(sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b"")) - 1, 0)
+
+
+def _csv_rows(path: Path) -> Iterator[Chunk]:
     """Rows of a CSV file with a header, as checked later; an empty cell is a missing value."""
     with path.open(encoding="utf-8-sig", errors="strict", newline="") as file:
         reader = csv.reader(_bounded_lines(file))
@@ -173,14 +246,16 @@ def _csv_rows(path: Path) -> Iterator[list[Any]]:
             header = next(reader, [])
             _require(header)
             yield []
-            chunk: list[Any] = []
+            chunk: Chunk = []
             for cells in reader:
                 if not cells:
                     continue
+                row: dict[str, str] | FieldProblem
                 if len(cells) == len(header):
-                    chunk.append({name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()})
+                    row = {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
                 else:
-                    chunk.append(FieldProblem(field="(row)", reason=f"has {len(cells)} cells where the header has {len(header)}"))
+                    row = FieldProblem(field="(row)", reason=f"has {len(cells)} cells where the header has {len(header)}")
+                chunk.append((reader.line_num, row))
                 if len(chunk) == ROWS_AT_ONCE:
                     yield chunk
                     chunk = []
@@ -199,8 +274,8 @@ def _bounded_lines(file: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _parquet_rows(path: Path) -> Iterator[list[Any]]:
-    """Rows of a Parquet file."""
+def _parquet_rows(path: Path) -> Iterator[Chunk]:
+    """Rows of a Parquet file; a row's number stands for its line."""
     import pyarrow  # noqa: PLC0415 - only for Parquet
     import pyarrow.parquet  # noqa: PLC0415
 
@@ -210,10 +285,13 @@ def _parquet_rows(path: Path) -> Iterator[list[Any]]:
             _require(file.schema_arrow.names)
             _check_expansion(file.metadata, path.stat().st_size)
             yield []
+            line = 0
             for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
                 frame = pl.from_arrow(batch)
                 assert isinstance(frame, pl.DataFrame)
-                yield [_row(values) for values in _as_sent(frame).iter_rows(named=True)]
+                chunk = [(at, _row(values)) for at, values in enumerate(_as_sent(frame).iter_rows(named=True), line + 1)]
+                line += len(chunk)
+                yield chunk
     except pyarrow.ArrowMemoryError:
         raise MemoryError from None
     except (pyarrow.ArrowException, OSError, pl.exceptions.PolarsError) as error:
@@ -260,7 +338,7 @@ def _row(values: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-READERS: dict[FileFormat, tuple[Callable[[Path], Iterator[list[Any]]], Validate]] = {
+READERS: dict[FileFormat, tuple[Callable[[Path], Iterator[Chunk]], Validate]] = {
     "csv": (_csv_rows, from_text),
     "parquet": (_parquet_rows, from_values),
 }

@@ -6,8 +6,9 @@ before it. Partitions come from the simulator (or, for `walk`, from a source's o
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from fraud_core import drift, gate, partitions
 from fraud_core.features import FEATURES, Feature, feature_frame
+from fraud_core.history.columns import states
+from fraud_core.history.windows import Reach
 from fraud_core.partitions import Cadence
 from fraud_core.simulator import SimulatorConfig, simulate
 from fraud_core.sources import Drift
@@ -26,6 +29,8 @@ NOW = datetime(2000, 1, 1, tzinfo=UTC)  # a calibration's verdicts are not kept
 FALSE_ALARM_SEEDS = range(1_000, 1_020)  # the margin, the floor and the ceiling of the bounds were chosen on other seeds
 POWER_SEEDS = range(2_000, 2_004)
 POWER_ROWS = (1_000, 10_000, 100_000)
+REACH = Reach.of_days(30, 0)
+REMEMBERED = ("transaction_id", "timestamp", "amount_cents", "card")  # what the watched features take of earlier payments
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class Rate:
         return f"{self.hits / self.trials:.1%} ({low:.1%} to {high:.1%})"
 
 
+class Part(NamedTuple):
+    """A partition: its key, its canonical rows, and `REMEMBERED` of those within reach before it."""
+
+    key: str
+    rows: pl.DataFrame
+    before: pl.DataFrame
+
+
 @dataclass(frozen=True)
 class Portfolio:
     """A simulated source: a simulator's portfolio cut into partitions."""
@@ -60,11 +73,12 @@ class Portfolio:
     cadence: Cadence
     zone: ZoneInfo
 
-    def partitions(self, count: int) -> Iterator[tuple[str, pl.DataFrame]]:
-        """Keys and canonical rows of the first so many partitions."""
+    def partitions(self, count: int) -> Iterator[Part]:
+        """The first so many partitions."""
         keys = [partitions.key_of(BEGIN, self.cadence)]
         while len(keys) < count:
             keys.append(partitions.next_key(keys[-1], self.cadence))
+        before: pl.DataFrame | None = None
         together = max(1, int(CHUNK_ROWS / (self.config.transactions_per_day * _DAYS[self.cadence])))
         for first in range(0, count, together):
             chunk = keys[first : first + together]
@@ -73,11 +87,23 @@ class Portfolio:
             key = partitions.key_expression(pl.col("timestamp"), self.cadence, self.zone).alias("key")
             rows = simulate(self.config, start, end, self.zone).with_columns(key)
             parts = rows.partition_by("key", as_dict=True, include_key=False)
-            yield from ((each, parts[each,]) for each in chunk)
+            for each in chunk:
+                begin, _ = partitions.window(each, self.cadence, self.zone)
+                remembered = parts[each,].select(REMEMBERED)
+                before = remembered.clear() if before is None else before
+                before = before.filter(pl.col("timestamp") >= begin - timedelta(microseconds=REACH.total_us))
+                yield Part(each, parts[each,], before)
+                before = pl.concat([before, remembered])
 
-    def features(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """What the gate looks at of canonical rows: features, and cards."""
-        return feature_frame(rows, watched(), self.zone).with_columns(rows["card"])
+    def features(self, rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+        """What the gate looks at of canonical rows, given those before them: features, and cards."""
+        payments = pl.concat([before, rows.select(REMEMBERED)])
+        past = states(payments, pl.Series(np.arange(len(payments)) >= len(before)), REACH)
+        return feature_frame(rows.hstack(past), watched(), self.zone).with_columns(rows["card"])
+
+    def walked(self, count: int) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Keys and features of the first so many partitions."""
+        return ((part.key, self.features(part.rows, part.before)) for part in self.partitions(count))
 
 
 _DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 30, Cadence.YEARLY: 365}
@@ -123,7 +149,7 @@ def false_alarms(
     for seed in tqdm(list(seeds), desc="false alarms", unit="portfolio"):
         portfolio = random_portfolio(seed)
         walked = gate.walk_forward(
-            ((key, portfolio.features(rows)) for key, rows in portfolio.partitions(settings.bootstrap_partitions + judged)),
+            portfolio.walked(settings.bootstrap_partitions + judged),
             features=watched(),
             settings=settings,
             seed=seed,
@@ -178,12 +204,12 @@ def power(
     for seed in seeds:
         portfolio, past = weekly_portfolio(seed, rows), gate.Past()
         rng = np.random.default_rng([seed, rows])
-        for position, (key, plain) in enumerate(portfolio.partitions(warm_up + draws // len(seeds))):
+        for position, part in enumerate(portfolio.partitions(warm_up + draws // len(seeds))):
             judgements = {
                 shift.name: gate.judge(
-                    partition=key,
-                    content=f"{seed} {key} {shift.name}",  # only names the draw
-                    frame=portfolio.features(shift.apply(plain, rng)),
+                    partition=part.key,
+                    content=f"{seed} {part.key} {shift.name}",  # only names the draw
+                    frame=portfolio.features(shift.apply(part.rows, rng), part.before),
                     features=tuple(feature for feature in watched() if feature.name not in shift.blind),
                     past=past,
                     position=position,

@@ -8,15 +8,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from fraud_core import features
 from fraud_core.bundle import LATEST, Latest, parse_latest, read_bundle
 from fraud_core.errors import FraudError, IntegrityError, StoreError
 from fraud_core.explain import Explainer
+from fraud_core.history.windows import STATE
 from fraud_core.keys import Key
 from fraud_core.scorer import Scorer
 from fraud_core.stores.objects import ObjectStore
@@ -32,6 +32,7 @@ class Served:
     explainer: Explainer
     latest: Latest
     loaded_at: datetime
+    explainer_without_history: Explainer | None = None
 
     @property
     def version(self) -> str:
@@ -40,7 +41,10 @@ class Served:
 
     def explainer_of(self, scorer: Scorer) -> Explainer:
         """The explainer of the scorer, or of the one that does without history."""
-        return self.explainer
+        if scorer is self.scorer:
+            return self.explainer
+        assert self.explainer_without_history is not None
+        return self.explainer_without_history
 
 
 @dataclass(frozen=True)
@@ -165,19 +169,22 @@ class ScorerHolder:
             current.latest.version,
             current.latest.manifest_sha256,
         ):
-            served = Served(current.scorer, current.explainer, latest, current.loaded_at)
+            served = replace(current, latest=latest)
         else:
             bundle = read_bundle(self.store, latest.version, self._key, latest.manifest_sha256)
             scorer = Scorer(bundle)
-            explainer = Explainer(bundle)
-            warm_up(scorer, explainer)
-            served = Served(scorer, explainer, latest, datetime.now(UTC))
+            explainer = warmed_up(scorer)
+            plain = None if scorer.without_history is None else warmed_up(scorer.without_history)
+            served = Served(scorer, explainer, latest, datetime.now(UTC), plain)
         self._tag = tag
         return served
 
 
-def warm_up(scorer: Scorer, explainer: Explainer) -> None:
+def warmed_up(scorer: Scorer) -> Explainer:
     """Score and explain an ordinary transaction and one without any optional field, so that the first caller does not wait.
+
+    Returns:
+        The scorer's explainer.
 
     Raises:
         IntegrityError: what comes out is not a probability.
@@ -193,9 +200,12 @@ def warm_up(scorer: Scorer, explainer: Explainer) -> None:
         "merchant_longitude": np.array([-122.2, missing]),
         "city_population": np.array([40_000.0, missing]),
         "category": np.array(["grocery_pos", None], dtype=object),
+        **{name: np.array([0.0, missing]) for name in STATE},
     }
-    matrix = scorer.bundle.encoder.matrix(features.compute(scorer.features, inputs, scorer.zone))
+    matrix = scorer.matrix(inputs)
     probabilities = scorer.score_matrix(matrix)
     if not bool(np.all((probabilities >= 0) & (probabilities <= 1))):
         raise IntegrityError(f"Version {scorer.version} gives probabilities outside 0 to 1; it is not used.")
+    explainer = Explainer(scorer.bundle)
     explainer.contributions(matrix)
+    return explainer

@@ -1,6 +1,6 @@
 """The model's card: what was trained on what, how well it does, and what its figures do not say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -21,6 +21,16 @@ class Candidate(_Model):
     kind: str
     average_precision: float
     chosen: bool
+
+
+class Fallback(_Model):
+    """The second model, without features of the past, and its average precision on validation B and on the hold-out."""
+
+    kind: str
+    features: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    validation: float
+    holdout: float
 
 
 class DroppedFeature(_Model):
@@ -92,6 +102,7 @@ class ModelCard(_Model):
     holdout_without_rejected: Report | None
     holdout_looks: int
     promotion: Promotion
+    fallback: Fallback | None = None
 
     def to_markdown(self) -> str:
         """The card for people. Every average precision stands beside the fraud rate."""
@@ -111,7 +122,8 @@ class ModelCard(_Model):
             "## Calibration on the hold-out",
             _calibration(self.holdout.calibration),
             "## Candidates",
-            self._candidates(),
+            self._candidates(self.candidates),
+            *self._second(),
             "## Features",
             self._features(),
             "## Data",
@@ -199,12 +211,23 @@ class ModelCard(_Model):
         header += ["Alerts a day", "Card precision at 100 (ceiling)", "Cost per 1,000", "Calibration error"]
         return ["## The hold-out, month by month", _table(header, map(_month_row, self.holdout.months))]
 
-    def _candidates(self) -> str:
+    def _candidates(self, candidates: tuple[Candidate, ...]) -> str:
         rows = [
             [_cell(c.kind), f"{c.average_precision:.4f}", _percent(self.candidates_fraud_rate), "chosen" if c.chosen else ""]
-            for c in self.candidates
+            for c in candidates
         ]
         return _table(["Candidate", "Average precision on validation A", "Fraud rate there", ""], rows)
+
+    def _second(self) -> Iterator[str]:
+        if self.fallback is not None:
+            second = self.fallback
+            yield "## Without history"
+            yield (
+                "While the store of what cards and merchants did cannot be reached, a second model scores, of the "
+                f"{len(second.features)} features that speak of the transaction alone. It is **{_cell(second.kind)}**, and its "
+                f"average precision is {second.validation:.4f} on validation B and **{second.holdout:.4f}** on the hold-out."
+            )
+            yield self._candidates(second.candidates)
 
     def _features(self) -> str:
         used = ", ".join(f"`{_cell(name)}`" for name in self.features)

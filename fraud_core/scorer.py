@@ -67,7 +67,12 @@ def probabilities(margins: Floats, calibration: Calibration) -> Floats:
 
 
 class Scorer:
-    """Scores transactions with one bundle. Immutable and safe to share between threads."""
+    """Scores transactions with one bundle. Immutable and safe to share between threads.
+
+    Attributes:
+        reach: how far its features of the past look back; None where it has none.
+        without_history: a scorer of the same version that does without them; None where there is nothing to do without.
+    """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         learned = bundle.manifest.learned
@@ -76,20 +81,34 @@ class Scorer:
                 f"Version {bundle.version} was trained on feature definitions {learned.feature_version}; "
                 f"this release computes definitions {features.VERSION}. Train anew, or run the release it was trained with."
             )
-        unknown = [name for name in learned.features if name not in features.BY_NAME]
+        names = bundle.encoder.features
+        unknown = [name for name in names if name not in features.BY_NAME]
         if unknown:
             raise IntegrityError(f"Version {bundle.version} needs features that this release does not know: {unknown}.")
-        if learned.features != bundle.encoder.features:
+        if names not in {model.features for model in (learned, learned.fallback) if model is not None}:
             raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
         self.version = bundle.version
-        self.thresholds = learned.thresholds
-        self.features = tuple(features.BY_NAME[name] for name in learned.features)
+        self.thresholds = bundle.thresholds
+        self.features = tuple(features.BY_NAME[name] for name in names)
         self.zone = ZoneInfo(learned.timezone)
-        self._model = MarginModel(learned.kind, bundle.model, threads)
-        self._calibration = learned.calibration
         self.reach: Reach | None = None
-        self.without_history: Scorer | None = None
+        if any(feature.is_history for feature in self.features):
+            if learned.lookback is None or bundle.fallback is None:
+                raise IntegrityError(
+                    f"Version {bundle.version} uses history, and does not say how far it looks back, or has no model for when "
+                    "history cannot be had."
+                )
+            self.reach = learned.lookback.reach
+        plain = bundle.without_history
+        self.without_history: Scorer | None = None if plain is None else Scorer(plain, threads)
+        self._model = MarginModel(bundle.kind, bundle.model, threads)
+        self._calibration = bundle.calibration
+
+    @property
+    def uses_history(self) -> bool:
+        """Whether it wants to know what card and merchant did before."""
+        return self.reach is not None
 
     @property
     def needs(self) -> frozenset[str]:

@@ -124,6 +124,11 @@ class Examined:
         """The strongest, strongest first."""
         return self.explainer.reasons(self.values, self.contributions)
 
+    @property
+    def total(self) -> float:
+        """The score in the explainer's unit."""
+        return self.base + float(self.contributions.sum())
+
 
 def examine(served: Served, transaction: Transaction, recall: Recall | None = None) -> Examined:
     """Score one payment as of its own time, and explain the score. Nothing is recorded."""
@@ -142,7 +147,12 @@ def examined(served: Served, scored: Scored, at: int) -> Examined:
 
 
 def score_rows(
-    scorer: Scorer, rows: Iterable[Any], first: int, validate: Validate = from_values, recall: Recall | None = None
+    scorer: Scorer,
+    rows: Iterable[Any],
+    first: int,
+    validate: Validate = from_values,
+    recall: Recall | None = None,
+    repeated: Sequence[str] = (),
 ) -> list[Record]:
     """A record a row, in order: what `RowScore` or `RowRefusal` describe. Each is scored as of its own time; nothing is recorded.
 
@@ -152,6 +162,7 @@ def score_rows(
         first: number of the first row.
         validate: a mapping of fields -> a transaction.
         recall: tells the past of the payments.
+        repeated: attributes of a transaction that its record repeats.
     """
     records: list[Record] = []
     read: list[tuple[Record, Transaction]] = []
@@ -173,6 +184,8 @@ def score_rows(
             record["decision"] = scored.scorer.decide(probability)
             if scored.degraded:
                 record["degraded"] = True
+            for name in repeated:
+                record[name] = getattr(transaction, name)
     return records
 
 

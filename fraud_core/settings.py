@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     decision_spool: int = Field(
         100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
     )
+    record: Literal["on", "off"] = Field(
+        "on",
+        description="Whether the API records payments and logs decisions. off: for a shadow of a scorer; a payment that is sent "
+        "again is scored again.",
+    )
     history_spool: int = Field(
         200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
     )
@@ -126,6 +131,11 @@ class Settings(BaseSettings):
         None,
         description="Is sent every failed check and run as JSON with a `text`, as Slack's incoming webhooks take it.",
     )
+    dagster_database: SecretStr | None = Field(
+        None,
+        description="PostgreSQL that keeps Dagster's runs and events, in a database of its own: "
+        "postgresql://user:password@host/name. Empty: SQLite under the home.",
+    )
     dagster_url: str = Field(
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
     )
@@ -181,6 +191,16 @@ class Settings(BaseSettings):
         description="OpenTelemetry collector that takes a trace of each scoring request by OTLP over HTTP: "
         "http://127.0.0.1:4318/v1/traces. Empty: no traces.",
     )
+
+    # The analyst's desk.
+    ui_host: str = Field("127.0.0.1", description="Address the analyst's desk binds to.")
+    ui_port: int = Field(7860, ge=0, le=65535, description="Port of the analyst's desk.")
+    ui_auth: Literal["auto", "users", "off"] = Field(
+        "auto",
+        description="Who may use the desk. users: whoever signs in (`fraud users`). off: whoever reaches it, on loopback alone. "
+        "auto: off on a loopback address, users on any other.",
+    )
+    review_claim_minutes: int = Field(30, ge=1, description="A case of the review queue comes back so long after it was taken.")
 
     @model_validator(mode="after")
     def _resolve(self) -> "Settings":

@@ -10,7 +10,8 @@ from fraud_core import features, partitions
 from fraud_core.artifacts import Artifacts, Pointer, Table, fingerprint
 from fraud_core.errors import PartitionError
 from fraud_core.features import Feature
-from fraud_core.history.columns import COLUMNS, states
+from fraud_core.history.columns import COLUMNS, CORRECTIONS, states
+from fraud_core.labels import corrections, read_labels
 from fraud_core.sources import Source
 
 VERSION = f"transformed 2, features {features.VERSION}"
@@ -67,11 +68,18 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     lazy = artifacts.scan("raw", key)
     present = lazy.collect_schema().names()
     rows = lazy.select([name for name in present if name in needed]).collect()
+    if "label" not in present:
+        rows = rows.with_columns(label=pl.lit(None, pl.Boolean))
     carried = rows.select([name for name in CARRIED if name in rows.columns])
+    known = pl.DataFrame(schema=CORRECTIONS)
     if any(feature.is_history for feature in chosen):
-        rows = rows.hstack(_past(source, artifacts, key, rows))
+        payments = _payments(source, artifacts, key, rows)
+        known = _known(source, artifacts, key, payments)
+        asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
+        rows = rows.hstack(states(payments, asked, source.reach, known))
     frame = pl.concat([carried, features.feature_frame(rows, chosen, source.zone)], how="horizontal")
-    content = fingerprint(VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws))
+    parts = [VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws)]
+    content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))
     stamps = frame["timestamp"].dt.epoch("us")
     start, _ = partitions.window(key, source.cadence, source.zone)
     start_us = int(start.timestamp() * 1e6)
@@ -84,12 +92,19 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     return Table(frame=frame, content=content, inputs=transformed_inputs(source, raws), facts=facts)
 
 
-def _past(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame) -> pl.DataFrame:
-    """What card and merchant did before each row of the partition: in it, and in those that it looks back into."""
+def _payments(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """What history takes of the rows that the partition looks back into, and then of its own."""
     start, _ = partitions.window(key, source.cadence, source.zone)
     oldest = start - timedelta(days=source.lookback_days)
     names = [name for name in COLUMNS if name in rows.columns]
-    before = [artifacts.scan("raw", other).select(names).filter(pl.col("timestamp") >= oldest) for other in source.preceding(key)]
-    payments = pl.concat([*pl.collect_all(before), rows.select(names)])
-    asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
-    return states(payments, asked, source.reach)
+    before = [artifacts.scan("raw", other).filter(pl.col("timestamp") >= oldest) for other in source.preceding(key)]
+    return pl.concat([*pl.collect_all(other.select(names) for other in before), rows.select(names)])
+
+
+def _known(source: Source, artifacts: Artifacts, key: str, payments: pl.DataFrame) -> pl.DataFrame:
+    """What labels had changed of merchants before the partition's end; a label that becomes known later changes nothing in it."""
+    if "merchant" not in payments.columns:
+        return pl.DataFrame(schema=CORRECTIONS)
+    _, end = partitions.window(key, source.cadence, source.zone)
+    labels = read_labels(artifacts).filter(pl.col("known_at") < end)
+    return corrections(labels, payments)

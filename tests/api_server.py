@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,9 @@ class Servers:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
         environment = clean | variables_of(settings) | {"FRAUD_POLL_SECONDS": "0.1", "FRAUD_API_DRAIN_SECONDS": "0.5"}
         with log.open("wb") as out:
-            process = subprocess.Popen([sys.executable, "-c", SERVE], env=environment | variables, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                [sys.executable, "-c", SERVE], env=environment | variables, stdout=out, stderr=out, start_new_session=True
+            )
         self.running.append(process)
         found = eventually(lambda: re.search(r"scoring API on (http://\S+:\d+)", log.read_text()) or process.poll() is not None)
         assert found is not True, log.read_text()
@@ -132,6 +134,6 @@ class Servers:
     def end(self) -> None:
         """Kill what still runs."""
         for process in self.running:
-            if process.poll() is None:
-                process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # workers, too
             process.wait()

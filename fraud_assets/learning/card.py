@@ -10,6 +10,7 @@ from fraud_core.model_card import (
     Block,
     Candidate,
     DroppedFeature,
+    Fallback,
     ModelCard,
     Promotion,
     RejectedPartition,
@@ -25,10 +26,7 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         source=bundle.manifest.learned.source,
         created=created,
         kind=trained.candidates[0][0],
-        candidates=tuple(
-            Candidate(kind=name, average_precision=value, chosen=place == 0)
-            for place, (name, value) in enumerate(trained.candidates)
-        ),
+        candidates=_candidates(trained.candidates),
         candidates_fraud_rate=trained.candidates_fraud_rate,
         features=bundle.encoder.features,
         dropped_features=tuple(_dropped(name) for name in lineage.dropped_features),
@@ -44,6 +42,24 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         holdout_without_rejected=trained.holdout_without_rejected,
         holdout_looks=trained.holdout_looks,
         promotion=promotion,
+        fallback=_fallback(trained),
+    )
+
+
+def _candidates(named: tuple[tuple[str, float], ...]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(kind=name, average_precision=value, chosen=place == 0) for place, (name, value) in enumerate(named))
+
+
+def _fallback(trained: TrainedModel) -> Fallback | None:
+    learned, second = trained.bundle.manifest.learned.fallback, trained.fallback
+    if learned is None or second is None:
+        return None
+    return Fallback(
+        kind=second.candidates[0][0],
+        features=learned.features,
+        candidates=_candidates(second.candidates),
+        validation=second.validation,
+        holdout=second.holdout,
     )
 
 

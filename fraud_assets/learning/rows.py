@@ -9,10 +9,13 @@ import numpy.typing as npt
 import polars as pl
 
 from fraud_assets.learning.split import Block
-from fraud_core.artifacts import Artifacts
+from fraud_assets.project import Project
+from fraud_core.artifacts import Artifacts, fingerprint
 from fraud_core.evaluation import EvaluationRows, KnownFraud
 from fraud_core.gate import PartitionRef
+from fraud_core.labels import Outcomes, read_labels, standing
 from fraud_core.sources import Source
+from fraud_core.volume import mature_until
 
 Array = npt.NDArray[Any]
 DAY_US = 86_400_000_000
@@ -64,19 +67,45 @@ class CardCodes:
         return cards.replace_strict(self._codes, return_dtype=pl.Int64).to_numpy()
 
 
-def read_rows(artifacts: Artifacts, partitions: Sequence[PartitionRef], block: Block) -> Rows:
+@dataclass(frozen=True)
+class Data:
+    """Transformed, and what has become known of its payments."""
+
+    artifacts: Artifacts
+    outcomes: Outcomes
+
+    @classmethod
+    def of(cls, project: Project) -> "Data":
+        """What an installation has at present."""
+        pointers = [pointer for pointer in project.transformed().values() if pointer.rows]
+        last = max((int(pointer.facts["last_us"]) for pointer in pointers), default=0)
+        return cls(project.artifacts, Outcomes(standing(read_labels(project.artifacts)), mature_until(project.source, last)))
+
+    def scan(self, part: PartitionRef, block: Block) -> pl.LazyFrame:
+        """The rows of a partition that lie in a block, with the labels that hold."""
+        return self.outcomes.settled(_within(self.artifacts.scan("transformed", part.partition), block))
+
+    def fingerprint(self) -> str:
+        """Hash of what the log of labels changes among the payments at hand; empty where it changes nothing."""
+        if self.outcomes.standing.is_empty():
+            return ""
+        parts = [self.outcomes.changes(self.artifacts.scan("transformed", key)) for key in self.artifacts.pointers("transformed")]
+        changed = pl.concat(parts).sort("transaction_id")
+        return "" if changed.is_empty() else fingerprint(changed.write_csv())
+
+
+def read_rows(data: Data, partitions: Sequence[PartitionRef], block: Block) -> Rows:
     """All rows of a side, of the partitions given."""
-    return _read(artifacts, partitions, block, lambda frame, _: (frame, np.ones(len(frame))))
+    return _read(data, partitions, block, lambda frame, _: (frame, np.ones(len(frame))))
 
 
-def read_training_rows(artifacts: Artifacts, partitions: Sequence[PartitionRef], block: Block, most: int, seed: int) -> Rows:
+def read_training_rows(data: Data, partitions: Sequence[PartitionRef], block: Block, most: int, seed: int) -> Rows:
     """Training rows, at most about `most`: every fraud, and legitimate rows thinned by a seeded draw and weighted up.
 
     Memory is bounded by `most` and one partition. The draw of a partition depends on the seed and its content alone.
     """
     counts = [
-        _scan(artifacts, part, block).select(pl.len(), pl.col("label").sum().alias("frauds")).collect().row(0)
-        for part in partitions
+        data.scan(part, block).select(pl.len(), pl.col("label").sum().alias("frauds")).collect().row(0) for part in partitions
     ]
     rows, frauds = sum(count[0] for count in counts), sum(count[1] for count in counts)
     share = min(1.0, max(most - frauds, frauds) / max(rows - frauds, 1))
@@ -87,22 +116,20 @@ def read_training_rows(artifacts: Artifacts, partitions: Sequence[PartitionRef],
         kept = label | (random.random(len(frame)) < share)
         return frame.filter(pl.Series(kept)), np.where(label[kept], 1.0, 1.0 / share)
 
-    return _read(artifacts, partitions, block, thin)
+    return _read(data, partitions, block, thin)
 
 
-def known_frauds(
-    artifacts: Artifacts, partitions: Sequence[PartitionRef], before: Block, source: Source, cards: CardCodes
-) -> KnownFraud:
+def known_frauds(data: Data, partitions: Sequence[PartitionRef], before: Block, source: Source, cards: CardCodes) -> KnownFraud:
     """Cards compromised before a block in time, and the local days of their frauds."""
     past = Block(end=before.start)
-    frames = [_scan(artifacts, part, past).filter("label").select("timestamp", "card").collect() for part in partitions]
+    frames = [data.scan(part, past).filter("label").select("timestamp", "card").collect() for part in partitions]
     frauds = pl.concat(frames)
     local = frauds["timestamp"].dt.convert_time_zone(source.timezone).dt.replace_time_zone(None)
     return KnownFraud(cards=cards.codes(frauds["card"]), days=np.floor_divide(local.dt.epoch("us").to_numpy(), DAY_US))
 
 
 def _read(
-    artifacts: Artifacts,
+    data: Data,
     partitions: Sequence[PartitionRef],
     block: Block,
     select: Callable[[pl.DataFrame, PartitionRef], tuple[pl.DataFrame, Array]],
@@ -111,15 +138,14 @@ def _read(
     weights: list[Array] = []
     places: list[Array] = []
     for place, part in enumerate(partitions):
-        frame, weight = select(_scan(artifacts, part, block).collect(), part)
+        frame, weight = select(data.scan(part, block).collect(), part)
         frames.append(frame)
         weights.append(weight)
         places.append(np.full(len(frame), place, dtype=np.int64))
     return Rows(pl.concat(frames), np.concatenate(weights), np.concatenate(places))
 
 
-def _scan(artifacts: Artifacts, part: PartitionRef, block: Block) -> pl.LazyFrame:
-    rows = artifacts.scan("transformed", part.partition)
+def _within(rows: pl.LazyFrame, block: Block) -> pl.LazyFrame:
     if block.start is not None:
         rows = rows.filter(pl.col("timestamp") >= block.start)
     if block.end is not None:

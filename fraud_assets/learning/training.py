@@ -10,17 +10,18 @@ import numpy as np
 
 from fraud_assets.learning.candidates import Progress, Side, fit_calibration, fit_candidates
 from fraud_assets.learning.preprocessing import fit_encoder
-from fraud_assets.learning.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.learning.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
 from fraud_assets.learning.split import SIDES, Split, split_of
 from fraud_assets.project import Project
 from fraud_core import features, gate, metrics
 from fraud_core.artifacts import fingerprint
-from fraud_core.bundle import Bundle, Lineage, Thresholds, make_bundle
+from fraud_core.bundle import Bundle, Fitted, Lineage, Lookback, Thresholds, make_bundle
 from fraud_core.encoder import Encoder
 from fraud_core.errors import GateRefusalError, HoldoutError, StoreConflictError
 from fraud_core.evaluation import EvaluationRows, Policy, Report, evaluate
 from fraud_core.gate import PartitionRef, TrainingSet
 from fraud_core.scorer import Scorer, probabilities
+from fraud_core.sources import Source
 from fraud_core.transform import dropped_features, source_features
 
 LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
@@ -28,11 +29,16 @@ LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """The encoder, fitted on the training rows of the accepted partitions, and which these were."""
+    """The encoder, fitted on the training rows of the accepted partitions, and which these were.
+
+    Attributes:
+        labels: what the log of labels had changed (see `Data.fingerprint`).
+    """
 
     encoder: Encoder
     split: Split
     training_set: str
+    labels: str
     rows: int
     frauds: int
 
@@ -43,6 +49,16 @@ class SideCount:
 
     rows: int
     frauds: int
+
+
+@dataclass(frozen=True)
+class FallbackModel:
+    """The bundle's second model, without features of the past: how it was chosen, and its average precision."""
+
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
+    validation: float
+    holdout: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,16 @@ class TrainedModel:
     holdout_without_rejected: Report | None
     holdout_id: str
     holdout_looks: int
+    fallback: FallbackModel | None = None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The best of the candidates, as it ships and as scikit-learn has it; and how all of them did."""
+
+    fitted: Fitted
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
 
 
 def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
@@ -70,65 +96,61 @@ def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
         NotYetTrainableError: there is too little data for the split.
         HoldoutError: the training rows hold too few frauds.
     """
-    split = _split(project, allowed)
-    rows = _training_rows(project, split, allowed)
+    data, split = Data.of(project), _split(project, allowed)
+    rows = _training_rows(project, data, split, allowed)
     _require_frauds(project, "training rows", rows)
     encoder = fit_encoder(rows, source_features(project.source))
-    return Preprocessor(encoder, split, gate.fingerprint(allowed), len(rows.frame), int(rows.labels.sum()))
+    return Preprocessor(encoder, split, gate.fingerprint(allowed), data.fingerprint(), len(rows.frame), int(rows.labels.sum()))
 
 
 def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
     """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
 
     Raises:
-        GateRefusalError: the preprocessor was fitted on another training set, or another split, than holds now.
+        GateRefusalError: the preprocessor was fitted on another training set, split or labels than hold now.
         HoldoutError: a block has too few frauds to say anything.
     """
-    if (preprocessor.training_set, preprocessor.split) != (
+    data = Data.of(project)
+    if (preprocessor.training_set, preprocessor.split, preprocessor.labels) != (
         gate.fingerprint(allowed),
         _split(project, allowed),
+        data.fingerprint(),
     ):
         raise GateRefusalError(
-            "The preprocessor was fitted on other partitions, or another split, than hold now; "
+            "The preprocessor was fitted on other partitions, another split, or other labels, than hold now; "
             "materialize preprocessor, then model."
         )
     settings, source, split, encoder = project.settings, project.source, preprocessor.split, preprocessor.encoder
-    training = _training_rows(project, split, allowed)
-    validation_a = read_rows(project.artifacts, allowed.accepted, split.validation_a)
-    validation_b = read_rows(project.artifacts, allowed.accepted, split.validation_b)
+    training = _training_rows(project, data, split, allowed)
+    validation_a = read_rows(data, allowed.accepted, split.validation_a)
+    validation_b = read_rows(data, allowed.accepted, split.validation_b)
     for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
         _require_frauds(project, name, rows)
 
-    candidates = fit_candidates(
-        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
-    )
-    chosen = candidates[0]
-    margins = chosen.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
-    calibration = fit_calibration(margins, validation_b.labels)
-    scores_b = probabilities(margins, calibration)
-    thresholds = _thresholds(project, validation_b, scores_b)
-    policy = _policy(project, thresholds)
+    sides = (training, validation_a, validation_b)
+    chosen, plain = _choose(project, encoder, *sides, progress), _without_history(encoder)
+    fallback = None if plain is None else _choose(project, plain, *sides, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
         feature_version=features.VERSION,
-        kind=chosen.kind,
-        model=chosen.exported,
-        encoder=encoder,
-        calibration=calibration,
-        thresholds=thresholds,
-        lineage=_lineage(project, allowed),
+        **dict(chosen.fitted),
+        lineage=_lineage(project, allowed, preprocessor.labels),
+        lookback=None if fallback is None else _lookback(source),
+        fallback=None if fallback is None else fallback.fitted,
     )
-    progress(f"chosen: {chosen.name}; version {bundle.version}; looking at the hold-out")
+    policy = _policy(project, bundle.thresholds)
+    progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")
     holdout = holdout_rows(project, split)
-    scores = Scorer(bundle, settings.threads).score_features(holdout.frame)
+    scorer = Scorer(bundle, settings.threads)
+    scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
     every = _every(project)
-    known = known_frauds(project.artifacts, every, split.holdout, source, codes) if by_time and codes else None
+    known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
     evaluated = holdout.evaluation(scores, source, codes, by_time)
     b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
-    b_known = known_frauds(project.artifacts, every, split.validation_b, source, codes) if by_time and codes else None
+    b_known = known_frauds(data, every, split.validation_b, source, codes) if by_time and codes else None
     holdout_id = _holdout_id(split, every, holdout)
     return TrainedModel(
         bundle=bundle,
@@ -138,7 +160,7 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
             name: SideCount(len(rows.frame), int(rows.labels.sum()))
             for name, rows in zip(SIDES, (training, validation_a, validation_b, holdout), strict=True)
         },
-        candidates=tuple((candidate.name, candidate.average_precision) for candidate in candidates),
+        candidates=chosen.candidates,
         candidates_fraud_rate=float(validation_a.labels.mean()),
         policy=policy,
         validation=evaluate(b_evaluated, policy, b_known, "validation block B"),
@@ -146,15 +168,58 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
         holdout_without_rejected=_without_rejected(evaluated, holdout, every, allowed, policy),
         holdout_id=holdout_id,
         holdout_looks=_count_look(project, holdout_id, bundle.version),
+        fallback=None if fallback is None else _fallback(fallback, scorer, validation_b, holdout),
     )
+
+
+def _choose(
+    project: Project, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
+) -> _Chosen:
+    """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
+    settings = project.settings
+    candidates = fit_candidates(
+        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
+    )
+    best = candidates[0]
+    margins = best.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
+    calibration = fit_calibration(margins, validation_b.labels)
+    fitted = Fitted(
+        kind=best.kind,
+        model=best.exported,
+        encoder=encoder,
+        calibration=calibration,
+        thresholds=_thresholds(project, validation_b, probabilities(margins, calibration)),
+    )
+    return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
+
+
+def _lookback(source: Source) -> Lookback:
+    return Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days)
+
+
+def _without_history(encoder: Encoder) -> Encoder | None:
+    """The columns that do not speak of the past; None where none does."""
+    plain = tuple(column for column in encoder.columns if not features.BY_NAME[column.feature].is_history)
+    return None if plain == encoder.columns else Encoder(columns=plain)
+
+
+def _fallback(chosen: _Chosen, scorer: Scorer, validation_b: Rows, holdout: Rows) -> FallbackModel:
+    assert scorer.without_history is not None
+    validation, measured = (
+        metrics.average_precision(rows.labels, scorer.without_history.score_features(rows.frame))
+        for rows in (validation_b, holdout)
+    )
+    return FallbackModel(chosen.estimator, chosen.candidates, validation, measured)
 
 
 def training_inputs(project: Project, allowed: TrainingSet) -> str:
     """Hash of everything a training depends on; while it stays, training again would give the same model."""
     settings = project.settings
     chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
+    labels = Data.of(project).fingerprint()
     return fingerprint(
         gate.fingerprint(allowed),
+        *([labels] if labels else []),
         _split(project, allowed).model_dump_json(),
         settings.model_dump_json(include=chosen),
         str(features.VERSION),
@@ -164,7 +229,7 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
 
 def holdout_rows(project: Project, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
-    return read_rows(project.artifacts, _every(project), split.holdout)
+    return read_rows(Data.of(project), _every(project), split.holdout)
 
 
 def _split(project: Project, allowed: TrainingSet) -> Split:
@@ -177,9 +242,9 @@ def _every(project: Project) -> list[PartitionRef]:
     return [PartitionRef(partition=key, content=pointer.content) for key, pointer in project.transformed().items()]
 
 
-def _training_rows(project: Project, split: Split, allowed: TrainingSet) -> Rows:
+def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:
     settings = project.settings
-    return read_training_rows(project.artifacts, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
+    return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
 
 
 def _side(rows: Rows, encoder: Encoder) -> Side:
@@ -224,9 +289,10 @@ def _policy(project: Project, thresholds: Thresholds) -> Policy:
     )
 
 
-def _lineage(project: Project, allowed: TrainingSet) -> Lineage:
+def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
     return Lineage(
         training_set=gate.fingerprint(allowed),
+        labels=labels,
         partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
         rejected=tuple((part.partition, part.content) for part in allowed.rejected),
         dropped_features=dropped_features(project.source),

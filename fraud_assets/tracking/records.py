@@ -7,7 +7,7 @@ on where it stopped. The rest is MLflow's own interface. docs/adr/0001-mlflow.md
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import polars as pl
+from polars import selectors
 from polars.exceptions import ColumnNotFoundError
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +28,7 @@ from fraud_assets.project import Project
 from fraud_assets.tracking.bundle_copy import write_copy
 from fraud_assets.tracking.server import Server
 from fraud_assets.versioning import recording
+from fraud_core import features
 from fraud_core.artifacts import Pointer
 from fraud_core.bundle import Latest
 from fraud_core.errors import PartitionError
@@ -204,7 +207,7 @@ class Records:
                 name="model",
                 python_model=str(SERVED),
                 artifacts={"bundle": folder},
-                signature=mlflow.models.infer_signature(example, [0.5]),
+                signature=_signature(trained.bundle.encoder.features),
                 input_example=example,
                 pip_requirements=[
                     f"{name}=={metadata.version(name)}" for name in ("fraud-detection", "mlflow", "pandas", "treelite")
@@ -226,8 +229,8 @@ class Records:
         for partition, _, _ in reversed(trained.bundle.manifest.lineage.partitions):
             with suppress(PartitionError, KeyError, ColumnNotFoundError):  # made anew since, by another release
                 frame = self._project.artifacts.scan("transformed", partition).select(names).head(rows).collect()
-                if len(frame):
-                    return frame.to_pandas()
+                if len(frame):  # whole numbers may be missing elsewhere, and are 64-bit floats for the model in any case
+                    return frame.with_columns(selectors.numeric().cast(pl.Float64)).to_pandas()
         raise PartitionError("No partition that the model was trained on has its features any more; run `fraud pipeline` again.")
 
 
@@ -333,6 +336,16 @@ def _write_report(folder: Path, trained: TrainedModel, preprocessor: Preprocesso
     fitted.mkdir()
     (fitted / "encoder.json").write_text(preprocessor.encoder.model_dump_json(indent=1))
     (fitted / "split.json").write_text(preprocessor.split.model_dump_json(indent=1))
+
+
+def _signature(names: Sequence[str]) -> Any:
+    """What the registered model takes and gives. Any value may be missing, whatever an example says."""
+    from mlflow.models import ModelSignature  # noqa: PLC0415 - as above
+    from mlflow.types import ColSpec, Schema  # noqa: PLC0415
+
+    kinds = {name: "string" if features.BY_NAME[name].is_category else "double" for name in names}
+    taken = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
+    return ModelSignature(inputs=taken, outputs=Schema([ColSpec("double")]))
 
 
 def _knobs(estimator: Any) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ class ServedModel(PythonModel):
         self._scorer = Scorer(read_copy(Path(context.artifacts["bundle"])))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> npt.NDArray[np.float64]:
-        """float64[n], probabilities of fraud of n transformed rows (the features by name; categories as text)."""
+        """float64[n], probabilities of fraud of n transformed rows: features by name, numbers as float64, categories as text."""
         return self._scorer.score_features(pl.from_pandas(model_input))
 
 

@@ -89,7 +89,7 @@ class Repository:
             target.unlink(missing_ok=True)
             shutil.copyfile(origin, target)
         if files:
-            self._dvc("add", "--quiet", *files)
+            self._dvc("add", *files)
         texts = {}
         for name in files:
             pointer = self.folder / f"{name}.dvc"
@@ -148,7 +148,7 @@ class Repository:
         head = self.head()
         if self._pushed() == head:
             return
-        self._dvc("push", "--quiet", *(["--all-commits"] if self._has_superseded() else []), seconds=PUSH_SECONDS)
+        self._dvc("push", *(["--all-commits"] if self._has_superseded() else []), seconds=PUSH_SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
             self._git("bundle", "create", "--quiet", str(bundle), "HEAD", "--branches", "--tags")
@@ -183,7 +183,7 @@ class Repository:
         Raises:
             DataVersionError: the remote cannot be read, or lacks something.
         """
-        self._dvc("get", "--quiet", str(self.folder), name, "--rev", revision, "--out", str(target), seconds=PUSH_SECONDS)
+        self._dvc("get", str(self.folder), name, "--rev", revision, "--out", str(target), seconds=PUSH_SECONDS)
 
     @property
     def _pushed_ref(self) -> str:
@@ -247,7 +247,10 @@ class Repository:
     def _advice(self, said: str) -> str:
         """What to do about the commonest causes."""
         if "No space left" in said:
-            return f"Free space where {self.remote} lies, or name another with FRAUD_DVC_REMOTE; nothing is lost meanwhile."
+            return (
+                f"There is no space left: free some where {self.remote} lies, or name another with FRAUD_DVC_REMOTE. "
+                "Nothing is lost meanwhile."
+            )
         if any(sign in said for sign in ("Unable to locate credentials", "AccessDenied", "Forbidden", "InvalidAccessKeyId")):
             return "Look at the AWS variables, and at what they may do in the bucket."
         if any(sign in said for sign in ("Could not connect", "Connect timeout", "Connection", "NoSuchBucket", "does not exist")):

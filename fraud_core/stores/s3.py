@@ -47,10 +47,11 @@ def s3_client() -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
     )
     try:
-        client = boto3.client("s3", config=config)
+        session = boto3.Session()  # one of its own: the shared one keeps the first credentials that it meets
+        client = session.client("s3", config=config)
         if not client.meta.endpoint_url.removesuffix("/").endswith((".amazonaws.com", ".amazonaws.com.cn")):
             # Servers of one's own are known by one name, not by one a bucket.
-            client = boto3.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
+            client = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(f"The AWS variables or the AWS profile cannot be used: {error}.") from error
     return client

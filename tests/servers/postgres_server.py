@@ -25,9 +25,7 @@ class PostgresServer:
         self.data = folder / "data"
         self.data.mkdir()
         if self._user is not None:
-            for parent in [self.data, folder, *folder.parents]:  # pytest's folders are closed to others
-                if parent.owner() == "root" and parent.is_relative_to("/tmp"):
-                    parent.chmod(parent.stat().st_mode | 0o755)
+            self._let_in()
             shutil.chown(folder, self._user)
             shutil.chown(self.data, self._user)
         self.port = free_port()
@@ -46,6 +44,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
+        self._let_in()
         options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
         command = [str(POSTGRES), "-D", str(self.data), "-p", str(self.port), *options]
         self.process = self._running.enter_context(running(command, self.folder / "postgres.log", self._answers, user=self._user))
@@ -56,6 +55,12 @@ class PostgresServer:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
         self._running.close()
+
+    def _let_in(self) -> None:
+        """Open pytest's folders to the server's user; every session of pytest on the machine closes them again as it begins."""
+        for folder in [self.data, *self.data.parents] if self._user is not None else []:
+            if folder.owner() == "root" and folder.is_relative_to("/tmp"):
+                folder.chmod(folder.stat().st_mode | 0o755)
 
     def _answers(self) -> bool:
         try:

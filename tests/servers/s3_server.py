@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +17,17 @@ from tests.servers.processes import free_port, running
 WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 BUCKET = "fraud"
 SECRET = "secret-key-of-the-tests"
-WRITES = ("Admin", "Read", "List", "Tagging", "Write")
+EVERYTHING = ("Admin", "Read", "List", "Tagging", "Write")
+
+
+def access_key(who: str) -> str:
+    """The access key of an identity."""
+    return f"access-key-of-{who}"
 
 
 class S3Server:
-    """Can be stopped and started again on the same ports. It has a bucket, and who may do what is told by access key.
+    """Can be stopped and started again on the same ports. It has a bucket, and identities that may do everything, only read, or
+    nothing unless a bucket policy says so.
 
     Attributes:
         url: the endpoint.
@@ -38,12 +43,17 @@ class S3Server:
         self._others = dict(zip(_PORTS, others, strict=True))
         self._identities = folder / "identities.json"
         self.environment = self.environment_of("admin")
-        identities = {"admin": WRITES, "reader": ("Read", "List"), "nobody": ()}
+        # The last two may do what a bucket policy lets them.
+        identities = {"admin": EVERYTHING, "reader": ("Read", "List"), "pipeline": (), "scorer": ()}
         self._identities.write_text(
             json.dumps(
                 {
                     "identities": [
-                        {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": list(actions)}
+                        {
+                            "name": name,
+                            "credentials": [{"accessKey": access_key(name), "secretKey": SECRET}],
+                            "actions": list(actions),
+                        }
                         for name, actions in identities.items()
                     ]
                 }
@@ -52,23 +62,23 @@ class S3Server:
         self._running = ExitStack()
         self.start()
 
-    def environment_of(self, access_key: str, secret: str = SECRET) -> dict[str, str]:
-        """The standard AWS variables with these credentials."""
+    def environment_of(self, who: str, secret: str = SECRET) -> dict[str, str]:
+        """The standard AWS variables of an identity."""
         return {
             "AWS_ENDPOINT_URL_S3": self.url,
-            "AWS_ACCESS_KEY_ID": access_key,
+            "AWS_ACCESS_KEY_ID": access_key(who),
             "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, access_key: str = "admin", secret: str = SECRET, url: str | None = None) -> Any:
-        """A client of this server, or of a way to it."""
+    def client(self, who: str = "admin") -> Any:
+        """A client of an identity, which tries everything once."""
         return boto3.client(
             "s3",
-            endpoint_url=url or self.url,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret,
+            endpoint_url=self.url,
+            aws_access_key_id=access_key(who),
+            aws_secret_access_key=SECRET,
             region_name="us-east-1",
             config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}),
         )
@@ -94,14 +104,12 @@ class S3Server:
         command = [str(WEED), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
         self.process = self._running.enter_context(running(command, self.folder / "weed.log", self._answers))
 
-    def kill(self) -> None:
-        """As if the machine went; what was written stays."""
-        self.process.send_signal(signal.SIGKILL)
-        self._running.close()
-
     def stop(self) -> None:
-        """End it; what was written stays."""
+        """End it at once, as if the machine went; what was written stays."""
         self._running.close()
+        for port in (self.port, *self._others.values()):
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # it puts them there, and leaves them
+                left.unlink()
 
     def _answers(self) -> bool:
         client = self.client()

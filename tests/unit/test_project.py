@@ -40,11 +40,6 @@ WANTED = {
 }
 COMMANDS = {"dagster-webserver", "dvc", "uvicorn"}
 
-# Wanted packages whose part of the product has not landed yet, and what brings it. This table can only shrink.
-AWAITED = {
-    "gradio": "issue 6",
-}
-
 
 def declared(*extras: str) -> dict[str, Requirement]:
     """What pyproject.toml asks for in these extras, the common dependencies included, by distribution."""
@@ -111,11 +106,8 @@ def test_a_wanted_package_is_declared_and_locked(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", WANTED)
-def test_a_wanted_package_is_used_unless_its_part_is_awaited(package: str, used_names: set[str]) -> None:
-    if WANTED[package].isdisjoint(used_names):
-        assert package in AWAITED, f"{package} is declared, but nothing that ships uses it"
-    else:
-        assert package not in AWAITED, f"{package} is used now: take it out of AWAITED"
+def test_a_wanted_package_is_used(package: str, used_names: set[str]) -> None:
+    assert not WANTED[package].isdisjoint(used_names), f"{package} is declared, but nothing that ships uses it"
 
 
 def test_dvc_is_wanted_with_its_s3_remote() -> None:

@@ -42,6 +42,7 @@ def declared(**changes: Any) -> Source:
     split = {"protocol": "time", "holdout_days": 30, "validation_days": 30, "training_days": 30}
     values = {"name": "bench", "paths": ["nowhere.csv"], "timezone": "America/New_York", "cadence": "monthly"}
     values |= {"first": MONTHS[0], "label_delay_days": 5, "history_days": 0, "columns": columns, "split": split}
+    values |= {"history": {"enabled": False, "reason": "made rows have no past"}}
     return Source.model_validate(values | changes)
 
 
@@ -171,7 +172,7 @@ def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> Tr
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names)),
         calibration=Calibration(slope=1.0, intercept=0.0),
         thresholds=Thresholds(review=0.2, decline=0.8),
-        lineage=training._lineage(project, allowed),
+        lineage=training._lineage(project, allowed, ""),
     )
     thresholds = bundle.manifest.learned.thresholds
     policy = training._policy(project, thresholds)

@@ -18,7 +18,8 @@ DEPENDS_ON = {
     "raw": {"landing"},
     "quarantine": {"landing"},
     "transformed": {"raw"},
-    "preprocessor": {"transformed"},
+    "labels": set(),
+    "preprocessor": {"transformed", "labels"},
     "model": {"preprocessor"},
     "champion": {"model"},
 }
@@ -28,6 +29,7 @@ WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate"}
 JOBS = {
     "land": {"landing"},
     "materialize_partition": {"raw", "quarantine", "transformed"},
+    "export_labels": {"labels"},
     "train": {"preprocessor", "model", "champion"},
     "run_partition": {"raw", "quarantine", "transformed", "preprocessor", "model", "champion"},
     "judge_partition": set(),

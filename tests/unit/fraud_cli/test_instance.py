@@ -8,8 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from pydantic import SecretStr
 
-from fraud_cli.instance import PID_TAG, environment, open_instance
+from fraud_cli.instance import MACHINE_TAG, PID_TAG, environment, open_instance, own_process
+from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 
 
@@ -50,7 +52,13 @@ def test_opening_leaves_the_environment_of_this_process_alone(settings: Settings
 def test_what_a_killed_process_left_running_is_marked_as_failed_and_nothing_else_is(settings: Settings) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    tags = {"of a killed process": {PID_TAG: str(ended.pid)}, "of this process": {PID_TAG: str(os.getpid())}, "of the UI": {}}
+    killed = own_process() | {PID_TAG: str(ended.pid)}
+    tags = {
+        "of a killed process": killed,
+        "of a process elsewhere": killed | {MACHINE_TAG: "another"},
+        "of this process": own_process(),
+        "of the UI": {},
+    }
     with open_instance(settings) as instance:
         runs = {}
         for name, tag in tags.items():
@@ -64,6 +72,23 @@ def test_what_a_killed_process_left_running_is_marked_as_failed_and_nothing_else
             status[name] = run.status
     assert status == {
         "of a killed process": dg.DagsterRunStatus.FAILURE,
+        "of a process elsewhere": dg.DagsterRunStatus.STARTED,
         "of this process": dg.DagsterRunStatus.STARTED,
         "of the UI": dg.DagsterRunStatus.STARTED,
     }
+
+
+@pytest.mark.parametrize("url", ["mysql://fraud:hunter2@host/name", "hunter2", "/hunter2/x.sqlite"])
+def test_another_database_than_postgresql_is_refused_without_repeating_its_url(settings: Settings, url: str) -> None:
+    with pytest.raises(SettingsError, match="FRAUD_DAGSTER_DATABASE must look like postgresql://") as refused:
+        environment(settings.model_copy(update={"dagster_database": SecretStr(url)}))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_database_s_url_goes_to_dagster_s_processes_and_into_no_file(settings: Settings) -> None:
+    given = settings.model_copy(update={"dagster_database": SecretStr("postgresql://fraud:hunter2@host/name")})
+    variables = environment(given)
+    assert variables["FRAUD_DAGSTER_DATABASE"] == "postgresql+psycopg2://fraud:hunter2@host/name"
+    text = (Path(variables["DAGSTER_HOME"]) / "dagster.yaml").read_text()
+    assert yaml.safe_load(text)["storage"] == {"postgres": {"postgres_url": {"env": "FRAUD_DAGSTER_DATABASE"}}}
+    assert "hunter2" not in text

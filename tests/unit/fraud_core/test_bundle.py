@@ -13,8 +13,10 @@ from fraud_core.bundle import (
     LATEST,
     Bundle,
     Calibration,
+    Fitted,
     Latest,
     Lineage,
+    Lookback,
     Manifest,
     ModelKind,
     Thresholds,
@@ -61,6 +63,17 @@ def bundle(intercept: float = 0.0, *, kind: ModelKind = "linear", lineage: Linea
     return make_bundle(kind=kind, calibration=calibration, lineage=lineage, **(given | changes))
 
 
+def second(kind: ModelKind = "forest", **changes: Any) -> dict[str, Any]:
+    """What a bundle with a second model has beside the first."""
+    given = {
+        "model": b"trees",
+        "encoder": Encoder(columns=ENCODER.columns[:1]),
+        "thresholds": Thresholds(review=0.2, decline=0.9),
+    }
+    fallback = Fitted(kind=kind, calibration=Calibration(slope=2.0, intercept=-1.0), **(given | changes))
+    return {"lookback": Lookback(history_days=30, label_delay_days=7), "fallback": fallback}
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "store")
@@ -100,8 +113,11 @@ def test_the_version_follows_from_what_was_learned_and_from_nothing_else() -> No
         bundle(encoder=Encoder(columns=ENCODER.columns[:1])),
         bundle(thresholds=Thresholds(review=0.4, decline=0.9)),
         bundle(kind="boosting"),
+        bundle(**second()),
+        bundle(**second(model=b"other trees")),
+        bundle(**second() | {"lookback": Lookback(history_days=7, label_delay_days=7)}),
     ]
-    assert len({bundle().version, *(each.version for each in changed)}) == 9
+    assert len({bundle().version, *(each.version for each in changed)}) == 12
 
 
 @pytest.mark.parametrize(
@@ -115,6 +131,39 @@ def test_a_bundle_is_three_files_and_comes_back_as_it_was(store: DirectoryStore,
     ]
     assert read_bundle(store, written.version, KEY) == written
     assert versions(store) == [written.version]
+
+
+@pytest.mark.parametrize(("kind", "file"), [("linear", "fallback.json"), ("boosting", "fallback.treelite")])
+def test_a_second_model_is_two_files_more_and_comes_back_as_it_was(store: DirectoryStore, kind: ModelKind, file: str) -> None:
+    written = bundle(**second(kind))
+    write_bundle(store, written, KEY)
+    names = ["encoder.json", "fallback_encoder.json", "manifest.json", "model.json", file]
+    assert sorted(store.list("models")) == sorted(f"models/{written.version}/{name}" for name in names)
+    assert read_bundle(store, written.version, KEY) == written
+
+
+def test_a_bundle_goes_through_json_whatever_bytes_its_models_are() -> None:
+    written = bundle(**second(model=bytes(range(256))), model=b"\xff\x00")
+    assert Bundle.model_validate_json(written.model_dump_json()) == written
+
+
+def test_without_history_a_bundle_is_its_second_model_under_the_same_version() -> None:
+    whole = bundle(**second())
+    plain = whole.without_history
+    assert plain is not None
+    assert whole.fallback is not None
+    assert {name: getattr(plain, name) for name in Fitted.model_fields} == dict(whole.fallback)
+    assert (plain.version, plain.manifest, plain.without_history) == (whole.version, whole.manifest, None)
+    assert bundle().without_history is None
+
+
+@pytest.mark.parametrize("name", ["fallback.treelite", "fallback_encoder.json"])
+def test_a_second_model_that_is_not_what_was_signed_is_refused(store: DirectoryStore, name: str) -> None:
+    written = bundle(**second())
+    write_bundle(store, written, KEY)
+    store.put(f"models/{written.version}/{name}", b"{}")
+    with pytest.raises(IntegrityError, match=f"{name} does not have the hash"):
+        read_bundle(store, written.version, KEY)
 
 
 def test_a_version_is_written_once(store: DirectoryStore) -> None:
@@ -232,11 +281,12 @@ def test_another_manifest_than_the_pointer_names_is_refused(store: DirectoryStor
         read_bundle(store, three[0], KEY, named.manifest_sha256)
 
 
-def test_a_bundle_of_another_format_is_refused_with_what_to_do(store: DirectoryStore) -> None:
-    learned = bundle().manifest.learned.model_copy(update={"format": 2})
+@pytest.mark.parametrize(("number", "advice"), [(1, "Train anew"), (3, "Upgrade")])
+def test_a_bundle_of_another_format_is_refused_with_what_to_do(store: DirectoryStore, number: int, advice: str) -> None:
+    learned = bundle().manifest.learned.model_copy(update={"format": number})
     manifest = Manifest(version=learned.version, learned=learned, lineage=LINEAGE)
     store.put(f"models/{learned.version}/manifest.json", canonical_json(sign(manifest.model_dump(mode="json"), KEY)))
-    with pytest.raises(IntegrityError, match=r"has format 2; this release reads format 1\. Upgrade"):
+    with pytest.raises(IntegrityError, match=rf"has format {number}; this release reads format 2\. {advice}"):
         read_bundle(store, learned.version, KEY)
 
 

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from treelite import model_builder
 
 from fraud_core import features
-from fraud_core.bundle import Bundle, Calibration, Lineage, ModelKind, Thresholds, make_bundle
+from fraud_core.bundle import Bundle, Calibration, Fitted, Lineage, Lookback, ModelKind, Thresholds, make_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import IntegrityError
 from fraud_core.explain import Explainer
@@ -35,7 +35,9 @@ CALIBRATION = Calibration(slope=0.83, intercept=-0.4)
 IDENTITY = Calibration(slope=1.0, intercept=0.0)
 
 
-def bundle_of(kind: ModelKind, model: bytes, columns: int | Encoder, calibration: Calibration = CALIBRATION) -> Bundle:
+def bundle_of(
+    kind: ModelKind, model: bytes, columns: int | Encoder, calibration: Calibration = CALIBRATION, **second: Any
+) -> Bundle:
     encoder = columns
     if isinstance(encoder, int):
         encoder = Encoder(columns=tuple(ColumnEncoding(feature=f"x{column}", missing=0.0) for column in range(encoder)))
@@ -49,6 +51,7 @@ def bundle_of(kind: ModelKind, model: bytes, columns: int | Encoder, calibration
         calibration=calibration,
         thresholds=Thresholds(review=0.3, decline=0.7),
         lineage=Lineage(training_set="test", partitions=(), card_key_id="test", libraries={}),
+        **second,
     )
 
 
@@ -479,3 +482,23 @@ def test_the_page_on_reasons_lists_every_code() -> None:
         states = ["_MISSING", *(["_HIGH", "_LOW", "_TYPICAL"] if wording.scale else [])]
         assert all(f"`{wording.code}{state}`" in page for state in states), wording.code
     assert all(f"`{code}`" in page for code in ("HOUR", "WEEKDAY", "DAY_OR_NIGHT", "CATEGORY", "CATEGORY_UNSEEN"))
+
+
+def test_the_second_model_of_a_bundle_is_explained_as_it_scores() -> None:
+    X, y = training_data()
+    names = ("log_amount", "hour", "weekday", "night", "age", "distance")
+    encoder = Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names))
+    past = Encoder(columns=(*encoder.columns, ColumnEncoding(feature="card_count_1d", missing=0.0)))
+    second = Fitted(
+        kind="boosting",
+        model=treelite_bytes(boosting(X, y)),
+        encoder=encoder,
+        calibration=Calibration(slope=1.4, intercept=0.2),
+        thresholds=Thresholds(review=0.3, decline=0.7),
+    )
+    both = {"fallback": second, "lookback": Lookback(history_days=30, label_delay_days=7)}
+    plain = Scorer(bundle_of("linear", linear(np.hstack([X, X[:, :1]]), y), past, **both)).without_history
+    assert plain is not None
+    base, contributions = Explainer(plain.bundle).contributions(X)
+    log_odds = np.log(plain.score_matrix(X) / (1 - plain.score_matrix(X)))
+    np.testing.assert_allclose(base + contributions.sum(axis=1), log_odds, atol=1e-9)

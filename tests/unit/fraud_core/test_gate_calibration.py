@@ -1,5 +1,7 @@
 """What the gate's calibration measures, measured on a small scale."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,8 +15,8 @@ from fraud_core.sources import Drift
 
 @pytest.fixture(scope="module")
 def week() -> pl.DataFrame:
-    [(_, rows)] = calibration.weekly_portfolio(5, 2_000).partitions(1)
-    return rows
+    [part] = calibration.weekly_portfolio(5, 2_000).partitions(1)
+    return part.rows
 
 
 def shifted(week: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -30,10 +32,21 @@ def test_intervals_are_exact(hits: int, trials: int) -> None:
 
 def test_a_portfolio_gives_each_partition_its_own_rows() -> None:
     portfolio = calibration.random_portfolio(3)
-    parts = dict(portfolio.partitions(3))
-    assert list(parts) == ["2023-01-02", "2023-01-03", "2023-01-04"]
-    for key, rows in parts.items():
+    parts = list(portfolio.partitions(3))
+    assert [part.key for part in parts] == ["2023-01-02", "2023-01-03", "2023-01-04"]
+    for key, rows, _ in parts:
         assert rows["timestamp"].dt.convert_time_zone(portfolio.zone.key).dt.strftime("%Y-%m-%d").unique().to_list() == [key]
+
+
+def test_a_part_comes_with_what_its_features_look_back_on_and_no_more() -> None:
+    portfolio = calibration.weekly_portfolio(5, 1_000)
+    whole = list(portfolio.partitions(6))
+    last, reach = whole[-1], timedelta(days=30)
+    earlier = pl.concat([part.rows.select(calibration.REMEMBERED) for part in whole[:-1]])
+    begin = datetime.fromisoformat(last.key).replace(tzinfo=UTC)
+    assert last.before.equals(earlier.filter(pl.col("timestamp") >= begin - reach))
+    assert 0 < len(last.before) < len(earlier)
+    assert portfolio.features(last.rows, last.before)["amount_over_mean"].null_count() < len(last.rows) / 2
 
 
 def test_no_two_portfolios_are_alike() -> None:
@@ -90,9 +103,13 @@ def test_the_report_holds_both_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_walk_shows_verdicts_and_distances() -> None:
     portfolio = calibration.weekly_portfolio(5, 1_000)
-    frames = ((key, portfolio.features(rows)) for key, rows in portfolio.partitions(4))
     walked = gate.walk_forward(
-        frames, features=calibration.watched(), settings=Drift(), seed=1, detector=drift.scipy_detector, now=calibration.NOW
+        portfolio.walked(4),
+        features=calibration.watched(),
+        settings=Drift(),
+        seed=1,
+        detector=drift.scipy_detector,
+        now=calibration.NOW,
     )
     lines = calibration.walk_table(walked).splitlines()
     assert [line.split(" | ")[2] for line in lines[2:]] == ["bootstrap", "bootstrap", "bootstrap", "accepted"]

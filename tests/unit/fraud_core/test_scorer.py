@@ -23,7 +23,9 @@ from fraud_core import features
 from fraud_core.bundle import (
     Bundle,
     Calibration,
+    Fitted,
     Lineage,
+    Lookback,
     Manifest,
     ModelKind,
     Thresholds,
@@ -35,6 +37,7 @@ from fraud_core.bundle import (
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import IntegrityError
 from fraud_core.features import PLAIN
+from fraud_core.history.windows import Reach
 from fraud_core.keys import Key
 from fraud_core.scorer import MarginModel, Scorer, probabilities
 from fraud_core.stores.objects import DirectoryStore
@@ -233,7 +236,58 @@ def test_the_scorer_says_which_columns_a_transaction_must_bring(bundles: dict[Mo
     assert Scorer(small).needs == {"timestamp", "amount_cents"}
 
 
+# ---- without history
+
+
+LOOKBACK = Lookback(history_days=30, label_delay_days=7)
+PAST = Encoder(columns=(ColumnEncoding(feature="log_amount", missing=1.0), ColumnEncoding(feature="card_count_1d", missing=2.0)))
+
+
+def with_history(**changes: Any) -> Bundle:
+    """A bundle with a feature of the past, whose second model does without it and has thresholds of its own."""
+    second = Fitted(
+        kind="linear",
+        model=b'{"coefficients":[2.0],"intercept":-1.0}',
+        encoder=Encoder(columns=PAST.columns[:1]),
+        calibration=Calibration(slope=0.5, intercept=0.25),
+        thresholds=Thresholds(review=0.1, decline=0.3),
+    )
+    given = {"encoder": PAST, "lookback": LOOKBACK, "fallback": second} | changes
+    return bundle("linear", b'{"coefficients":[1.0,3.0],"intercept":0.5}', **given)
+
+
+def test_without_history_the_second_model_scores_by_its_own_features_calibration_and_thresholds() -> None:
+    scorer = Scorer(with_history())
+    plain = scorer.without_history
+    assert plain is not None
+    amounts = transactions(50)
+    log_amount = features.compute(plain.features, amounts, plain.zone)["log_amount"]
+    np.testing.assert_allclose(plain.score_inputs(amounts), 1 / (1 + np.exp(-(0.5 * (2 * log_amount - 1) + 0.25))))
+    assert [plain.decide(value) for value in (0.09, 0.2, 0.3)] == ["approve", "review", "decline"]
+    assert (plain.version, plain.zone, plain.without_history) == (scorer.version, scorer.zone, None)
+
+
+def test_a_scorer_says_how_far_it_looks_back_and_its_second_that_it_does_not() -> None:
+    scorer = Scorer(with_history())
+    assert scorer.uses_history
+    assert scorer.reach == Reach.of_days(30, 7)
+    assert scorer.without_history is not None
+    assert not scorer.without_history.uses_history
+    assert scorer.without_history.reach is None
+
+
+def test_a_model_without_features_of_the_past_has_no_second(bundles: dict[ModelKind, Bundle]) -> None:
+    scorer = Scorer(bundles["linear"])
+    assert (scorer.uses_history, scorer.reach, scorer.without_history) == (False, None, None)
+
+
 # ---- what is refused
+
+
+@pytest.mark.parametrize("missing", ["lookback", "fallback"])
+def test_a_model_that_uses_history_and_could_not_do_without_is_refused(missing: str) -> None:
+    with pytest.raises(IntegrityError, match="does not say how far it looks back, or has no model"):
+        Scorer(with_history(**{missing: None}))
 
 
 def test_a_model_of_other_feature_definitions_is_refused(bundles: dict[ModelKind, Bundle]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_assets.learning import candidates
 from fraud_assets.learning.candidates import Candidate, Side, fit_calibration, fit_candidates
-from fraud_core import metrics
+from fraud_core import features, metrics
 from fraud_core.bundle import Calibration, Lineage, Thresholds, make_bundle
 from fraud_core.encoder import ColumnEncoding, Encoder
 from fraud_core.errors import HoldoutError
@@ -68,7 +68,7 @@ def test_the_bundle_scores_as_scikit_learn_does_on_100_000_rows(best_first: list
     bundle = make_bundle(
         source="test",
         timezone="UTC",
-        feature_version=1,
+        feature_version=features.VERSION,
         kind=candidate.kind,
         model=candidate.exported,
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in FEATURES)),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ import pytest
 
 from fraud_assets.learning import candidates, training
 from fraud_assets.learning.candidates import BoostingSettings
+from fraud_assets.learning.card import model_card
 from fraud_assets.learning.split import Block, Side, split_of
 from fraud_assets.learning.training import Preprocessor, TrainedModel, fit_preprocessor, train, training_inputs
+from fraud_core import features
+from fraud_core.bundle import Fitted, Lookback
 from fraud_core.errors import GateRefusalError, HoldoutError, NotYetTrainableError
+from fraud_core.model_card import ModelCard, Promotion
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -162,6 +167,60 @@ def test_shuffled_labels_give_an_average_precision_near_the_fraud_rate(new_bench
 def test_the_same_rows_with_their_labels_are_far_above_the_fraud_rate(bench: Any) -> None:
     report = trained(bench).holdout
     assert report.average_precision > 5 * report.fraud_rate
+
+
+# ---- a second model, without history
+
+
+@pytest.fixture
+def remembering(new_bench: Any) -> Any:
+    """Six months whose cards are busy before a fraud."""
+    kept = {"card_count_1d", "seconds_since_last"}
+    others = tuple(feature.name for feature in features.HISTORY if feature.name not in kept)
+    bench = new_bench(history={}, history_days=2, excluded_features=others)
+    rng = np.random.default_rng(4)
+    for key, frame in bench.rows().items():
+        busy = rng.poisson(1 + 4 * frame["label"].to_numpy()).astype(np.int64)
+        past = {"card_count_1d": busy, "seconds_since_last": np.where(busy > 0, 86_400 / (busy + 1), np.nan)}
+        bench.put(key, frame.with_columns(pl.Series(name, values, nan_to_null=True) for name, values in past.items()))
+    return bench
+
+
+def test_beside_a_model_that_uses_history_there_is_one_that_does_not(remembering: Any) -> None:
+    model = trained(remembering)
+    learned, plain = model.bundle.manifest.learned, model.bundle.without_history
+    assert {"card_count_1d", "seconds_since_last"} <= set(learned.features)
+    assert learned.lookback == Lookback(history_days=2, label_delay_days=5)
+    assert plain is not None
+    columns = {column.feature: column for column in model.bundle.encoder.columns}  # encoded as in the first
+    assert plain.encoder.columns == tuple(columns[feature.name] for feature in features.PLAIN)
+
+
+def test_the_second_model_is_the_one_that_a_source_without_history_gets(remembering: Any, new_bench: Any) -> None:
+    model = trained(remembering)
+    without = new_bench()
+    for key in remembering.rows():
+        without.put(key, remembering.project.artifacts.scan("transformed", key).collect())
+    alone = trained(without)
+    assert alone.fallback is None
+    assert model.fallback is not None
+    assert alone.candidates == model.fallback.candidates
+    assert dict(model.bundle.fallback) == {name: getattr(alone.bundle, name) for name in Fitted.model_fields}
+    assert (alone.validation.average_precision, alone.holdout.average_precision) == pytest.approx(
+        (model.fallback.validation, model.fallback.holdout)
+    )
+    assert model.fallback.holdout < model.holdout.average_precision
+
+
+def test_the_card_says_how_well_the_second_model_does(remembering: Any) -> None:
+    bench, model = remembering, trained(remembering)
+    promotion = Promotion(promoted=True, reasons=("It is the first.",))
+    card = model_card(model, bench.project.training_set(), promotion, datetime(2024, 8, 1, tzinfo=UTC))
+    assert card.fallback is not None
+    assert card.fallback.candidates[0].chosen
+    assert card.fallback.features == model.bundle.manifest.learned.fallback.features
+    assert f"**{card.fallback.holdout:.4f}** on the hold-out" in card.to_markdown()
+    assert ModelCard.model_validate_json(card.model_dump_json()) == card
 
 
 # ---- the same again

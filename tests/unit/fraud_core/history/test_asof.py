@@ -95,7 +95,7 @@ def in_memory(payments: pl.DataFrame, corrected: dict[str, list[Correction]], qu
     seen = card.select("timestamp", "amount_cents", "merchant", "category", "merchant_latitude", "merchant_longitude").rows()
     if query.merchant is None:
         return Past(0, seen, NO_HOURS)
-    begin, end = NOON // HOUR_US - 24 * 30, NOON // HOUR_US + 24
+    begin, end = NOON // HOUR_US - 24 * 40, NOON // HOUR_US + 24
     counts = np.zeros((end - begin, 2), dtype=np.int32)
     for time, fraud in rows.filter(pl.col("merchant") == query.merchant).select("timestamp", "label").iter_rows():
         counts[time // HOUR_US - begin] += (1, fraud)

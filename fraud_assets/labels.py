@@ -1,0 +1,90 @@
+"""`labels`: what became of payments, as an append-only table: the log of labels, copied to where trainings read it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from fraud_assets.project import Project
+from fraud_core.artifacts import Table, fingerprint
+from fraud_core.labels import ASSET, SCHEMA
+from fraud_core.stores.database import open_database
+from fraud_core.stores.labels import Label, LabelLog
+
+AT_ONCE = 10_000  # labels of one question to the database
+
+
+def build(project: Project) -> list[dg.AssetsDefinition]:
+    """The asset."""
+
+    @dg.asset(io_manager_key="artifacts", group_name="data", output_required=False)
+    def labels(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
+        """Chargebacks and analysts' words about payments, with who said so and since when it is known. Rows are only ever added.
+
+        Trainings and the fraud rates of merchants are joined with it as of a time; raw and transformed are never rewritten by it.
+        """
+        table = export(project, datetime.now(UTC))
+        if table is None:
+            context.log.info("No label has come in since the last export.")
+        else:
+            yield dg.Output(table)
+
+    return [labels]
+
+
+def export(project: Project, now: datetime) -> Table | None:
+    """The exported labels and those that came in since; None where nothing has become known.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    pointer = project.artifacts.pointer(ASSET)
+    before = pl.DataFrame(schema=SCHEMA) if pointer is None else project.artifacts.scan(ASSET).collect()
+    added = _frame(_since(project, _last(before)))
+    if added.is_empty() and (pointer is None or not _has_become_known(before, int(pointer.facts["as_of_us"]), now)):
+        return None
+    frame = pl.concat([before, added])
+    facts = {"labels": len(frame), "added": len(added), "last_sequence": _last(frame), "as_of_us": int(now.timestamp() * 1e6)}
+    content = fingerprint(frame.write_csv())
+    return Table(frame=frame, content=content, inputs=content, facts=facts)
+
+
+def are_waiting(project: Project, now: datetime) -> bool:
+    """Whether labels came in since the last export, and that was before today (in UTC): each export may cause a training.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    pointer = project.artifacts.pointer(ASSET)
+    if pointer is not None and datetime.fromtimestamp(int(pointer.facts["as_of_us"]) / 1e6, UTC).date() >= now.date():
+        return False
+    last = 0 if pointer is None else int(pointer.facts["last_sequence"])
+    return bool(_log(project).since(last, 1))
+
+
+def _log(project: Project) -> LabelLog:
+    return LabelLog(open_database(project.settings))
+
+
+def _since(project: Project, last: int) -> list[Label]:
+    log, found = _log(project), []
+    while page := log.since(last, AT_ONCE):
+        found += page
+        last = page[-1].sequence
+    return found
+
+
+def _frame(labels: list[Label]) -> pl.DataFrame:
+    """The notes stay behind: free text may name a person."""
+    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in labels], schema=SCHEMA)
+
+
+def _last(labels: pl.DataFrame) -> int:
+    return 0 if labels.is_empty() else int(labels["sequence"][-1])
+
+
+def _has_become_known(labels: pl.DataFrame, since_us: int, now: datetime) -> bool:
+    known = labels["known_at"].dt.epoch("us")
+    return bool(((known > since_us) & (known <= int(now.timestamp() * 1e6))).any())

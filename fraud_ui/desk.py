@@ -1,0 +1,500 @@
+"""The desk: what stands where, and which handler answers to what. What is shown is made by other modules."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import gradio as gr
+
+from fraud_core.encoder import MISSING_CATEGORY
+from fraud_core.errors import StoreError
+from fraud_core.payment import Transaction
+from fraud_core.stores.labels import Outcome
+from fraud_core.stores.users import User
+from fraud_ui import case, files, models, review
+from fraud_ui.case import LABELS, Form, Sliders, WrongFormError
+from fraud_ui.endpoints import endpoint, repeated, streaming
+from fraud_ui.review import OUTCOMES, Case, CaseError
+from fraud_ui.services import Desk
+from fraud_ui.wording import alert, escaped, note
+
+STATUS_SECONDS = 10.0
+FILES_KEPT_SECONDS = 3_600
+EXAMPLES = ("A plain purchase", "Card testing", "An account takeover at night", "A far-away purchase")
+THEIR_ZONE = "() => Intl.DateTimeFormat().resolvedOptions().timeZone"
+FIELDS = tuple(field.name for field in fields(Form))
+
+
+def build_ui(desk: Desk) -> gr.Blocks:
+    """The page, with an endpoint for everything that can be done on it."""
+    page = gr.Blocks(title="Fraud desk", analytics_enabled=False, fill_width=True, delete_cache=(600, FILES_KEPT_SECONDS))
+    with page:
+        zone = gr.State("UTC")
+        their_zone = gr.Textbox(visible=False)
+        header = gr.HTML('<div class="head"><h1>Fraud desk</h1></div>', elem_id="header")
+        with gr.Tabs():
+            with gr.Tab("Test a case"):
+                form = _case_tab(desk, zone)
+            with gr.Tab("Score a file"):
+                _file_tab(desk, zone)
+            with gr.Tab("Review queue") as review_tab:
+                _review_tab(desk, zone, review_tab)
+            with gr.Tab("Model and data") as model_tab:
+                _model_tab(desk, zone, model_tab)
+        page.load(
+            endpoint(desk, partial(_arrive, desk)),
+            [their_zone],
+            [zone, header, form["when"], form["category"]],
+            js=THEIR_ZONE,
+            api_name="arrive",
+            show_progress="hidden",
+        )
+        gr.Timer(STATUS_SECONDS).tick(
+            repeated(desk, partial(status, desk)), None, [header], api_name="status", show_progress="hidden"
+        )
+    return page
+
+
+# --- the head of the page -------------------------------------------------------------------------------------------------------
+
+
+def status(desk: Desk, user: User) -> str:
+    """Which version scores, what keeps a newer one away, and who is signed in."""
+    following = desk.holder.status
+    served = following.served
+    if served is None:
+        model = "<strong>No model yet.</strong> Nothing can be scored before the pipeline has made a champion."
+    else:
+        change = served.latest.history[-1] if served.latest.history else None
+        since = f", champion since {change.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if change else ""
+        model = f"Version <code>{escaped(served.version)}</code>{since}"
+    person = f'<span class="who">{escaped(user.name)} ({escaped(user.role)})</span>'
+    if desk.users is not None:
+        person += '<form method="post" action="/sign-out"><button class="plain">Sign out</button></form>'
+    kept = "The newest model cannot be followed; the one above goes on scoring."
+    problem = "" if following.problem is None else alert(kept, [following.problem])
+    return f'<div class="head"><h1>Fraud desk</h1><span>{model}</span>{person}</div>{problem}'
+
+
+def _arrive(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
+    zone = zone_of(zone_name)
+    served = desk.holder.served
+    columns = served.scorer.bundle.encoder.columns if served else ()
+    known = sorted({name for column in columns for name in column.categories or () if name != MISSING_CATEGORY})
+    when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
+    return zone.key, status(desk, user), when, gr.Dropdown(choices=known)
+
+
+def zone_of(name: str | None) -> ZoneInfo:
+    """The time zone of this name, as a browser gave it; UTC where there is none such."""
+    try:
+        return ZoneInfo(name or "UTC")
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+# --- test a case ----------------------------------------------------------------------------------------------------------------
+
+
+def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
+    typed = gr.State(None)
+    with gr.Row(elem_classes="examples"):
+        chosen = [gr.Button(name, size="sm") for name in EXAMPLES]
+    with gr.Row():
+        with gr.Column(scale=2, min_width=340):
+            form = _form()
+            test = gr.Button("Test this case", variant="primary")
+        with gr.Column(scale=3, min_width=420):
+            with gr.Accordion("Load a payment from the decision log", open=False), gr.Row():
+                identity = gr.Textbox(label="Transaction id", max_lines=1)
+                load = gr.Button("Load")
+            result = gr.HTML(note("Fill in the form or take an example, then test. No test is recorded."), elem_id="result")
+    with gr.Column(visible=False) as what_if:
+        gr.HTML("<h2>What if it were otherwise?</h2>")
+        with gr.Row():
+            amount = gr.Slider(0, 2_000, step=0.01, label="Amount (currency units)")
+            hour = gr.Slider(0, 23, step=1, label="Hour of the day")
+            distance = gr.Slider(0, 500, step=0.1, label="Distance from home (km)")
+        curves = gr.HTML(elem_id="curves")
+
+    inputs = [form[name] for name in FIELDS]
+    sliders = [amount, hour, distance]
+    for button, name in zip(chosen, EXAMPLES, strict=True):
+        button.click(
+            endpoint(desk, partial(_example, desk, name)),
+            [zone],
+            inputs,
+            api_name="example_" + name.lower().replace(" ", "_").replace("-", "_"),
+            show_progress="hidden",
+        )
+    load.click(
+        endpoint(desk, partial(_load, desk)),
+        [identity, zone],
+        [*inputs, result],
+        api_name="load_case",
+        show_progress="hidden",
+    )
+    test.click(
+        endpoint(desk, partial(_test, desk)),
+        [zone, *inputs],
+        [result, typed, what_if, *sliders, curves],
+        api_name="test_case",
+        show_progress="minimal",
+    )
+    for slider in sliders:
+        slider.input(
+            endpoint(desk, partial(_what_if, desk)),
+            [typed, *sliders],
+            [curves],
+            api_name=f"what_if_{str(slider.label).split()[0].lower()}",
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+    return form
+
+
+def _form() -> dict[str, Any]:
+    """The fields by name."""
+    with gr.Row():
+        when = gr.Textbox(label=LABELS["when"], max_lines=1, elem_id="when")
+        amount = gr.Number(label=LABELS["amount"], info="Currency units, at most two decimals.")
+    with gr.Row():
+        category = gr.Dropdown(
+            [], value=None, label=LABELS["category"], allow_custom_value=True, info="As in training; others can be typed."
+        )
+        merchant = gr.Textbox(label=LABELS["merchant"], max_lines=1)
+    with gr.Row():
+        card = gr.Textbox(label=LABELS["card"], max_lines=1, info="Only looks up its past; never stored.")
+        birth_date = gr.Textbox(label=LABELS["birth_date"], max_lines=1, elem_id="birth_date")
+    population = gr.Number(label=LABELS["city_population"])
+    places: dict[str, Any] = {}
+    for side in ("home", "merchant"):
+        with gr.Row():
+            places[f"{side}_latitude"] = gr.Number(label=LABELS[f"{side}_latitude"], info="Degrees, north positive.")
+            places[f"{side}_longitude"] = gr.Number(label=LABELS[f"{side}_longitude"], info="Degrees, east positive.")
+    first = {"when": when, "amount": amount, "category": category, "merchant": merchant, "card": card, "birth_date": birth_date}
+    return first | {"city_population": population} | places
+
+
+def _example(desk: Desk, name: str, user: User, zone_name: str) -> tuple[Any, ...]:
+    served = desk.holder.served
+    shown_in = zone_of(zone_name)
+    return case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values
+
+
+def _load(desk: Desk, user: User, identity: str, zone_name: str) -> tuple[Any, ...]:
+    zone = zone_of(zone_name)
+    record = desk.queue.decisions.find((identity or "").strip())
+    if record is None:
+        raise CaseError("The decision log has no payment of this id; see that it is right, and that it is not too old.")
+    known = record.transaction
+    form = Form(
+        when=record.timestamp.astimezone(zone).strftime(case.WHEN),
+        amount=record.amount_cents / 100,
+        category=record.category,
+        merchant=record.merchant,
+        city_population=known.get("city_population"),
+        merchant_latitude=known.get("merchant_latitude"),
+        merchant_longitude=known.get("merchant_longitude"),
+    )
+    told = note("The log keeps neither card nor birth date nor home. Type them where they matter, then test.")
+    return *form.values, _case(desk, Case(record, desk.labels.of([record.transaction_id])[record.transaction_id]), zone) + told
+
+
+def _past(desk: Desk, payment: Transaction, zone: ZoneInfo) -> str:
+    """What the card of a typed case did lately; a log that cannot be read does not keep the score away."""
+    card = desk.recall.card(payment)
+    if card is None:
+        return ""
+    try:
+        records = desk.past(card)
+        return review.past(records, desk.labels.of([record.transaction_id for record in records]), zone)
+    except StoreError as error:
+        return note(f"The card's past cannot be shown. {error}")
+
+
+def _test(desk: Desk, user: User, zone_name: str, *typed: Any) -> tuple[Any, ...]:
+    served = desk.served()
+    try:
+        payment = case.typed_payment(Form(*typed), zone_of(zone_name))
+    except WrongFormError as error:
+        return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 4
+    tested = case.tested(served, payment, desk.recall)
+    at = case.sliders_of(payment, served.scorer.zone)
+    return (
+        case.result(tested) + _past(desk, payment, zone_of(zone_name)),
+        payment,
+        gr.Column(visible=True),
+        gr.Slider(value=at.amount, maximum=max(2_000.0, 3 * at.amount)),
+        gr.Slider(value=at.hour, label=f"Hour of the day ({served.scorer.zone.key})"),
+        gr.Slider(value=at.distance or 0, maximum=max(500.0, 2 * (at.distance or 0)), interactive=at.distance is not None),
+        case.what_if(served, payment, at, desk.recall),
+    )
+
+
+def _what_if(desk: Desk, user: User, payment: Transaction | None, amount: float, hour: float, distance: float) -> str:
+    served = desk.served()
+    if payment is None:
+        return note("Test a case first; the sliders then start from it.")
+    known = case.sliders_of(payment, served.scorer.zone).distance is not None
+    return case.what_if(served, payment, Sliders(float(amount), int(hour), float(distance) if known else None), desk.recall)
+
+
+# --- score a file ---------------------------------------------------------------------------------------------------------------
+
+
+def _file_tab(desk: Desk, zone: gr.State) -> None:
+    gr.HTML(
+        "<p>A CSV or Parquet file with the canonical column names and a header, up to "
+        f"{files.MOST_ROWS:,} rows. Only <code>timestamp</code> (with its offset from UTC) and <code>amount</code> are needed; "
+        "whatever else the model looks at counts as missing where it is not. The file is deleted as soon as it was read.</p>"
+    )
+    job = gr.State("")
+    chosen = gr.File(label="File to score", file_types=[".csv", ".parquet"], height=140)
+    with gr.Row():
+        score = gr.Button("Score this file", variant="primary")
+        cancel = gr.Button("Cancel", variant="stop", interactive=False)
+    progress = gr.HTML()
+    download = gr.DownloadButton("Download all rows as CSV", visible=False)
+    summary = gr.HTML(elem_id="summary")
+    score.click(
+        streaming(desk, partial(_score_file, desk)),
+        [chosen, zone],
+        [progress, summary, download, chosen, score, cancel, job],
+        api_name="score_file",
+        show_progress="hidden",
+        concurrency_limit=None,
+    )
+    cancel.click(endpoint(desk, partial(_cancel, desk)), [job], [progress], api_name="cancel_file", show_progress="hidden")
+
+
+def _score_file(desk: Desk, user: User, path: str | None, zone_name: str) -> Iterator[tuple[Any, ...]]:
+    if path is None:
+        raise files.UnfitFileError("Choose a file first.")
+    job = desk.jobs.start(user.name, Path(path), desk.served())
+    began = time.monotonic()
+    busy = gr.Button(interactive=False), gr.Button(interactive=True)
+    free = gr.Button(interactive=True), gr.Button(interactive=False)
+    hidden = gr.DownloadButton(visible=False)
+    while not job.ended:
+        yield files.progress_bar(job.progress, began), "", hidden, gr.skip(), *busy, job.id
+        job.wait(0.3)
+    if job.progress.state != "done":
+        yield files.failed(job), "", hidden, None, *free, ""
+        return
+    rows = job.rows()
+    told = files.summary(rows, job.served.scorer, desk.settings, zone_of(zone_name), job.served.version)
+    taken = gr.DownloadButton(value=str(files.write_csv(rows, desk.folder)), visible=True)
+    yield note(f"Done in {time.monotonic() - began:.1f} s."), told, taken, None, *free, ""
+
+
+def _cancel(desk: Desk, user: User, identity: str) -> str:
+    desk.jobs.cancel(user.name, identity)
+    return note("Cancelling.")
+
+
+# --- review queue ---------------------------------------------------------------------------------------------------------------
+
+
+def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
+    held = gr.State("")
+    figures = gr.HTML(elem_id="figures")
+    with gr.Row():
+        take = gr.Button("Take the next case", variant="primary")
+        back = gr.Button("Put it back", interactive=False)
+        refresh = gr.Button("Look again")
+    shown = gr.HTML(note("Take the next case: it is yours until you label it or put it back."), elem_id="case")
+    words = gr.Textbox(label="Note", lines=2, info="Why; it stays with the label.")
+    with gr.Row():
+        said = {
+            outcome: gr.Button(f"This is {outcome}" if outcome != "unsure" else "I am unsure", interactive=False)
+            for outcome in OUTCOMES
+        }
+    waiting = gr.HTML(elem_id="waiting")
+    with gr.Accordion("Overrule a label (leads)", open=False):
+        identity = gr.Textbox(label="Transaction id to overrule", max_lines=1)
+        outcome = gr.Radio(list(OUTCOMES), label="It was")
+        reason = gr.Textbox(label="Why", lines=2)
+        overrule = gr.Button("Overrule")
+
+    overview = [figures, waiting]
+    buttons = [back, *said.values()]
+    for trigger, name in ((tab.select, "open_queue"), (refresh.click, "read_queue")):
+        trigger(endpoint(desk, partial(_queue, desk)), [zone], overview, api_name=name, show_progress="hidden")
+    take.click(
+        endpoint(desk, partial(_take, desk)),
+        [zone],
+        [held, shown, *buttons, *overview],
+        api_name="take_case",
+        show_progress="minimal",
+    )
+    back.click(
+        endpoint(desk, partial(_put_back, desk)),
+        [held, zone],
+        [held, shown, *buttons, *overview],
+        api_name="put_back",
+        show_progress="hidden",
+    )
+    for one, button in said.items():
+        button.click(
+            endpoint(desk, partial(_label, desk, one)),
+            [held, words, zone],
+            [held, shown, words, *buttons, *overview],
+            api_name=f"label_{one}",
+            show_progress="minimal",
+        )
+    overrule.click(
+        endpoint(desk, partial(_overrule, desk), role="lead"),
+        [identity, outcome, reason, zone],
+        [identity, reason, *overview],
+        api_name="overrule",
+        show_progress="minimal",
+    )
+
+
+def _queue(desk: Desk, user: User, zone_name: str) -> tuple[str, str]:
+    zone, now = zone_of(zone_name), datetime.now(UTC)
+    cases = desk.queue.cases(now)
+    figures = desk.queue.figures(user, cases, now, zone)
+    return review.figures(figures), review.waiting(desk.queue.waiting(user, cases), desk.queue.held(now), user, zone)
+
+
+def _take(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
+    taken = desk.queue.take(user, datetime.now(UTC))
+    if taken is None:
+        return "", note("Nothing waits for you that nobody else holds."), *_buttons(False), *_queue(desk, user, zone_name)
+    shown = _case(desk, taken, zone_of(zone_name))
+    return taken.record.transaction_id, shown, *_buttons(True), *_queue(desk, user, zone_name)
+
+
+def _put_back(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any, ...]:
+    desk.queue.put_back(user, held)
+    return "", note("Put back; somebody else may take it now."), *_buttons(False), *_queue(desk, user, zone_name)
+
+
+def _label(desk: Desk, outcome: Outcome, user: User, held: str, words: str, zone_name: str) -> tuple[Any, ...]:
+    desk.queue.label(user, held, outcome, words or "", datetime.now(UTC))
+    told = "A lead will look at it." if outcome == "unsure" else "The next training knows it."
+    done = note(f"{held} is labelled {outcome}. {told}")
+    return "", done, "", *_buttons(False), *_queue(desk, user, zone_name)
+
+
+def _overrule(desk: Desk, user: User, identity: str, outcome: str | None, reason: str, zone_name: str) -> tuple[Any, ...]:
+    desk.queue.overrule(user, (identity or "").strip(), outcome or "", reason or "", datetime.now(UTC))
+    return "", "", *_queue(desk, user, zone_name)
+
+
+def _case(desk: Desk, one: Case, zone: ZoneInfo) -> str:
+    record = one.record
+    scorer, explainer = desk.version(record.model_version) or (None, None)
+    past = ""
+    if record.card is not None:
+        records = desk.past(record.card)
+        labels = desk.labels.of([other.transaction_id for other in records])
+        past = review.past(records, labels, zone, but=record.transaction_id)
+    return review.looked_at(one, zone, scorer, review.recorded_reasons(record, scorer, explainer), past)
+
+
+def _buttons(active: bool) -> list[gr.Button]:
+    """Put back, and one for each outcome."""
+    return [gr.Button(interactive=active) for _ in range(1 + len(OUTCOMES))]
+
+
+# --- model and data -------------------------------------------------------------------------------------------------------------
+
+
+def _model_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
+    refresh = gr.Button("Read again", size="sm")
+    with gr.Row():
+        version = gr.Dropdown([], label="Version", interactive=True)
+        against = gr.Dropdown([], label="Against", interactive=True)
+    card = gr.HTML(elem_id="card")
+    gr.HTML("<h2>Cost against threshold</h2>")
+    with gr.Row():
+        moved = gr.Radio(["review", "decline"], value="review", label="Threshold to move")
+        line = gr.Slider(0.01, 99.99, value=5, step=0.01, label="Movable line (% probability of fraud)")
+    cost = gr.HTML(elem_id="cost")
+    gr.HTML("<h2>Champion against challenger</h2>")
+    compared = gr.HTML(elem_id="compared")
+    gr.HTML("<h2>Versions</h2>")
+    history = gr.HTML(elem_id="history")
+    gr.HTML("<h2>Partitions</h2>")
+    partitions = gr.HTML(elem_id="partitions")
+    partition = gr.Dropdown([], label="Partition to look into", interactive=True)
+    drift = gr.HTML(elem_id="drift")
+
+    everything = [version, against, card, cost, compared, history, partitions, partition, drift]
+    for trigger, name in ((tab.select, "open_models"), (refresh.click, "read_models")):
+        trigger(endpoint(desk, partial(_models, desk)), [zone, moved, line], everything, api_name=name, show_progress="minimal")
+    version.input(
+        endpoint(desk, partial(_version, desk)),
+        [zone, version, against, moved, line],
+        [card, cost, compared],
+        api_name="choose_version",
+        show_progress="minimal",
+    )
+    against.input(
+        endpoint(desk, partial(_compare, desk)), [version, against], [compared], api_name="choose_other", show_progress="minimal"
+    )
+    for component, name in ((moved, "move_which"), (line, "move_line")):
+        component.input(
+            endpoint(desk, partial(_cost, desk)),
+            [version, moved, line],
+            [cost],
+            api_name=name,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+    partition.input(
+        endpoint(desk, partial(_partition, desk)), [partition], [drift], api_name="choose_partition", show_progress="minimal"
+    )
+
+
+def _models(desk: Desk, user: User, zone_name: str, moved: str, line: float) -> tuple[Any, ...]:
+    zone = zone_of(zone_name)
+    latest, names = desk.catalogue.latest(), desk.catalogue.names()
+    verdicts = desk.catalogue.verdicts()
+    judged = [key for key, verdict in reversed(verdicts.items()) if verdict is not None]
+    shown = names[0] if names else None
+    other = names[1] if len(names) > 1 else None
+    nothing = note("There is no version yet; the pipeline makes the first.")
+    about = _version(desk, user, zone_name, shown, other, moved, line) if shown else (nothing, "", "")
+    return (
+        gr.Dropdown(choices=names, value=shown),
+        gr.Dropdown(choices=names, value=other),
+        *about,
+        models.history(latest, zone),
+        models.partitions(verdicts, zone),
+        gr.Dropdown(choices=judged, value=judged[0] if judged else None),
+        models.drift_table(verdicts[judged[0]] if judged else None),
+    )
+
+
+def _version(
+    desk: Desk, user: User, zone_name: str, name: str, other: str | None, moved: str, line: float
+) -> tuple[str, str, str]:
+    version = desk.catalogue.version(name)
+    return (
+        models.card(version, zone_of(zone_name)),
+        models.cost_chart(version.card, moved, line / 100),
+        _compare(desk, user, name, other),
+    )
+
+
+def _compare(desk: Desk, user: User, name: str | None, other: str | None) -> str:
+    if not name or not other or name == other:
+        return note("There is no other version to compare with." if not other else "Choose two versions to compare.")
+    return models.comparison(desk.catalogue.version(name), desk.catalogue.version(other))
+
+
+def _cost(desk: Desk, user: User, name: str | None, moved: str, line: float) -> str:
+    return models.cost_chart(desk.catalogue.version(name).card if name else None, moved, line / 100)
+
+
+def _partition(desk: Desk, user: User, key: str | None) -> str:
+    return models.drift_table(desk.catalogue.verdicts().get(key or ""))

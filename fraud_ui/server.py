@@ -1,0 +1,134 @@
+"""Runs the desk: one process, its own port, nothing loaded from elsewhere."""
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from fraud_core.addresses import is_loopback
+from fraud_core.errors import SettingsError
+from fraud_core.settings import Settings
+from fraud_ui.files import clear_folder
+from fraud_ui.services import Desk
+from fraud_ui.sign_in import Door, token_of
+
+logger = logging.getLogger(__name__)
+
+THREADS = 40
+
+
+def must_sign_in(settings: Settings, host: str) -> bool:
+    """Whether people sign in where the desk binds to this address.
+
+    Raises:
+        SettingsError: it would be open to whoever reaches an address that is not loopback.
+    """
+    if settings.ui_auth == "users":
+        return True
+    if is_loopback(host):
+        return False
+    if settings.ui_auth == "auto":
+        return True
+    raise SettingsError(
+        f"FRAUD_UI_AUTH=off on {host} would let everyone who reaches that address work as a lead. Let people sign in "
+        "(FRAUD_UI_AUTH=users, `fraud users create`), or bind to 127.0.0.1."
+    )
+
+
+def create_app(desk: Desk) -> FastAPI:
+    """The desk behind its door.
+
+    Sets what Gradio reads from the environment; it must be called before anything imports Gradio.
+    """
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(desk.folder)}
+    import gradio as gr  # noqa: PLC0415 - reads the environment when it is imported
+
+    from fraud_ui.desk import build_ui  # noqa: PLC0415
+    from fraud_ui.theme import theme  # noqa: PLC0415
+
+    clear_folder(desk.folder)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk.holder.start(desk.settings.poll_seconds)
+        yield
+        desk.holder.stop()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    def visit_of(request: Request) -> str | None:
+        visit = desk.visits.of(token_of(request.headers))
+        return visit.id if visit else None
+
+    page = build_ui(desk).queue(default_concurrency_limit=THREADS)
+    app.add_middleware(Door, visits=desk.visits, users=desk.users)
+    if desk.users is None:
+        # Nobody signs in: a page elsewhere must not reach the desk under a name of its own that leads here.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        auth_dependency=None if desk.users is None else visit_of,
+        theme=theme(),
+        css=_text("style.css"),
+        head=_text("head.html"),
+        footer_links=[],
+        show_error=True,
+        ssr_mode=False,
+        max_file_size=desk.settings.max_upload,
+    )
+    return mounted
+
+
+def _text(name: str) -> str:
+    return resources.files("fraud_ui").joinpath(name).read_text(encoding="utf-8")
+
+
+def serve(settings: Settings, host: str | None = None, port: int | None = None) -> None:
+    """Serve the desk until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: all of it; host and port override what it says.
+        port: 0 takes a free one; the log names it.
+
+    Raises:
+        SettingsError: the address cannot be bound, or would be open to everyone.
+    """
+    host = settings.ui_host if host is None else host
+    port = settings.ui_port if port is None else port
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signs_in = must_sign_in(settings, host)
+    desk = Desk.open(settings, signs_in=signs_in)
+    config = uvicorn.Config(
+        create_app(desk),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:
+        raise SettingsError(f"{host}:{port} cannot be bound: it is taken, or not an address of this machine.") from error
+    with_names = "people sign in" if signs_in else "nobody signs in"
+    logger.info("analyst's desk on http://%s:%d, %s", host, socket.getsockname()[1], with_names)
+    try:
+        uvicorn.Server(config).run(sockets=[socket])
+    except KeyboardInterrupt:
+        pass  # uvicorn raises it again once everything is finished
+    finally:
+        socket.close()

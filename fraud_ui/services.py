@@ -1,0 +1,158 @@
+"""What the desk works with, and who is asking."""
+
+import getpass
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from fraud_core.artifacts import Artifacts
+from fraud_core.bundle import read_bundle
+from fraud_core.errors import FraudError, IntegrityError
+from fraud_core.explain import Explainer
+from fraud_core.history.windows import Reach
+from fraud_core.holder import ScorerHolder, Served
+from fraud_core.keys import card_key, signing_key
+from fraud_core.recall import Recall
+from fraud_core.scorer import Scorer
+from fraud_core.settings import Settings
+from fraud_core.stores.claims import Claims
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.history import open_history
+from fraud_core.stores.labels import LabelLog
+from fraud_core.stores.objects import open_store
+from fraud_core.stores.users import Role, User, Users
+from fraud_ui.files import FileJobs
+from fraud_ui.models import Catalogue
+from fraud_ui.review import ReviewQueue
+from fraud_ui.sign_in import NotAllowedError, NotSignedInError, Visits
+
+PAST_PAYMENTS = 10
+USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks
+
+
+class NoModelError(FraudError):
+    """There is no champion to score with."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The parts of one desk.
+
+    Attributes:
+        settings: all of it.
+        holder: follows the champion.
+        recall: tells what cards and merchants did before; the desk writes nothing there.
+        users: None where nobody signs in; whoever reaches the desk is then the user of its process, as a lead.
+        visits: who is signed in.
+    """
+
+    settings: Settings
+    holder: ScorerHolder
+    artifacts: Artifacts
+    users: Users | None
+    visits: Visits
+    jobs: FileJobs
+    catalogue: Catalogue
+    queue: ReviewQueue
+    labels: LabelLog
+    recall: Recall
+
+    @classmethod
+    def open(cls, settings: Settings, *, signs_in: bool) -> "Desk":
+        """The desk of an installation. Nothing is read yet.
+
+        Args:
+            signs_in: whether people sign in (see `server.must_sign_in`).
+        """
+        store = open_store(settings.store_url, settings.home / "cache")
+        key, engine = signing_key(settings), open_database(settings)
+        labels = LabelLog(engine)
+        claims = Claims(engine, timedelta(minutes=settings.review_claim_minutes))
+        artifacts = Artifacts(store, key)
+        return cls(
+            settings=settings,
+            holder=ScorerHolder(store, key),
+            artifacts=artifacts,
+            users=Users(engine) if signs_in else None,
+            visits=Visits(),
+            jobs=FileJobs(settings),
+            catalogue=Catalogue(artifacts, settings.dagster_link),
+            queue=ReviewQueue(DecisionLog(engine, settings.decision_retention_days), labels, claims, settings.review_capacity),
+            labels=labels,
+            recall=Recall(open_history(settings, USUAL_REACH), card_key(settings)),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where what is sent and taken away lies for a while."""
+        return self.settings.home / "run" / "desk"
+
+    @cached_property
+    def _somebody(self) -> User:
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError):
+            name = "unknown"
+        return User(f"unverified:{name}", "lead", "", datetime.now(UTC), None, frozenset())
+
+    def person(self, visit_id: str | None, role: Role) -> User:
+        """Who asks, as the database has them now.
+
+        Args:
+            visit_id: of whoever signed in.
+            role: what is needed; a lead may do all that an analyst may.
+
+        Raises:
+            NotSignedInError: nobody is signed in, or no longer: revoked, or with a password that was replaced.
+            NotAllowedError: the role is another.
+            StoreError: the users cannot be read.
+        """
+        if self.users is None:
+            return self._somebody
+        visit = self.visits.by_id(visit_id) if visit_id else None
+        user = self.users.find(visit.name) if visit else None
+        if visit is None or user is None or user.revoked is not None or user.password != visit.password:
+            raise NotSignedInError("You are not signed in any more. Open /sign-in in another tab, then go on here.")
+        if role == "lead" and user.role != "lead":
+            raise NotAllowedError("Only a lead may do this; ask one.")
+        return user
+
+    def served(self) -> Served:
+        """The model that scores now.
+
+        Raises:
+            NoModelError: there is none.
+        """
+        served = self.holder.served
+        if served is None:
+            raise NoModelError(
+                "There is no model yet, so nothing can be scored. Run the pipeline (`fraud pipeline`, or materialize champion in "
+                "Dagster); the desk takes the first champion within seconds, and what you typed is still there."
+            )
+        return served
+
+    def version(self, version: str) -> tuple[Scorer, Explainer] | None:
+        """A version at work, to explain what it decided; None where the store has it no more, or this release cannot run it."""
+        served = self.holder.served
+        if served is not None and served.version == version:
+            return served.scorer, served.explainer
+        try:
+            return self._older(version)
+        except IntegrityError:
+            return None
+
+    @cached_property
+    def _older(self) -> Callable[[str], tuple[Scorer, Explainer]]:
+        @lru_cache(maxsize=4)
+        def read(version: str) -> tuple[Scorer, Explainer]:
+            bundle = read_bundle(self.artifacts.store, version, self.artifacts.signing_key)
+            return Scorer(bundle), Explainer(bundle)
+
+        return read
+
+    def past(self, card: str) -> list[DecisionRecord]:
+        """The last decisions about a card, by its keyed hash, newest payment first."""
+        return self.queue.decisions.of_card(card, PAST_PAYMENTS)

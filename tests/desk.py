@@ -1,0 +1,197 @@
+"""The desk as it runs, for tests: an installation with everything that can be shown, and its process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+
+from fraud_core import features, gate
+from fraud_core.artifacts import Artifacts, Table
+from fraud_core.drift import scipy_detector
+from fraud_core.evaluation import EvaluationRows, Policy, evaluate
+from fraud_core.gate import Past
+from fraud_core.metrics import Interval
+from fraud_core.model_card import Block, Candidate, ModelCard, Promotion, TrainingPartition
+from fraud_core.scorer import Scorer
+from fraud_core.sources import Drift
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.labels import LabelLog
+from fraud_core.stores.users import Users
+from fraud_ui.sign_in import COOKIE
+from tests.api_server import eventually
+
+CARD = "c0ffee" * 5 + "00"
+
+
+def card_of(version: str, champion: str | None) -> ModelCard:
+    """The card of a version, with figures of random rows."""
+    rng = np.random.default_rng(5)
+    n = 3_000
+    scores = 1 / (1 + np.exp(-rng.normal(-3, 2.5, n)))
+    rows = EvaluationRows(
+        labels=rng.random(n) < scores,
+        scores=scores,
+        amounts_cents=np.round(100 * rng.lognormal(3.5, 1.2, n)).astype(np.int64),
+        cards=rng.integers(0, 300, n),
+        local_day=18_400 + np.sort(rng.integers(0, 40, n)),
+        month=np.array(["2020-06"] * n),
+    )
+    policy = Policy(
+        review_threshold=0.4,
+        decline_threshold=0.8,
+        review_cost=5.0,
+        false_decline_cost=30.0,
+        label_delay_days=7,
+        draws=100,
+        seed=1,
+        min_frauds=30,
+    )
+    report = evaluate(rows, policy)
+    compared = {"difference": 0.0123, "interval": Interval(0.004, 0.02)} if champion else {}
+    return ModelCard(
+        version=version,
+        source="test",
+        created=datetime.now(UTC),
+        kind="boosting",
+        candidates=(Candidate(kind="boosting", average_precision=0.9, chosen=True),),
+        candidates_fraud_rate=0.05,
+        features=tuple(feature.name for feature in features.PLAIN),
+        dropped_features=(),
+        partitions=(TrainingPartition(key="2019-01", content_hash="c0ffee", verdict="accepted"),),
+        rejected_partitions=(),
+        split=(Block(name="hold-out", begin="2020-05-18", end="2020-06-27", rows=n, frauds=int(rows.labels.sum())),),
+        policy=policy,
+        validation=report,
+        holdout=report,
+        holdout_without_rejected=None,
+        holdout_looks=2,
+        promotion=Promotion(promoted=True, reasons=("It is good enough.",), champion=champion, **compared),  # type: ignore[arg-type]
+    )
+
+
+def furnish(installation: Any) -> list[str]:
+    """Two versions with cards and runs, and three partitions, the last rejected; returns the versions, newest first."""
+    names: list[str] = []
+    for number in (1, 2):
+        version = installation.promote(number)
+        folder = f"models/{version}/runs/run-{number}"
+        installation.store.put(f"{folder}/card.json", card_of(version, names[0] if names else None).model_dump_json().encode())
+        tracked = {"mlflow_run_id": "7", "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs/7"}
+        for name, said in (("run", {"dagster_run_id": f"{number}f00ba12-3c"}), ("tracking", tracked)):
+            installation.store.put(f"{folder}/{name}.json", json.dumps(said).encode())
+        names.insert(0, version)
+    artifacts = Artifacts(installation.store, installation.key)
+    watched = [feature for feature in features.PLAIN if feature.name in {"log_amount", "hour", "category"}]
+    past = Past()
+    rng = np.random.default_rng(9)
+    for place, key in enumerate(("2024-01", "2024-02", "2024-03")):
+        frame = pl.DataFrame(
+            {
+                "log_amount": rng.normal(3 + 2 * (place == 2), 1, 2_000),
+                "hour": rng.integers(0, 24, 2_000),
+                "category": rng.choice(["travel", "misc_net"], 2_000),
+            }
+        )
+        artifacts.write("transformed", key, Table(frame=frame, content=f"c{place}", inputs="i"))
+        judgement = gate.judge(
+            partition=key,
+            content=f"c{place}",
+            frame=frame,
+            features=watched,
+            past=past,
+            position=place,
+            settings=Drift(bootstrap_partitions=1, reference_partitions=2),
+            seed=1,
+            detector=scipy_detector,
+            now=datetime.now(UTC),
+        )
+        gate.record(installation.store, installation.key, judgement)
+        past = past.after(judgement, Drift())
+    return names
+
+
+def decided(scorer: Scorer, number: int, **changed: Any) -> DecisionRecord:
+    """A decision of today, to be reviewed; the greater the number, the greater the expected loss."""
+    at = datetime.now(UTC) - timedelta(minutes=200 - number)
+    values = {"log_amount": 4.5, "hour": 3.0, "weekday": 1.0, "night": 1.0, "age": 44.0, "distance": 12_000.0}
+    standing: dict[str, Any] = {
+        "transaction_id": f"case-{number:03d}",
+        "scored_at": at,
+        "timestamp": at,
+        "amount_cents": 10_000 + 100 * number,
+        "card": CARD,
+        "merchant": "Kirlin & Sons",
+        "category": "misc_net",
+        "transaction": {"timestamp": at.isoformat(), "amount_cents": 10_000 + 100 * number, "merchant_latitude": 40.5},
+        "model_version": scorer.version,
+        "probability": 0.5,
+        "decision": "review",
+        "degraded": False,
+        "reasons": ("AMOUNT_HIGH",),
+        "features_sha256": "ab" * 32,
+        "features": values | {"city_population": None, "category": "misc_net"},
+        "sequence": None,
+    }
+    return DecisionRecord(**standing | changed)
+
+
+@dataclass
+class DeskServer:
+    """A running desk over a furnished installation, with sixty cases to review. `versions` are its own, newest first."""
+
+    installation: Any
+    folder: Path
+    url: str = ""
+
+    def __enter__(self) -> "DeskServer":
+        self.settings = self.installation.settings
+        self.versions = furnish(self.installation)
+        self.scorer = Scorer(self.installation.bundle(2))
+        self.log = self.folder / "desk.log"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
+        named = {"FRAUD_HOME": str(self.settings.home), "FRAUD_POLL_SECONDS": "0.2", "FRAUD_UI_AUTH": "users"}
+        command = [sys.executable, "-m", "fraud_cli.main", "ui", "--port", "0"]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(command, env=clean | named, stdout=out, stderr=out)
+        found = eventually(
+            lambda: re.search(r"desk on (http://\S+:\d+)", self.log.read_text()) or self.process.poll() is not None
+        )
+        assert found is not True, self.log.read_text()
+        self.url = found[1]
+        eventually(self._answers)
+        self.engine = open_database(self.settings)
+        self.users, self.decisions, self.labels = Users(self.engine), DecisionLog(self.engine, 400), LabelLog(self.engine)
+        self.decisions.append([decided(self.scorer, number) for number in range(60)])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self.engine.dispose()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def cookie(self, name: str, password: str) -> str:
+        """The cookie of somebody who signed in."""
+        answer = httpx.post(f"{self.url}/sign-in", data={"name": name, "password": password}, timeout=60)
+        assert answer.status_code == 303, answer.text
+        return answer.cookies[COOKIE]
+
+    def newcomer(self, name: str, role: str = "analyst") -> str:
+        """A new user's cookie."""
+        _, password = self.users.create(name, role)
+        return self.cookie(name, password)
