@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from tqdm import tqdm
 
-from fraud_assets import delivery
+from fraud_assets import delivery, history
 from fraud_assets.champion import who_asks
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
@@ -73,6 +73,16 @@ class Pipeline:
         _say("delivering data versions, and records to MLflow")
         try:
             self.run(delivery.JOB)
+        except JobFailedError as error:
+            _say(str(error))
+
+    def load_history(self) -> None:
+        """Bring the scorer's history up to date. A store that is gone is said, and stops nothing: the scorer does without."""
+        if not history.is_kept(self.project):
+            return
+        _say("bringing the scorer's history up to date")
+        try:
+            self.run(history.JOB)
         except JobFailedError as error:
             _say(str(error))
 
@@ -142,6 +152,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
             _train(pipeline)
     if not each:
         _train(pipeline)
+    pipeline.load_history()
     pipeline.deliver()
     print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
     return 0
