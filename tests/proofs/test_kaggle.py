@@ -13,10 +13,10 @@ from tests.proofs.conftest import ROOT, Record
 from tests.shared_data import shared_file
 
 
-def pipeline(source: str, file: Path, home: Path) -> dict[str, Any]:
+def pipeline(source: str, file: Path, home: Path, store: str = "") -> dict[str, Any]:
     """Run `fraud pipeline` from scratch; the JSON object of its last line."""
     command = [sys.executable, "-m", "fraud_cli.main", "pipeline", "--source-config", f"sources/{source}.toml"]
-    environment = os.environ | {"FRAUD_STORE": "", "FRAUD_HOME": str(home)}
+    environment = os.environ | {"FRAUD_STORE": store, "FRAUD_HOME": str(home)}
     done = subprocess.run(
         [*command, "--file", str(file), "--home", str(home)],
         cwd=ROOT,
