@@ -256,10 +256,14 @@ def next_delivery(project: Project, instance: dg.DagsterInstance, now: datetime)
 
 
 def next_history(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
-    """Bring the history up to date where it is not; after failures ever more seldom, up to once an hour."""
-    busy = _busy(instance, (*DATA_JOBS, history.JOB), now)
-    if busy is not None:
-        return Step(busy)
+    """Bring the history up to date where it is not; after failures ever more seldom, up to once an hour.
+
+    Raises:
+        IntegrityError: a pointer's signature does not hold.
+    """
+    first = _busy(instance, (history.JOB,), now) or _comes_first(project, instance, now)
+    if first is not None:
+        return Step(first)
     again = _tried_again_at(instance, history.JOB)
     if again is not None and now < again:
         return Step(f"The history could not be brought up to date; that is tried again at {again:%H:%M} UTC.")

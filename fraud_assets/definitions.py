@@ -14,6 +14,7 @@ from fraud_assets import (
     overruling,
     preprocessor,
     raw,
+    served,
     transformed,
     volume,
 )
@@ -21,7 +22,7 @@ from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
 
-STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history)
+STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history, served)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")

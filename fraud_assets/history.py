@@ -10,7 +10,7 @@ from fraud_assets.project import Project
 from fraud_core.catch_up import CatchUp
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.history import open_history
+from fraud_core.stores.history import HistoryStore, open_history
 from fraud_core.stores.labels import LabelLog
 from fraud_core.transform import source_features
 
@@ -56,13 +56,22 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
 def catching_up(project: Project) -> Iterator[CatchUp]:
     """The stores of the installation; let go of at the end."""
     settings = project.settings
-    store = open_history(
-        settings.model_copy(update={"history_timeout": max(settings.history_timeout, PATIENCE)}), project.source.reach
-    )
     engine = open_database(settings)
+    decisions = DecisionLog(engine, settings.decision_retention_days)
     try:
-        decisions = DecisionLog(engine, settings.decision_retention_days)
-        yield CatchUp(project.source, project.artifacts, LabelLog(engine), decisions, store)
+        with opened(project) as store:
+            yield CatchUp(project.source, project.artifacts, LabelLog(engine), decisions, store)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[HistoryStore]:
+    """The history store of the installation; let go of at the end."""
+    settings = project.settings
+    patient = settings.model_copy(update={"history_timeout": max(settings.history_timeout, PATIENCE)})
+    store = open_history(patient, project.source.reach)
+    try:
+        yield store
     finally:
         store.close()
-        engine.dispose()

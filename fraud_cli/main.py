@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_desk(add)
 
+    served = add("served", _served, "Payments that were scored online, as a source of their own (sources/served.toml).")
+    served.add_argument("action", choices=["export"])
+    served.add_argument("--to", type=Path, help="folder that the files are added to (default: served in the home)")
+
     simulate = add("simulate", _simulate, "Write simulated transactions to a CSV or Parquet file.")
     simulate.add_argument("--out", type=Path, required=True, help="file to write: .csv or .parquet")
     simulate.add_argument("--until", metavar="KEY", help="last partition (default: the source's last)")
@@ -236,6 +240,12 @@ def _users(arguments: argparse.Namespace) -> int:
         case "card":
             return commands.add_card(arguments.name)
     return commands.revoke(arguments.name)
+
+
+def _served(arguments: argparse.Namespace) -> int:
+    from fraud_cli.served import export_payments
+
+    return export_payments(_load_settings(arguments), arguments.to)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

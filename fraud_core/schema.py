@@ -32,7 +32,7 @@ CANONICAL: tuple[Column, ...] = (
     Column("transaction_id", pl.String(), "text"),
     Column("timestamp", UTC_MICROSECONDS, "timestamp", required=True),
     Column("amount_cents", pl.Int64(), "money", required=True, lowest=0, highest=10**11),
-    Column("label", pl.Boolean(), "label", required=True),
+    Column("label", pl.Boolean(), "label"),
     Column("card", pl.String(), "card", personal=True),
     Column("merchant", pl.String(), "text"),
     Column("category", pl.String(), "text"),

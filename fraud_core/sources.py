@@ -77,6 +77,13 @@ class CardColumn(_Model):
     """The column, or the columns together, that identify a cardholder."""
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    hashed: bool = Field(False, description="Whether it holds this installation's keyed hashes already, and no card number.")
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> Self:
+        if self.hashed and len(self.columns) != 1:
+            raise ValueError("hashed cards stand in one column")
+        return self
 
 
 class Columns(_Model):
@@ -85,7 +92,7 @@ class Columns(_Model):
     transaction_id: TextColumn | None = None
     timestamp: TimeColumn
     amount: TextColumn
-    label: LabelColumn
+    label: LabelColumn | None = None  # without one, words in the log of labels alone say what became of a payment
     card: CardColumn | None = None
     merchant: TextColumn | None = None
     category: TextColumn | None = None

@@ -79,7 +79,7 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key) -> Pars
 
     rows = _keyed(unkeyed, source, card_key).select(*schema.raw_schema(columns.canonical), PARTITION)
     refused = _refused(chunk.filter(bad), read.filter(bad), checks, source, file)
-    return Parsed(rows, refused, _count_repaired(kept["label?"], columns.label), digest)
+    return Parsed(rows, refused, _count_repaired(kept, columns.label), digest)
 
 
 # --- one reading a kind of column ----------------------------------------------------------------------------------------------
@@ -238,7 +238,10 @@ def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Sourc
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> _Reading:
     identity = pl.concat_str([_as_text(name, chunk) for name in declared.columns], separator=SEPARATOR)  # null where any part is
     value = pl.col(f"{column.name}?")
-    return _Reading(identity, value, ((value.is_null(), "is missing"),))
+    missing = (value.is_null(), "is missing")
+    if declared.hashed:
+        return _Reading(identity, value, (missing, (~value.str.contains(r"^[0-9a-f]{32}$"), "is not a keyed hash of a card")))
+    return _Reading(identity, value, (missing,))
 
 
 _READINGS: dict[str, Callable[..., _Reading]] = {
@@ -331,9 +334,11 @@ def _shown(name: str, source: Source) -> str:
     return declared.columns[0] if isinstance(declared, CardColumn) else declared.column
 
 
-def _count_repaired(kept: pl.Series, declared: LabelColumn) -> int:
+def _count_repaired(kept: pl.DataFrame, declared: LabelColumn | None) -> int:
     """How many of the kept labels, as given, needed the source's rule."""
-    return int((~kept.is_in([declared.fraud, declared.legitimate])).sum())
+    if declared is None:
+        return 0
+    return int((~kept["label?"].is_in([declared.fraud, declared.legitimate])).sum())
 
 
 # --- cards ---------------------------------------------------------------------------------------------------------------------
@@ -350,11 +355,14 @@ def _keyed(rows: pl.DataFrame, source: Source, card_key: Key) -> pl.DataFrame:
         rows = rows.with_columns(pl.Series("transaction_id", ids, dtype=pl.String))
     if source.columns.card is None:
         return rows
+    is_hashed = source.columns.card.hashed  # then the split bucket, too, is one of this key
     identities = rows["card"].unique().to_list()
     table = pl.DataFrame(
         {
             "card": pl.Series(identities, dtype=pl.String),
-            "hashed": pl.Series([hashed_card(identity, card_key) for identity in identities], dtype=pl.String),
+            "hashed": pl.Series(
+                identities if is_hashed else [hashed_card(identity, card_key) for identity in identities], dtype=pl.String
+            ),
             "split_bucket": pl.Series([split_bucket(identity) for identity in identities], dtype=pl.Int16),
         }
     )

@@ -49,7 +49,7 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
         "rows": len(kept),
         "quarantined": len(quarantine),
         "duplicates": len(rows) - len(kept),
-        "frauds": int(kept["label"].sum()),
+        "frauds": int(kept["label"].sum()) if "label" in kept.columns else 0,
     }
     inputs = raw_inputs(landing, key)
     return RawPartition(

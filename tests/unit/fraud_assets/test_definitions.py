@@ -23,6 +23,7 @@ DEPENDS_ON = {
     "model": {"preprocessor"},
     "champion": {"model"},
     "history": {"raw"},
+    "served": set(),
 }
 PARTITIONED = {"raw", "quarantine", "transformed"}
 BLOCKING_CHECKS = {"raw: quarantined_share", "transformed: drift", "model: beats_champion"}
