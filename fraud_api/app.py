@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks
+WIDE_REACH = Reach.of_days(90, 180)  # before the first champion says how far back it looks, nothing it may need is removed
 
 
 def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[Draining], None] = lambda _: None) -> FastAPI:
@@ -113,7 +113,7 @@ def _traces(settings: Settings) -> "Traces | None":
 
 
 def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Services:
-    history = open_history(settings, USUAL_REACH)
+    history = open_history(settings, WIDE_REACH)
     recall = Recall(history, card_key(settings))
     engine = open_database(settings)
     decisions = open_decision_writer(settings, DecisionLog(engine, settings.decision_retention_days))
@@ -136,6 +136,7 @@ def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Ser
 def _limits(settings: Settings) -> dict[str, BodyLimit]:
     return {
         "/v1/score/batch": BodyLimit(settings.api_batch_bytes, settings.api_body_seconds),
+        "/v1/labels": BodyLimit(settings.api_batch_bytes, settings.api_body_seconds),
         "/v1/score/file": BodyLimit(settings.max_upload, settings.max_upload_seconds),
     }
 

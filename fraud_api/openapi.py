@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fraud_api.problems import MEDIA_TYPE, Problem
-from fraud_api.schemas import Batch, RowRefusal, RowScore
+from fraud_api.schemas import MOST_LABELS, Batch, Labelled, Labelling, RowRefusal, RowScore
 from fraud_api.security import OPEN_PATHS
 from fraud_core.filescoring import AnswerFormat, FileFormat
 from fraud_core.payment import EXAMPLE, Transaction
@@ -24,7 +24,7 @@ _REFUSALS = {
     400: "The body is not JSON, or was cut off.",
     401: "No living API key was sent.",
     403: "The key lacks the scope.",
-    404: "There is nothing at this path.",
+    404: "There is nothing at this path, or no such payment was scored.",
     405: "This path does not take this method.",
     406: "The answer does not come in the wanted form.",
     408: "The body took too long to arrive.",
@@ -70,6 +70,23 @@ FILE_BODY: dict[str, Any] = {
 }
 
 
+def _one_or_many(model: type[BaseModel]) -> dict[str, Any]:
+    """One, or a list of them, with an example of each."""
+    one = {"$ref": f"#/components/schemas/{model.__name__}"}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_LABELS}
+    extra = model.model_config["json_schema_extra"]
+    assert isinstance(extra, dict)
+    shown = extra["examples"]
+    assert isinstance(shown, list)
+    return {"schema": {"oneOf": [one, many]}, "examples": {"one": {"value": shown[0]}, "several": {"value": shown}}}
+
+
+LABELS_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": _one_or_many(Labelling)}}}
+LABELS_ANSWER: dict[int | str, dict[str, Any]] = {
+    201: {"description": "Added: one for one, a list for a list.", "content": {"application/json": _one_or_many(Labelled)}}
+}
+
+
 def file_answer() -> dict[int | str, dict[str, Any]]:
     """The answer to a file."""
     lines = (
@@ -89,7 +106,7 @@ def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
     """The OpenAPI document of an application."""
     made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, schemas = models_json_schema(
-        [(model, "validation") for model in (Transaction, Batch, Problem, RowScore, RowRefusal)],
+        [(model, "validation") for model in (Transaction, Batch, Problem, RowScore, RowRefusal, Labelling, Labelled)],
         ref_template="#/components/schemas/{model}",
     )
     components = made.setdefault("components", {}).setdefault("schemas", {})

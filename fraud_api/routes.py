@@ -8,11 +8,22 @@ from typing import Annotated, Any, TypeVar
 import pydantic_core
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from fraud_api import models, openapi
+from fraud_api import labelling, models, openapi
 from fraud_api.problems import Refused, invalid, no_model
-from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Health, ModelDetails, ModelList, Readiness, Score
+from fraud_api.schemas import (
+    MOST_LABELS,
+    MOST_ROWS,
+    Batch,
+    BatchScore,
+    Health,
+    Labelling,
+    ModelDetails,
+    ModelList,
+    Readiness,
+    Score,
+)
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
@@ -90,6 +101,26 @@ async def score_file(request: Request) -> StreamingResponse:
         raise Refused(406, "not-acceptable", f"The answer comes as {' or '.join(openapi.ANSWER_TYPES.values())}.")
     stream = await services.uploads.score(request, served, kind, wanted)
     return StreamingResponse(stream, media_type=openapi.ANSWER_TYPES[wanted], headers={"X-Model-Version": served.version})
+
+
+@router.post(
+    "/v1/labels",
+    status_code=201,
+    response_class=Response,
+    tags=["labels"],
+    summary="Say what became of payments",
+    responses=openapi.LABELS_ANSWER | openapi.refusals(400, 404, 408, 413, 415, 422, 503),
+    openapi_extra=openapi.LABELS_BODY,
+)
+async def label(request: Request) -> Response:
+    """One label, or a list of up to 1,000: all are added, or none. Labels are only ever added; the last one known counts, a
+    chargeback before an analyst. They change the fraud rates of merchants within minutes, and the next training."""
+    services = services_of(request)
+    given = _labels(await _json_body(request))
+    author = request.scope["state"].get("key_name", labelling.UNKEYED)
+    answer = await asyncio.to_thread(labelling.add, services, given if isinstance(given, list) else [given], author)
+    told = answer if isinstance(given, list) else answer[0]
+    return Response(pydantic_core.to_json(told), 201, media_type="application/json")
 
 
 @router.get("/v1/model", tags=["models"], summary="The model that scores", responses=openapi.refusals(503))
@@ -177,6 +208,18 @@ def _rows(body: bytes) -> list[Any]:
         return _Envelope.model_validate_json(body).transactions
     except ValidationError as error:
         raise _refused(wrong_fields(error)) from None
+
+
+def _labels(body: bytes) -> Labelling | list[Labelling]:
+    wanted = _MANY_LABELS if body.lstrip()[:1] == b"[" else _ONE_LABEL
+    try:
+        return wanted.validate_json(body)
+    except ValidationError as error:
+        raise _refused(wrong_fields(error)) from None
+
+
+_ONE_LABEL: TypeAdapter[Labelling] = TypeAdapter(Labelling)
+_MANY_LABELS: TypeAdapter[list[Labelling]] = TypeAdapter(Annotated[list[Labelling], Field(min_length=1, max_length=MOST_LABELS)])
 
 
 class _Envelope(BaseModel):

@@ -1,13 +1,15 @@
 """What goes out: the answers. What comes in is a `fraud_core.payment.Transaction`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from fraud_core.payment import EXAMPLE, Transaction
+from fraud_core.payment import EXAMPLE, Transaction, clean_text
 from fraud_core.scorer import Decision
+from fraud_core.stores.labels import Outcome
 
 MOST_ROWS = 10_000  # in one batch
+MOST_LABELS = 1_000  # in one request
 
 
 class Reason(BaseModel):
@@ -89,6 +91,40 @@ class BatchScore(BaseModel):
     rows: int
     refused: int
     results: list[RowScore | RowRefusal]
+
+
+_LABELLED = EXAMPLE["transaction_id"]
+
+
+class Labelling(BaseModel):
+    """What became of a payment that was scored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"transaction_id": _LABELLED, "outcome": "fraud", "note": "Case 4711 of the scheme"}]},
+    )
+
+    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] = Field(
+        description="Under which it was scored."
+    )
+    outcome: Outcome = Field(description="unsure: nobody can tell; the payment counts in no training and no fraud rate.")
+    source: Literal["chargeback", "analyst"] = Field("chargeback", description="A chargeback goes before an analyst's word.")
+    note: Annotated[str, Field(max_length=1_000), AfterValidator(clean_text)] = Field("", description="For people.")
+
+
+class Labelled(BaseModel):
+    """A label that was added. Labels are only ever added; of equal weight the last one counts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"transaction_id": _LABELLED, "sequence": 1, "known_at": "2020-06-28T09:00:00.000000Z"}]}
+    )
+
+    transaction_id: str
+    sequence: int = Field(ge=1, description="Its number; later labels have greater ones.")
+    known_at: AwareDatetime = Field(description="Since when it is known, by the server's clock. History and training go by it.")
 
 
 class Health(BaseModel):

@@ -20,6 +20,7 @@ SCOPES_OF = {
     "/v1/score": ("score",),
     "/v1/score/batch": ("score",),
     "/v1/score/file": ("score",),
+    "/v1/labels": ("label",),
     "/v1/model": ("score", "admin"),
     "/metrics": ("metrics", "admin"),
 }
@@ -76,7 +77,7 @@ class Guard:
                 "Send a living API key as `Authorization: Bearer ...`; an administrator makes one with `fraud keys create`.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        scope["state"]["key_id"] = key.id
+        scope["state"]["key_id"], scope["state"]["key_name"] = key.id, key.name
         scopes = SCOPES_OF.get(scope["path"], EVERY_OTHER_PATH)
         if not any(key.allows(one) for one in scopes):
             raise Refused(403, "scope-missing", f"This needs a key with the scope {' or '.join(scopes)}; ask for one.")

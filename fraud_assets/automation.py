@@ -19,7 +19,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets import alerts, delivery, labels
+from fraud_assets import alerts, delivery, history, labels
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.rows import Data
 from fraud_assets.learning.training import training_inputs
@@ -28,7 +28,7 @@ from fraud_assets.volume import mature_instant
 from fraud_core import gate, partitions
 from fraud_core.artifacts import Pointer, fingerprint
 from fraud_core.bundle import read_bundle, read_latest
-from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError
+from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError, StoreError
 from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
 from fraud_core.intake.raw import raw_inputs
 from fraud_core.intake.watch import Seen, look
@@ -113,7 +113,21 @@ def build(project: Project) -> list[dg.SensorDefinition]:
         """Pushes data versions to DVC's remote and logs trainings and verdicts to MLflow, until they are taken."""
         return next_delivery(project, context.instance, datetime.now(UTC)).result()
 
-    return [new_files, due_partitions, new_labels, accepted_partitions, matured_labels, alert, deliver]
+    acting = [new_files, due_partitions, new_labels, accepted_partitions, matured_labels, alert, deliver]
+    return [*acting, *_of_history(project, switched)]
+
+
+def _of_history(project: Project, switched: dg.DefaultSensorStatus) -> list[dg.SensorDefinition]:
+    """The sensor of the source's history; none where it has none."""
+    if not history.is_kept(project):
+        return []
+
+    @dg.sensor(job_name=history.JOB, minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def stale_history(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Brings the scorer's history up to date when raw has changed, labels came in, or its store was lost."""
+        return next_history(project, context.instance, datetime.now(UTC)).result()
+
+    return [stale_history]
 
 
 def next_landing(project: Project, cursor: str | None) -> Step:
@@ -235,13 +249,29 @@ def next_delivery(project: Project, instance: dg.DagsterInstance, now: datetime)
     busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS, delivery.JOB), now)
     if busy is not None:
         return Step(busy)
-    last = instance.get_run_records(dg.RunsFilter(job_name=delivery.JOB), limit=len(PAUSES))
-    failures = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, last))
-    if failures:
-        again = failures[0].create_timestamp + PAUSES[len(failures) - 1]
-        if now < again:
-            return Step(f"The last delivery failed; it is tried again at {again:%H:%M} UTC.")
+    again = _tried_again_at(instance, delivery.JOB)
+    if again is not None and now < again:
+        return Step(f"The last delivery failed; it is tried again at {again:%H:%M} UTC.")
     return Step("Data versions, trainings or verdicts wait to be delivered.", run_key=f"{delivery.JOB} {now.isoformat()}")
+
+
+def next_history(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
+    """Bring the history up to date where it is not; after failures ever more seldom, up to once an hour."""
+    busy = _busy(instance, (*DATA_JOBS, history.JOB), now)
+    if busy is not None:
+        return Step(busy)
+    again = _tried_again_at(instance, history.JOB)
+    if again is not None and now < again:
+        return Step(f"The history could not be brought up to date; that is tried again at {again:%H:%M} UTC.")
+    try:
+        with history.catching_up(project) as catch_up:
+            due, labels_wait = catch_up.due(), catch_up.labels_wait()
+    except StoreError as error:
+        return Step(str(error))
+    if not due and not labels_wait:
+        return Step("The history has all that raw and the labels hold.")
+    missing = f"The history lacks {', '.join(due)}." if due else "Labels came in."
+    return Step(missing, run_key=f"{history.JOB} {now.isoformat()}")
 
 
 def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
@@ -313,6 +343,13 @@ def _busy(instance: dg.DagsterInstance, jobs: tuple[str, ...], now: datetime) ->
         if run.job_name in jobs:
             return f"A run of {run.job_name} is under way."
     return None
+
+
+def _tried_again_at(instance: dg.DagsterInstance, job: str) -> datetime | None:
+    """Until when a job rests whose last runs failed; None: the last one did not."""
+    last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=len(PAUSES))
+    failures = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, last))
+    return failures[0].create_timestamp + PAUSES[len(failures) - 1] if failures else None
 
 
 def _was_tried(instance: dg.DagsterInstance, stamp: str) -> bool:

@@ -6,6 +6,7 @@ from fraud_assets import (
     automation,
     champion,
     delivery,
+    history,
     io_manager,
     labels,
     landing,
@@ -20,12 +21,14 @@ from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
 
-STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion)
+STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
 JUDGE = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "drift"))
 LABELS = dg.AssetSelection.assets("labels")
+HISTORY = dg.AssetSelection.assets("history")
+LOAD = "Bring the scorer's history up to what raw and the labels hold."
 TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 
 
@@ -56,6 +59,7 @@ def build(project: Project) -> dg.Definitions:
             *overruling.build_jobs(project),
             *champion.build_jobs(project),
             *delivery.build_jobs(project),
+            *([dg.define_asset_job(history.JOB, HISTORY, description=LOAD)] if history.is_kept(project) else []),
         ],
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.

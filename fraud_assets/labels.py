@@ -9,11 +9,9 @@ import polars as pl
 
 from fraud_assets.project import Project
 from fraud_core.artifacts import Table, fingerprint
-from fraud_core.labels import ASSET, SCHEMA
+from fraud_core.labels import ASSET, SCHEMA, log_since
 from fraud_core.stores.database import open_database
-from fraud_core.stores.labels import Label, LabelLog
-
-AT_ONCE = 10_000  # labels of one question to the database
+from fraud_core.stores.labels import LabelLog
 
 
 def build(project: Project) -> list[dg.AssetsDefinition]:
@@ -42,7 +40,7 @@ def export(project: Project, now: datetime) -> Table | None:
     """
     pointer = project.artifacts.pointer(ASSET)
     before = pl.DataFrame(schema=SCHEMA) if pointer is None else project.artifacts.scan(ASSET).collect()
-    added = _frame(_since(project, _last(before)))
+    added = log_since(_log(project), _last(before))
     if added.is_empty() and (pointer is None or not _has_become_known(before, int(pointer.facts["as_of_us"]), now)):
         return None
     frame = pl.concat([before, added])
@@ -66,19 +64,6 @@ def are_waiting(project: Project, now: datetime) -> bool:
 
 def _log(project: Project) -> LabelLog:
     return LabelLog(open_database(project.settings))
-
-
-def _since(project: Project, last: int) -> list[Label]:
-    log, found = _log(project), []
-    while page := log.since(last, AT_ONCE):
-        found += page
-        last = page[-1].sequence
-    return found
-
-
-def _frame(labels: list[Label]) -> pl.DataFrame:
-    """The notes stay behind: free text may name a person."""
-    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in labels], schema=SCHEMA)
 
 
 def _last(labels: pl.DataFrame) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from tqdm import tqdm
 
-from fraud_assets import delivery
+from fraud_assets import delivery, history
 from fraud_assets.champion import who_asks
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
@@ -73,6 +73,16 @@ class Pipeline:
         _say("delivering data versions, and records to MLflow")
         try:
             self.run(delivery.JOB)
+        except JobFailedError as error:
+            _say(str(error))
+
+    def load_history(self) -> None:
+        """Bring the scorer's history up to date. A store that is gone is said, and stops nothing: the scorer does without."""
+        if not history.is_kept(self.project):
+            return
+        _say("bringing the scorer's history up to date")
+        try:
+            self.run(history.JOB)
         except JobFailedError as error:
             _say(str(error))
 
@@ -142,6 +152,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
             _train(pipeline)
     if not each:
         _train(pipeline)
+    pipeline.load_history()
     pipeline.deliver()
     print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
     return 0
@@ -209,7 +220,11 @@ def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any
         "average_precision": None if report is None else report.average_precision,
         "average_precision_ci": None if interval is None else [interval.low, interval.high],
         "roc_auc": None if report is None else report.roc_auc,
+        "average_precision_validation": None if model is None else model.validation.average_precision,
+        "average_precision_without_history": None if model is None or model.fallback is None else model.fallback.holdout,
+        "holdout_looks": None if model is None else model.holdout_looks,
         "card_precision_at_100": None if card_precision is None else card_precision.value,
+        "card_precision_at_100_ceiling": None if card_precision is None else card_precision.ceiling,
         "fraud_rate": None if report is None else report.fraud_rate,
         "threshold": None if model is None else model.policy.review_threshold,
         "decline_threshold": None if model is None else model.policy.decline_threshold,

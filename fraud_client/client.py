@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,20 @@ from typing import Any, Self
 import httpx
 
 from fraud_client.errors import IncompleteError, RefusedError, UnavailableError
-from fraud_client.types import BatchScore, FieldProblem, Readiness, RowRefusal, RowScore, Score, Transaction, row_of, score_of
+from fraud_client.types import (
+    BatchScore,
+    FieldProblem,
+    Labelled,
+    LabelSource,
+    Outcome,
+    Readiness,
+    RowRefusal,
+    RowScore,
+    Score,
+    Transaction,
+    row_of,
+    score_of,
+)
 
 FIRST_PAUSE = 0.05  # seconds; doubles with every further attempt
 CHUNK = 1 << 20
@@ -90,6 +104,19 @@ class FraudClient:
                     answer.close()
             except httpx.TransportError as error:
                 raise UnavailableError(f"The connection failed: {type(error).__name__}.") from error
+
+    def label(self, transaction_id: str, outcome: Outcome, *, source: LabelSource = "chargeback", note: str = "") -> Labelled:
+        """Say what became of a payment that was scored. Needs the scope `label`.
+
+        The same word twice changes nothing, so it is repeated where the connection fails.
+
+        Raises:
+            RefusedError: no such payment was scored (status 404), or something is wrong.
+            UnavailableError: the API or its database cannot be reached.
+        """
+        body = {"transaction_id": transaction_id, "outcome": outcome, "source": source, "note": note}
+        document = self._call("POST", "/v1/labels", True, json=body).json()
+        return Labelled(document["transaction_id"], document["sequence"], datetime.fromisoformat(document["known_at"]))
 
     def model(self) -> dict[str, Any]:
         """The model that scores: version, thresholds, partitions, card.

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any, Literal
 
 Decision = Literal["approve", "review", "decline"]
+Outcome = Literal["fraud", "legitimate", "unsure"]
+LabelSource = Literal["chargeback", "analyst"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,15 @@ class BatchScore:
     def refused(self) -> tuple[RowRefusal, ...]:
         """The rows that could not be scored."""
         return tuple(result for result in self.results if isinstance(result, RowRefusal))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A label that was added. `sequence`: its number, later ones are greater; `known_at`: since when it counts."""
+
+    transaction_id: str
+    sequence: int
+    known_at: datetime
 
 
 @dataclass(frozen=True)

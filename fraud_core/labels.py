@@ -13,6 +13,7 @@ from fraud_core.artifacts import Artifacts
 from fraud_core.history.columns import CORRECTIONS
 from fraud_core.history.windows import HOUR_US
 from fraud_core.schema import UTC_MICROSECONDS
+from fraud_core.stores.labels import Label, LabelLog
 
 ASSET = "labels"
 SCHEMA = {
@@ -34,6 +35,21 @@ _WEIGHT = (
     .then(1)
     .otherwise(0)
 )
+
+
+AT_ONCE = 10_000  # labels of one question to the database
+
+
+def log_since(log: LabelLog, sequence: int) -> pl.DataFrame:
+    """The labels with a greater number, in order (see `SCHEMA`). The notes stay behind: free text may name a person.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    found: list[Label] = []
+    while page := log.since(found[-1].sequence if found else sequence, AT_ONCE):
+        found += page
+    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in found], schema=SCHEMA)
 
 
 def read_labels(artifacts: Artifacts) -> pl.DataFrame:

@@ -41,6 +41,7 @@ class Recall:
     def __init__(self, store: HistoryStore, card_key: Key) -> None:
         self.store = store
         self._card_key = card_key
+        self._reach: Reach | None = None  # the widest that a model has asked for
         self._rests_until = 0.0
 
     def card(self, transaction: Transaction) -> str | None:
@@ -55,8 +56,8 @@ class Recall:
         """
         if time.monotonic() < self._rests_until:
             raise StoreError("The history store did not answer a moment ago; it is asked again within a second.")
-        if reach.total_us > self.store.reach.total_us:
-            self.store.reach = reach  # the new champion looks further back than the one before
+        if self._reach is None or reach.total_us > self._reach.total_us:
+            self._reach = self.store.reach = reach  # the new champion looks further back than the one before
         queries = [Query(microseconds(t.timestamp), self.card(t), t.merchant, t.category) for t in transactions]
         try:
             found = self.store.look(queries)

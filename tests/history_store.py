@@ -16,7 +16,7 @@ import pytest
 from fraud_core.history import columns
 from fraud_core.history.asof import Correction, Event, Query, state_asof
 from fraud_core.history.windows import DAY_US, HOUR_US, STATE, Reach
-from fraud_core.stores.history import Entry, HistoryStore, Kept, Recorded
+from fraud_core.stores.history import Entry, HistoryStore, Kept, Loaded, Recorded
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 MINUTE = 60_000_000
@@ -133,6 +133,14 @@ def test_loading_again_or_what_was_recorded_adds_nothing(store: HistoryStore) ->
     assert store.record(entries[1:2])[0].new
     assert counts(store, NOON + HOUR_US) == (3, 3, 0)
     assert [one.transaction_id for one in store.recorded(0, 9)] == ["a", "b"]
+
+
+def test_what_was_loaded_is_noted_in_the_store_itself(store: HistoryStore, opened: Opened) -> None:
+    assert store.loaded() == {}
+    store.note_loaded("2024-01", Loaded("one stamp", 17))
+    store.note_loaded("2024-02", Loaded("b", NOON))
+    store.note_loaded("2024-01", Loaded("another", NOON + 1))
+    assert opened().loaded() == {"2024-01": Loaded("another", NOON + 1), "2024-02": Loaded("b", NOON)}
 
 
 def test_frauds_of_a_file_count_once_the_delay_is_over_and_follow_a_changed_label(store: HistoryStore) -> None:

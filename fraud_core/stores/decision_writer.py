@@ -69,6 +69,11 @@ class DecisionWriter:
         """Whether decisions go to the spool at present."""
         return self._log_is_gone
 
+    @property
+    def are_waiting(self) -> bool:
+        """Whether decisions wait on this machine's disk that the log does not have yet."""
+        return self._log_is_gone or self.spool.waiting() > 0
+
     def close(self) -> None:
         """Write what was submitted, and end."""
         self._closed.set()

@@ -55,6 +55,7 @@ Index("decisions_card", _DECISIONS.c.card, _DECISIONS.c.timestamp)
 _IN_REVIEW = _DECISIONS.c.decision == "review"
 Index("decisions_review", _DECISIONS.c.scored_at.label("at"), sqlite_where=_IN_REVIEW, postgresql_where=_IN_REVIEW)
 
+_ASKED_AT_ONCE = 500  # ids in one statement
 _DELETED_AT_ONCE = 2_000  # so that an expiry holds no writer up for long
 
 
@@ -132,6 +133,14 @@ class DecisionLog:
         """The decision about a payment. Raises StoreError where the database cannot be used."""
         found = self._select(_DECISIONS.c.transaction_id == transaction_id, limit=1)
         return found[0] if found else None
+
+    def find_all(self, ids: Sequence[str]) -> dict[str, DecisionRecord]:
+        """The decisions about these payments; a payment without one is left out."""
+        found: dict[str, DecisionRecord] = {}
+        for begin in range(0, len(ids), _ASKED_AT_ONCE):
+            some = ids[begin : begin + _ASKED_AT_ONCE]
+            found |= {one.transaction_id: one for one in self._select(_DECISIONS.c.transaction_id.in_(some), limit=len(some))}
+        return found
 
     def of_card(self, card: str, limit: int) -> list[DecisionRecord]:
         """Decisions about a card (its keyed hash), the latest payment first."""

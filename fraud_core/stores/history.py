@@ -68,6 +68,18 @@ class Recorded(NamedTuple):
     declined: bool
 
 
+class Loaded(NamedTuple):
+    """Of what a store was last told that a partition of raw had been loaded.
+
+    Attributes:
+        stamp: what was loaded, and how.
+        at: when, in microseconds since 1970 UTC, by the clock of whoever loaded it.
+    """
+
+    stamp: str
+    at: int
+
+
 class HistoryStore(Protocol):
     """What the scorer needs of a store. Every method raises StoreError where the store cannot be used, and may be called from
     any thread; several processes may share a store."""
@@ -102,6 +114,14 @@ class HistoryStore(Protocol):
         Returns:
             How many were new.
         """
+        ...
+
+    def note_loaded(self, partition: str, loaded: Loaded) -> None:
+        """Remember that a partition was loaded; the note goes where the store goes."""
+        ...
+
+    def loaded(self) -> dict[str, Loaded]:
+        """The partitions that were loaded, as last noted."""
         ...
 
     def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:

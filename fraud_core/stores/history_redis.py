@@ -10,6 +10,7 @@ What was answered survives the end of the Redis process where `appendonly yes` i
     events:<keeper>     sorted set by time: [timestamp, id, cents, merchant, category, latitude, longitude, fraud] as JSON
     days:<merchant>     hash: day -> counts of its hours (see `history.EMPTY_DAY`); newest -> the newest day
     corrections:<merchant>  hash: hour:known:frauds, hour:known:dropped -> number
+    loads               hash: partition -> when it was loaded, and its stamp
     labels              string: up to which label's number corrections were added
 """
 
@@ -29,6 +30,7 @@ from fraud_core.stores.history import (
     EMPTY_DAY,
     Entry,
     Kept,
+    Loaded,
     Recorded,
     day_and_hour,
     days_of,
@@ -272,6 +274,16 @@ class RedisHistory:
                 arguments += _counted(*payment)
             new += self._call("load", arguments)
         return new
+
+    def note_loaded(self, partition: str, loaded: Loaded) -> None:
+        with self._reached():
+            self._client.hset("fraud:loads", partition, f"{loaded.at} {loaded.stamp}")
+
+    def loaded(self) -> dict[str, Loaded]:
+        with self._reached():
+            found: dict[Any, Any] = self._client.hgetall("fraud:loads")
+        notes = {partition.decode(): note.decode().split(" ", 1) for partition, note in found.items()}
+        return {partition: Loaded(stamp, int(at)) for partition, (at, stamp) in notes.items()}
 
     def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:
         arguments: list[Any] = [through]

@@ -20,6 +20,7 @@ from fraud_core.stores.history import (
     HOURS_A_DAY,
     Entry,
     Kept,
+    Loaded,
     Recorded,
     add_to_hour,
     day_and_hour,
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS corrections (
     merchant TEXT NOT NULL, hour INTEGER NOT NULL, known INTEGER NOT NULL, frauds INTEGER NOT NULL, dropped INTEGER NOT NULL,
     PRIMARY KEY (merchant, hour, known)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS loads (partition TEXT PRIMARY KEY, stamp TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 _OPENING_SECONDS = 10.0  # several processes may make the file at once
@@ -155,6 +157,15 @@ class SqliteHistory:
                 counting.finish()
             time.sleep((time.monotonic() - begun) / 2)  # those who record come in between
         return new
+
+    def note_loaded(self, partition: str, loaded: Loaded) -> None:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            connection.execute("INSERT OR REPLACE INTO loads VALUES (?, ?, ?)", (partition, *loaded))
+
+    def loaded(self) -> dict[str, Loaded]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute("SELECT partition, stamp, at FROM loads")
+            return {partition: Loaded(*rest) for partition, *rest in rows}
 
     def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:
         with self._transaction("BEGIN IMMEDIATE") as connection:

@@ -121,6 +121,20 @@ def _weight(label: Label) -> int:
             return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A label that is not written yet; see `Label`."""
+
+    transaction_id: str
+    outcome: Outcome
+    source: LabelSource
+    author: str
+    event_time: datetime
+    known_at: datetime
+    role: str = ""
+    note: str = ""
+
+
 class LabelLog:
     """The labels in the SQL database. Safe to share between threads.
 
@@ -148,22 +162,22 @@ class LabelLog:
         Raises:
             StoreError: the database cannot be used, or refuses; nothing was written.
         """
-        values: dict[str, Any] = {
-            "transaction_id": transaction_id,
-            "outcome": outcome,
-            "source": source,
-            "author": author,
-            "role": role,
-            "note": note,
-            "event_time": to_microseconds(event_time),
-            "known_at": to_microseconds(known_at),
-        }
+        return self.append_all([Word(transaction_id, outcome, source, author, event_time, known_at, role, note)])[0]
+
+    def append_all(self, words: Sequence[Word]) -> list[Label]:
+        """Add labels, all or none, in their order.
+
+        Raises:
+            StoreError: as `append`.
+        """
+        rows = [_row(word) for word in words]
         with self._tables.transaction() as connection:
             if connection.dialect.name == "postgresql":
                 # One at a time: otherwise a greater number could be seen before a smaller one, and a reader would pass over it.
                 connection.execute(text("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE"))
-            sequence = connection.execute(insert(_LABELS).values(values).returning(_LABELS.c.sequence)).scalar_one()
-        return _label({"sequence": sequence, **values})
+            statement = insert(_LABELS).returning(_LABELS.c.sequence)
+            sequences = [connection.execute(statement, row).scalar_one() for row in rows]
+        return [_label({"sequence": sequence, **row}) for sequence, row in zip(sequences, rows, strict=True)]
 
     def of(self, ids: Sequence[str]) -> dict[str, list[Label]]:
         """Labels of these payments, in the order they came in; a payment without any has an empty list."""
@@ -182,6 +196,11 @@ class LabelLog:
         statement = select(_LABELS).where(condition).order_by(_LABELS.c.sequence).limit(limit)
         with self._tables.transaction() as connection:
             return [_label(dict(row._mapping)) for row in connection.execute(statement)]
+
+
+def _row(word: Word) -> dict[str, Any]:
+    values = {name: getattr(word, name) for name in Word.__dataclass_fields__}
+    return values | {name: to_microseconds(values[name]) for name in ("event_time", "known_at")}
 
 
 def _label(row: dict[str, Any]) -> Label:

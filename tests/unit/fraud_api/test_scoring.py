@@ -343,6 +343,7 @@ def test_the_openapi_document_names_every_route_with_an_example(call: Any, insta
         "/v1/score",
         "/v1/score/batch",
         "/v1/score/file",
+        "/v1/labels",
         "/v1/model",
         "/v1/models",
         "/v1/admin/reload",
@@ -351,6 +352,9 @@ def test_the_openapi_document_names_every_route_with_an_example(call: Any, insta
     }
     body = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"] == EXAMPLE
+    label = document["paths"]["/v1/labels"]["post"]
+    for content in (label["requestBody"]["content"], label["responses"]["201"]["content"]):
+        assert set(content["application/json"]["examples"]) == {"one", "several"}
     assert set(document["components"]["schemas"]["Transaction"]["properties"]) == set(FIELDS)
 
 

@@ -15,7 +15,7 @@ import pytest
 import fraud_client
 from fraud_client.client import FraudClient
 from fraud_client.errors import IncompleteError, RefusedError, UnavailableError
-from fraud_client.types import FieldProblem, RowRefusal, RowScore, Score, Transaction
+from fraud_client.types import FieldProblem, Labelled, RowRefusal, RowScore, Score, Transaction
 
 SCORE = {"transaction_id": "a", "probability": 0.25, "decision": "approve", "model_version": "v1"}
 PAYMENT = Transaction(
@@ -57,6 +57,15 @@ def test_a_score_goes_out_exactly_and_comes_back_typed() -> None:
         "card": "4111111111111111",
     }
     assert seen[0].headers["authorization"] == "Bearer fraud_k"
+
+
+def test_a_label_goes_out_and_comes_back_typed() -> None:
+    told = {"transaction_id": "a", "sequence": 3, "known_at": "2020-06-28T09:00:00Z"}
+    api, seen = client(httpx.ReadError("x"), httpx.Response(201, json=told))
+    known_at = datetime(2020, 6, 28, 9, tzinfo=UTC)
+    assert api.label("a", "fraud", source="analyst", note="he called") == Labelled("a", 3, known_at)
+    assert json.loads(seen[1].content) == {"transaction_id": "a", "outcome": "fraud", "source": "analyst", "note": "he called"}
+    assert (seen[1].method, seen[1].url.path) == ("POST", "/v1/labels")
 
 
 def test_reasons_come_back_typed() -> None:

@@ -1,0 +1,263 @@
+"""The scorer's history is brought up to what raw and the labels hold, again and again to the same."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from pydantic import SecretStr
+
+from fraud_assets import automation, history
+from fraud_assets.definitions import build
+from fraud_core.artifacts import Table, fingerprint
+from fraud_core.errors import StoreError
+from fraud_core.history.asof import Query, state_asof
+from fraud_core.history.columns import states
+from fraud_core.history.windows import HOUR_US, STATE
+from fraud_core.labels import corrections, log_since
+from fraud_core.payment import microseconds
+from fraud_core.stores.history import open_history
+from tests.home import QUIET
+from tests.unit.fraud_core.stores.decided import decided
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BEGIN = datetime(2024, 3, 1, tzinfo=UTC)
+COLUMNS = {
+    "timestamp": {"column": "timestamp"},
+    "amount": "amount",
+    "label": "label",
+    "card": "card",
+    "merchant": "merchant",
+    "category": "category",
+}
+
+
+class Remembering:
+    """A daily source of which raw is written by hand, and everything that its history is made of."""
+
+    def __init__(self, bench: Any) -> None:
+        self.project = bench.project
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Make it the raw partitions of its days."""
+        for (key,), rows in (
+            frame.with_columns(key=pl.col("timestamp").dt.strftime("%Y-%m-%d"))
+            .partition_by("key", as_dict=True, include_key=False)
+            .items()
+        ):
+            content = fingerprint(rows.write_csv())
+            self.project.artifacts.write("raw", str(key), Table(frame=rows, content=content, inputs=content, facts={}))
+
+    def step(self, now: datetime | None = None) -> Any:
+        """What the sensor decides."""
+        return automation.next_history(self.project, self.instance, now or datetime.now(UTC))
+
+    def run(self) -> Any:
+        """Run the job."""
+        job = build(self.project).resolve_job_def(history.JOB)
+        return job.execute_in_process(instance=self.instance, run_config=QUIET, raise_on_error=False)
+
+    def caught_up(self) -> dict[str, Any]:
+        """The metadata of a run that must succeed."""
+        (done,) = self.run().asset_materializations_for_node("history")
+        return {name: value.value for name, value in done.metadata.items()}
+
+    def state(self, at: datetime, card: str = "c1", merchant: str = "m1") -> dict[str, float]:
+        """What the scorer would be told."""
+        store = open_history(self.project.settings, self.project.source.reach)
+        query = Query(microseconds(at), card, merchant, "fuel")
+        found = dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach), strict=True))
+        store.close()
+        return found
+
+    def rates(self, at: datetime) -> tuple[float, float]:
+        """Frauds of the merchant, and payments of known outcome."""
+        found = self.state(at)
+        return found["merchant_frauds_7d"], found["merchant_judged_7d"]
+
+    def decide(self, *payments: str) -> None:
+        """Have the decision log know payments of `payments`."""
+        with history.catching_up(self.project) as parts:
+            times = {payment: BEGIN + int(payment[1:]) * HOUR for payment in payments}
+            parts.decisions.append([decided(payment, timestamp=at, merchant="m1") for payment, at in times.items()])
+
+    def say(self, payment: str, outcome: Any, source: Any = "chargeback", after: timedelta = 3 * DAY) -> None:
+        """Add a label about a payment of `payments`."""
+        event = BEGIN + int(payment[1:]) * HOUR
+        with history.catching_up(self.project) as parts:
+            parts.labels.append(
+                transaction_id=payment,
+                outcome=outcome,
+                source=source,
+                author="bank",
+                event_time=event,
+                known_at=BEGIN + after,
+            )
+
+
+def payments(count: int, first: int = 0, label: bool = False) -> pl.DataFrame:
+    """A payment an hour of one card at one merchant: p0, p1, ..."""
+    numbers = range(first, first + count)
+    return pl.DataFrame(
+        {
+            "transaction_id": [f"p{number}" for number in numbers],
+            "timestamp": pl.Series([BEGIN + number * HOUR for number in numbers], dtype=pl.Datetime("us", "UTC")),
+            "amount_cents": [100 + number for number in numbers],
+            "label": [label] * count,
+            "card": ["c1"] * count,
+            "merchant": ["m1"] * count,
+            "category": ["fuel"] * count,
+        }
+    )
+
+
+Make = Callable[..., Remembering]
+
+
+@pytest.fixture
+def remembering(new_bench: Any) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Remembering:
+            days = {"history_days": 7, "label_delay_days": 1, "history": {}, "first": "2024-01-01"}
+            made = Remembering(new_bench(settings, cadence="daily", timezone="UTC", columns=COLUMNS, **days))
+            stack.callback(made.instance.dispose)
+            return made
+
+        yield make
+
+
+def test_the_store_has_what_lies_within_reach_of_the_newest_payment(remembering: Make) -> None:
+    home = remembering()
+    home.write(payments(24 * 20))
+    told = home.caught_up()
+    at = BEGIN + 20 * DAY
+    assert home.state(at)["card_count_7d"] == 7 * 24
+    assert home.state(at)["merchant_judged_7d"] == 7 * 24
+    assert told["loaded"].split(", ")[0] == "2024-03-12"
+    assert told["payments new"] == told["payments within reach"] == 9 * 24
+    assert told["newest payment"] == (BEGIN + (24 * 20 - 1) * HOUR).isoformat()
+
+
+def test_the_sensor_asks_for_it_once_until_raw_changes_or_a_label_comes(remembering: Make) -> None:
+    home = remembering()
+    assert home.step().run_key is None, "there is nothing to load"
+    home.write(payments(24))
+    assert home.step().run_key is not None
+    home.caught_up()
+    assert home.step().run_key is None
+    home.write(payments(30))
+    assert "2024-03-02" in home.step().why
+    assert home.caught_up()["loaded"] == "2024-03-02"
+    home.say("p1", "fraud")
+    assert home.step().why == "Labels came in."
+    assert home.caught_up()["labels heard"] == 1
+    assert home.step().run_key is None
+
+
+def test_a_run_that_was_cut_short_is_taken_up_where_it_was(remembering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = remembering()
+    home.write(payments(72))
+    with history.catching_up(home.project) as catch_up, monkeypatch.context() as patched:
+        real, loads = catch_up.store.load, iter([True, False])
+
+        def breaks(frame: pl.DataFrame) -> int:
+            if next(loads):
+                return real(frame)
+            real(frame.head(5))
+            raise StoreError("gone")
+
+        patched.setattr(catch_up.store, "load", breaks)
+        with pytest.raises(StoreError):
+            catch_up.run()
+    told = home.caught_up()
+    assert told["loaded"] == "2024-03-02, 2024-03-03"
+    assert told["payments new"] == 48 - 5
+    assert home.state(BEGIN + 3 * DAY)["card_count_7d"] == 72
+
+
+def test_a_store_that_was_lost_is_filled_anew(remembering: Make) -> None:
+    home = remembering()
+    home.write(payments(48, label=True))
+    home.say("p0", "legitimate")
+    home.caught_up()
+    before = home.state(BEGIN + 4 * DAY)
+    for file in home.project.settings.home.glob("history.sqlite*"):
+        file.unlink()
+    assert home.step().run_key is not None
+    home.caught_up()
+    assert home.state(BEGIN + 4 * DAY) == before
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+@pytest.mark.parametrize("label", [True, False])
+def test_words_prevail_over_the_files_label_whichever_came_first(remembering: Make, label: bool, file_first: bool) -> None:
+    """At a merchant of ten payments, of which words speak of three."""
+    home, at = remembering(), BEGIN + 4 * DAY
+    spoken = [("p0", "fraud", "chargeback"), ("p1", "unsure", "analyst"), ("p2", "legitimate", "analyst")]
+    # Another day, so that there is something within reach before the file has come.
+    home.write(payments(1, first=72))
+    if file_first:
+        home.write(payments(10, label=label))
+        home.caught_up()
+        assert home.rates(at) == (10 * label, 10)
+    else:
+        home.decide("p0", "p1", "p2")
+    for word in spoken:
+        home.say(*word)
+    home.caught_up()
+    if not file_first:
+        home.write(payments(10, label=label))
+        home.caught_up()
+    assert home.rates(at) == (7 * label + 1, 9)
+    home.say("p0", "legitimate", "analyst")
+    home.caught_up()
+    assert home.rates(at) == (7 * label + 1, 9), "an analyst does not overrule a chargeback"
+    home.say("p1", "fraud", "chargeback")
+    home.caught_up()
+    assert home.rates(at) == (7 * label + 2, 10)
+
+
+def test_the_online_state_is_that_of_the_columns_with_the_same_labels(remembering: Make) -> None:
+    home = remembering()
+    frame = payments(96)
+    home.write(frame)
+    for payment, outcome, after in (("p3", "fraud", 2), ("p3", "unsure", 3), ("p9", "fraud", 3), ("p12", "unsure", 3)):
+        home.say(payment, outcome, "analyst", after * DAY)
+        home.caught_up()
+    wanted = pl.Series([False] * 48 + [True] * 48)
+    with history.catching_up(home.project) as catch_up:
+        words = log_since(catch_up.labels, 0)
+    offline = states(frame, wanted, home.project.source.reach, corrections(words, frame))
+    for row, at in zip(offline.iter_rows(named=True), frame["timestamp"].to_list()[48:], strict=True):
+        online = home.state(at)
+        assert {name: online[name] for name in row if "merchant_" in name} == {n: v for n, v in row.items() if "merchant_" in n}
+    assert words["known_at"].dt.epoch("us").max() // HOUR_US == microseconds(BEGIN + 3 * DAY) // HOUR_US  # type: ignore[operator]
+
+
+def test_labels_about_payments_that_nothing_is_known_of_are_counted(remembering: Make) -> None:
+    home = remembering()
+    home.write(payments(2))
+    home.say("p900", "fraud")
+    told = home.caught_up()
+    assert (told["labels heard"], told["labels about unknown payments"]) == (1, 1)
+    assert home.step().run_key is None
+
+
+def test_a_store_that_is_gone_is_one_sentence_and_a_failed_asset(remembering: Make) -> None:
+    home = remembering(history=SecretStr("redis://127.0.0.1:1/0"))
+    home.write(payments(2))
+    assert home.step().run_key is None
+    assert "cannot be used" in home.step().why
+    result = home.run()
+    assert not result.success
+    (failure,) = [event.step_failure_data.error for event in result.filter_events(lambda event: event.is_step_failure)]
+    assert failure is not None
+    assert "Redis at 127.0.0.1:1 cannot be used" in failure.to_string()
+    now = datetime.now(UTC)
+    assert "tried again" in home.step(now).why
+    assert "tried again" not in home.step(now + 2 * HOUR).why
