@@ -208,16 +208,16 @@ class Reviews:
             known.add_metric((f"{days}d",), count)
             if count:
                 precision.add_metric((f"{days}d",), outcomes["fraud"] / count)
-        return [self._labels_received(), precision, known]
+        return [self._labels_kept(), precision, known]
 
-    def _labels_received(self) -> CounterMetricFamily:
+    def _labels_kept(self) -> CounterMetricFamily:
         while labels := self._labels.since(self._sequence, LABELS_AT_ONCE):
             self._received.update((label.outcome, label.source) for label in labels)
             self._sequence = labels[-1].sequence
-        received = CounterMetricFamily("fraud_labels_received", "Outcomes that were told.", labels=("outcome", "source"))
+        kept = CounterMetricFamily("fraud_labels_kept", "Outcomes in the log of labels.", labels=("outcome", "source"))
         for pair, count in self._received.items():
-            received.add_metric(pair, count)
-        return received
+            kept.add_metric(pair, count)
+        return kept
 
 
 def serve(project: Project, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:
