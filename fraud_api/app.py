@@ -70,6 +70,7 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
             door.close()
         holder.stop()
         services.close()
+        metrics.settle()
         if traces is not None:
             traces.close()
 

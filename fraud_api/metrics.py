@@ -6,8 +6,7 @@ Several workers keep their metrics in files of one folder (see `shared_metrics`)
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,11 +18,11 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from fraud_api.shared_metrics import WorkersCollector, present, shared_folder
+from fraud_api.tally import BulkHistogram, Notes
 from fraud_api.traffic import Traffic
 from fraud_core.holder import Served, Status
 from fraud_core.keys import Key
 from fraud_core.scorer import Decision, Floats
-from fraud_core.stores.labels import LabelSource, Outcome
 from fraud_core.stores.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = ("read", "write")
 
 
 class Metrics:
-    """The metrics of one process. Methods may be called from any thread; each costs about a microsecond.
+    """The metrics of one process. Methods may be called from any thread; each costs less than a microsecond.
 
     Args:
         store: where the champion's reference is.
@@ -57,10 +56,13 @@ class Metrics:
             registry=registry,
         )
         self._refused = Counter("fraud_refused", "Refusals, by kind of problem.", ("kind",), registry=registry)
-        self._scores = Histogram("fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry)
+        self._notes = Notes()
+        self._scores = BulkHistogram(
+            "fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry
+        )
         decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=registry)
         self._decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
-        history = Histogram(
+        history = BulkHistogram(
             "fraud_history_seconds",
             "Time that reading or writing what cards and merchants did takes.",
             ("operation",),
@@ -71,7 +73,7 @@ class Metrics:
         self._history_failures = Counter(
             "fraud_history_failures", "Requests that had to do without the history.", registry=registry
         )
-        self._log = Histogram(
+        self._log = BulkHistogram(
             "fraud_decision_log_seconds", "Time that logging decisions takes.", buckets=STORE_EDGES, registry=registry
         )
         self._backlog = Gauge(
@@ -80,8 +82,6 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        labels = Counter("fraud_labels_received", "Outcomes that were told.", ("outcome", "source"), registry=registry)
-        self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
         self._waiting: Callable[[], int] = lambda: 0
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
@@ -98,7 +98,7 @@ class Metrics:
             self._model.follow(status)
             if status.served is not None:
                 self.traffic.follow(status.served, self._store, self._key)
-            self.traffic.count()
+            self.settle()
             self._backlog.set(self._waiting())
         except Exception:
             logger.exception("the metrics are not brought up to date; the next look tries again")
@@ -109,12 +109,12 @@ class Metrics:
 
     def decided(self, probability: float, decision: Decision) -> None:
         """Count a decision."""
-        self._scores.observe(probability)
-        self._decisions[decision].inc()
+        self._notes.add(self._scores, probability)
+        self._notes.add(self._decisions[decision], 1)
 
     def history_seconds(self, operation: Operation, seconds: float) -> None:
         """Note how long the history took."""
-        self._history[operation].observe(seconds)
+        self._notes.add(self._history[operation], seconds)
 
     def history_failed(self) -> None:
         """Count a request that had to do without the history."""
@@ -122,15 +122,16 @@ class Metrics:
 
     def decision_log_seconds(self, seconds: float) -> None:
         """Note how long the decision log took."""
-        self._log.observe(seconds)
+        self._notes.add(self._log, seconds)
 
     def watch_backlog(self, waiting: Callable[[], int]) -> None:
         """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
         self._waiting = waiting
 
-    def label_received(self, outcome: Outcome, source: LabelSource) -> None:
-        """Count an outcome."""
-        self._labels[outcome, source].inc()
+    def settle(self) -> None:
+        """Count what was noted so far: at each look at the pointer, before a scrape, and at the end."""
+        self._notes.count()
+        self.traffic.count()
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -142,12 +143,12 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything, of all workers, in Prometheus' text format."""
-        self.traffic.count()
+        self.settle()
         return generate_latest(self.registry)
 
     def collected(self) -> Iterator[Metric]:
         """The metrics of this process."""
-        self.traffic.count()
+        self.settle()
         yield from present(self._registry.collect())
 
     def _count(self, info: Info) -> None:

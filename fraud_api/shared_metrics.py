@@ -24,7 +24,16 @@ from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-ZERO_IS_NOTHING = frozenset({"fraud_model_info", "fraud_reference_share"})  # 0: of a model that is served no more
+# 0 says that there is nothing to say: before the first model, or of one that is served no more.
+ZERO_IS_NOTHING = frozenset(
+    {
+        "fraud_model_info",
+        "fraud_model_checked_timestamp_seconds",
+        "fraud_model_promoted_timestamp_seconds",
+        "fraud_reference_flagged_share",
+        "fraud_reference_share",
+    }
+)
 _DEAD = "dead"
 
 
@@ -79,7 +88,7 @@ def open_door(settings: Settings, registry: CollectorRegistry) -> Door:
 
 
 def present(metrics: Iterable[Metric]) -> Iterator[Metric]:
-    """The metrics without what stands at zero because it is over."""
+    """The metrics without what stands at zero because there is nothing to say."""
     for metric in metrics:
         if metric.name in ZERO_IS_NOTHING:
             metric.samples = [sample for sample in metric.samples if sample.value]

@@ -1,7 +1,7 @@
 """What Prometheus scrapes of the pipeline: read from Dagster's event log, the book of alerts and the outboxes.
 
 A run that ends, or is killed, leaves its events behind, whoever started it; so this process may come and go, and need not be told
-of anything (docs/adr/0008 says why this and not the Pushgateway). Events are read once, by their storage id, as the alerts do.
+of anything (docs/adr/exporter.md says why this and not the Pushgateway). Events are read once, by their storage id.
 
 Labels are bounded: assets and checks are those of the graph, and of partitions the newest are told.
 """
@@ -11,7 +11,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import dagster as dg
 from dagster import DagsterEventType
@@ -28,7 +29,7 @@ from fraud_core.errors import SettingsError, StoreError
 from fraud_core.sources import Source
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog, resolve
+from fraud_core.stores.labels import LabelLog, LabelSource, Outcome, resolve
 
 MOST_PARTITIONS = 60  # of an asset are told, the newest
 EVENTS_AT_ONCE = 1_000
@@ -42,6 +43,7 @@ EVENTS = (
 NO_PARTITION = ""
 REVIEW_DAYS = (7, 30)
 MOST_REVIEWS = 20_000
+LABELS_AT_ONCE = 5_000
 ASK_AGAIN = timedelta(minutes=1)
 
 
@@ -163,7 +165,7 @@ class PipelineCollector(Collector):
 
 
 class Reviews:
-    """How often the review queue was right, as far as outcomes are known. The database is asked once a minute at most.
+    """Outcomes that were told, and how often the review queue was right. The database is asked once a minute at most.
 
     Args:
         decisions: what was sent to review.
@@ -175,9 +177,11 @@ class Reviews:
         self._labels = labels
         self._asked: datetime | None = None
         self._told: list[Metric] = []
+        self._received: Counter[tuple[str, str]] = Counter(dict.fromkeys(product(get_args(Outcome), get_args(LabelSource)), 0))
+        self._sequence = 0
 
     def metrics(self, now: datetime) -> list[Metric]:
-        """Precision, and of how many payments; none of a window of which nothing is known, or while the database is gone."""
+        """Labels by outcome and source; precision, of windows of which something is known. Nothing while the database is gone."""
         if self._asked is None or now - self._asked >= ASK_AGAIN:
             self._asked = now
             try:
@@ -200,7 +204,16 @@ class Reviews:
             known.add_metric((f"{days}d",), count)
             if count:
                 precision.add_metric((f"{days}d",), outcomes["fraud"] / count)
-        return [precision, known]
+        return [self._labels_received(), precision, known]
+
+    def _labels_received(self) -> CounterMetricFamily:
+        while labels := self._labels.since(self._sequence, LABELS_AT_ONCE):
+            self._received.update((label.outcome, label.source) for label in labels)
+            self._sequence = labels[-1].sequence
+        received = CounterMetricFamily("fraud_labels_received", "Outcomes that were told.", labels=("outcome", "source"))
+        for pair, count in self._received.items():
+            received.add_metric(pair, count)
+        return received
 
 
 def serve(project: Project, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:

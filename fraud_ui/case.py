@@ -23,6 +23,7 @@ from fraud_ui import charts
 from fraud_ui.charts import Axis, Chart, Line
 from fraud_ui.wording import DECISIONS, alert, escaped, kilometres, money, note, percent, signed, table, threshold
 
+SHOWN_REASONS = 8  # the weaker ones are told together
 WHEN = "%Y-%m-%dT%H:%M:%S"  # as browsers write it
 
 
@@ -229,20 +230,17 @@ def result(case: Tested) -> str:
 
 def reasons(found: Sequence[Reason], unit: str, base: float | None = None, total: float | None = None) -> str:
     """The reasons as a signed bar chart: right raises the risk, left lowers it, each with its sentence."""
-    most = max((abs(reason.contribution) for reason in found), default=0.0) or 1.0
+    told = [(reason.sentence, reason.contribution) for reason in found[:SHOWN_REASONS]]
+    if others := found[SHOWN_REASONS:]:
+        told.append((f"{len(others)} other reasons together.", sum(reason.contribution for reason in others)))
+    most = max((abs(part) for _, part in told), default=0.0) or 1.0
     rows = []
-    for reason in found:
-        share = 50 * abs(reason.contribution) / most
-        side = "raises" if reason.contribution > 0 else "lowers"
-        start = 50.0 if reason.contribution > 0 else 50.0 - share
+    for sentence, part in told:
+        share = 50 * abs(part) / most
+        side, start = ("raises", 50.0) if part > 0 else ("lowers", 50.0 - share)
         bar = f'<span class="bar {side}" style="left:{start:.1f}%;width:{share:.1f}%"></span>'
-        rows.append(
-            (
-                escaped(reason.sentence),
-                f'<span class="track" aria-hidden="true">{bar}<span class="middle"></span></span>',
-                f"<b>{signed(reason.contribution)}</b>",
-            )
-        )
+        track = f'<span class="track" aria-hidden="true">{bar}<span class="middle"></span></span>'
+        rows.append((escaped(sentence), track, f"<b>{signed(part)}</b>"))
     ends = ""
     if base is not None and total is not None:
         ends = (

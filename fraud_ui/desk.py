@@ -160,18 +160,18 @@ def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
 
 def _form() -> dict[str, Any]:
     """The fields by name."""
+    when = gr.Textbox(label=LABELS["when"], max_lines=1, elem_id="when")
     with gr.Row():
-        when = gr.Textbox(label=LABELS["when"], max_lines=1, elem_id="when")
         amount = gr.Number(label=LABELS["amount"], info="Currency units, at most two decimals.")
-    with gr.Row():
         category = gr.Dropdown(
             [], value=None, label=LABELS["category"], allow_custom_value=True, info="As in training; others can be typed."
         )
-        merchant = gr.Textbox(label=LABELS["merchant"], max_lines=1)
     with gr.Row():
+        merchant = gr.Textbox(label=LABELS["merchant"], max_lines=1)
         card = gr.Textbox(label=LABELS["card"], max_lines=1, info="Only looks up its past; never stored.")
+    with gr.Row():
         birth_date = gr.Textbox(label=LABELS["birth_date"], max_lines=1, elem_id="birth_date")
-    population = gr.Number(label=LABELS["city_population"])
+        population = gr.Number(label=LABELS["city_population"])
     places: dict[str, Any] = {}
     for side in ("home", "merchant"):
         with gr.Row():

@@ -14,12 +14,13 @@ from tests.observed_system import RATE_INTERVAL, shortened
 from tests.servers.prometheus_server import PrometheusServer
 
 COLUMNS, MOST_LINES = 2, 12
+FEATURE = "log_amount"  # the one that is chosen
 UNITS = {"s": "seconds", "reqps": "a second", "percentunit": "share", "none": ""}
 
 
 def expression_of(target: dict[str, Any]) -> str:
     """What Grafana would ask: its variables filled in, and durations as short as the rules' are here."""
-    asked = target["expr"].replace("$__rate_interval", RATE_INTERVAL).replace("$feature", "log_amount")
+    asked = target["expr"].replace("$__rate_interval", RATE_INTERVAL).replace("$feature", FEATURE)
     return shortened(asked)
 
 
@@ -57,7 +58,7 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], prometheus: PrometheusServer,
     for step in steps:
         if step["value"] is not None:
             axes.axhline(step["value"], color="#d44a3a", linestyle="--", linewidth=1)
-    axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(panel["title"].replace("$feature", FEATURE), loc="left", fontsize=10, fontweight="bold")
     axes.set_xlim(0, end - start)
     axes.set_ylabel(UNITS[panel["fieldConfig"]["defaults"]["unit"]], fontsize=8)
     axes.tick_params(labelsize=7)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
@@ -88,7 +88,6 @@ class Callers:
     url: str
     rows: list[dict[str, Any]]
     shifted: bool = False
-    statuses: dict[int, int] = field(default_factory=dict)
     _sent: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -107,21 +106,14 @@ class Callers:
                 thread.join()
 
     def _call(self) -> None:
-        connection: HTTPConnection | None = None
         while not self._ended.is_set():
             url = self.url
-            try:
-                connection = connection or HTTPConnection(url.removeprefix("http://"), timeout=10)
-                connection.request("POST", "/v1/score", json.dumps(self._next()), {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                answer.read()
-                with self._lock:
-                    self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
-            except (OSError, HTTPException):
-                connection = None
-                time.sleep(0.1)
-            if url != self.url:
-                connection = None
+            with closing(HTTPConnection(url.removeprefix("http://"), timeout=10)) as connection, suppress(OSError, HTTPException):
+                while not self._ended.is_set() and url == self.url:
+                    connection.request("POST", "/v1/score", json.dumps(self._next()), {"Content-Type": "application/json"})
+                    with closing(connection.getresponse()) as answer:
+                        answer.read()
+            self._ended.wait(0.1)
 
     def _next(self) -> dict[str, Any]:
         with self._lock:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fraud_assets.learning.candidates import Progress, Side, fit_calibration, fit_candidates
+from fraud_assets.learning.candidates import Progress, Side, fit_calibration, fit_candidates, recipe
 from fraud_assets.learning.preprocessing import fit_encoder
 from fraud_assets.learning.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
 from fraud_assets.learning.split import SIDES, Split, split_of
@@ -223,6 +223,7 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
         _split(project, allowed).model_dump_json(),
         settings.model_dump_json(include=chosen),
         str(features.VERSION),
+        recipe(),
         *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
     )
 

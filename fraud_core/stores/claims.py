@@ -45,7 +45,7 @@ class Claims:
                 index_elements=["transaction_id"], set_={"analyst": analyst, "until": until}, where=free
             )
             with self._tables.transaction() as connection:
-                if connection.execute(claim).rowcount == 1:
+                if connection.execute(claim.returning(_CLAIMS.c.analyst)).scalar_one_or_none() is not None:
                     return candidate
         return None
 

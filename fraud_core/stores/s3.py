@@ -171,7 +171,8 @@ class S3Store:
             ) from error
         except BotoCoreError as error:
             advice = next((advice for kinds, advice in _NO_ANSWER if isinstance(error, kinds)), _UNREACHABLE)
-            raise StoreError(f"{self.uri(key)}: {advice.format(kind=type(error).__name__)}") from error
+            # Not `from error`: boto3's own words name the endpoint, which is to stand in no log.
+            raise StoreError(f"{self.uri(key)}: {advice.format(kind=type(error).__name__)}") from None
 
 
 def _code(error: ClientError) -> str:

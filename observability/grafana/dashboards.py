@@ -134,7 +134,7 @@ MODEL = (
         1,
         "Model",
         "none",
-        (Query("fraud_model_loaded", "{{instance}}: loaded"), Query("fraud_model_info", "{{version}}")),
+        (Query("fraud_model_loaded", "{{instance}}: loaded"), Query("fraud_model_info", "{{instance}}: {{version}}")),
         "1: there is a model to score with; and its version.",
         kind="stat",
     ),
@@ -289,6 +289,17 @@ PIPELINE = (
         "none",
         (Query("sum by (severity, result) (fraud_check_results_total)", "{{result}} ({{severity}})"),),
         "Evaluations so far.",
+    ),
+    Panel(
+        10,
+        "Exporter, and data that is due",
+        "none",
+        (
+            Query('up{job="fraud-pipeline"}', "exporter answers"),
+            Query("(time() - fraud_next_partition_due_timestamp_seconds) / 86400", "days that the next partition is late"),
+        ),
+        "Below 0: it is not due yet. Nothing: the source has no more.",
+        limit=2,
     ),
 )
 

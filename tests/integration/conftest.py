@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from fraud_core.encoder import Encoder
+from fraud_core.keys import signing_key
+from fraud_core.settings import Settings
+from fraud_core.stores.objects import DirectoryStore
+from tests.conftest import Installation
+from tests.desk import DeskServer
 from tests.home import SOURCE, WEEKS, Home
 from tests.stores import copy_installation
 
@@ -46,3 +52,13 @@ def new_home(trained_home: Path, tmp_path: Path) -> Iterator[Callable[..., Home]
 def home(new_home: Callable[..., Home]) -> Home:
     """A copy of the installation."""
     return new_home()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]) -> Iterator[DeskServer]:
+    """A desk where people sign in."""
+    folder = tmp_path_factory.mktemp("desk")
+    settings = Settings(home=folder / "home", _env_file=None)
+    installation = Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
+    with DeskServer(installation, folder) as server:
+        yield server

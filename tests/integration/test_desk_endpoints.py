@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,16 +13,11 @@ import pytest
 from gradio_client import Client, handle_file
 
 from fraud_core.bundle import point_at
-from fraud_core.encoder import Encoder
-from fraud_core.keys import signing_key
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.scoring import score_together
-from fraud_core.settings import Settings
-from fraud_core.stores.objects import DirectoryStore
 from fraud_ui.case import LABELS
 from fraud_ui.sign_in import COOKIE
 from tests.api_server import eventually
-from tests.conftest import Installation
 from tests.desk import DeskServer
 
 pytestmark = pytest.mark.integration
@@ -52,16 +46,6 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "/move_which": (None, "decline", 5),
     "/move_line": (None, "review", 50),
 }
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]) -> Iterator[DeskServer]:
-    """A desk where people sign in."""
-    folder = tmp_path_factory.mktemp("desk")
-    settings = Settings(home=folder / "home", _env_file=None)
-    installation = Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
-    with DeskServer(installation, folder) as server:
-        yield server
 
 
 def client(desk: DeskServer, cookie: str) -> Client:
@@ -205,7 +189,7 @@ def test_twenty_analysts_at_once_see_their_own_cases_alone(desk: DeskServer) -> 
     def work(number: int) -> tuple[list[str], str]:
         analyst = client(desk, cookies[number])
         mine = []
-        for turn in range(3):
+        for turn in range(2):
             amount = 100.0 * number + turn + 1
             result = analyst.predict(FORM[0], amount, *FORM[2:], api_name="/test_case")
             mine.append(result[0])

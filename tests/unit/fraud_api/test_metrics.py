@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from zoneinfo import ZoneInfo
 import httpx
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
+from fraud_api.metrics import LATENCY_EDGES
 from fraud_api.shared_metrics import WorkersCollector, bury
+from fraud_api.tally import BulkHistogram, Notes
 from fraud_core import features
 from fraud_core.reference import Reference, make_reference, write_reference
 from fraud_core.stores.api_keys import ApiKeys
@@ -119,6 +123,13 @@ def test_a_model_without_a_reference_or_with_a_forged_one_serves(call: Any, inst
         assert not any(name == "fraud_traffic_rows_total" for name, _ in samples(api.get("/metrics").text))
 
 
+def test_before_the_first_model_no_age_is_told(call: Any, installation: Any) -> None:
+    api = call(installation.settings)
+    found = {name for name, _ in samples(api.get("/metrics").text)}
+    assert "fraud_model_loaded" in found
+    assert not found & {"fraud_model_info", "fraud_model_promoted_timestamp_seconds", "fraud_reference_flagged_share"}
+
+
 def test_a_failed_reload_is_told_and_its_end_too(call: Any, installation: Any) -> None:
     installation.promote(1)
     api = call(installation.settings.model_copy(update={"poll_seconds": 600.0}))
@@ -195,3 +206,22 @@ def test_payments_that_the_model_without_history_scored_are_not_counted(call: An
         value for (name, labels), value in found.items() if name == "fraud_traffic_rows_total" and ("feature", "age") in labels
     ]
     assert sum(rows) == 1
+
+
+def test_observations_that_are_counted_together_are_those_that_were_noted() -> None:
+    values = [*LATENCY_EDGES, 0.0, 0.0049, 0.3, 70.0, *np.random.default_rng(3).exponential(0.05, 3_000).tolist()]
+    registry = CollectorRegistry()
+    one_by_one = Histogram("one", "By itself.", buckets=LATENCY_EDGES, registry=registry)
+    together = BulkHistogram("all", "Together.", ("of",), buckets=LATENCY_EDGES, registry=registry).labels("a")
+    counter = Counter("grown", "By how much.", registry=registry)
+    notes = Notes()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda value: (notes.add(together, value), notes.add(counter, 1)), values))
+    for value in values:
+        one_by_one.observe(value)
+    notes.count()
+    found = samples(generate_latest(registry).decode())
+    for le in [*(floatToGoString(edge) for edge in LATENCY_EDGES), "+Inf"]:
+        assert found["all_bucket", (("le", le), ("of", "a"))] == found["one_bucket", (("le", le),)], le
+    assert found["all_sum", (("of", "a"),)] == pytest.approx(found["one_sum", ()])
+    assert found["grown_total", ()] == len(values)

@@ -20,6 +20,7 @@ from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog, DecisionRecord
 from fraud_core.stores.labels import LabelLog
 from tests.home import QUIET, SOURCE, WEEKS
+from tests.unit.fraud_core.stores.decided import decided
 
 PARTITIONS = dg.StaticPartitionsDefinition(list(WEEKS))
 
@@ -200,7 +201,12 @@ def test_the_review_queues_precision_is_that_of_known_outcomes(tmp_path: Path) -
     reviews = Reviews(decisions, labels)
 
     def told(at: datetime) -> dict[tuple[str, str], float]:
-        return {(s.name, s.labels["window"]): s.value for family in reviews.metrics(at) for s in family.samples}
+        return {
+            (s.name, s.labels["window"]): s.value
+            for family in reviews.metrics(at)
+            for s in family.samples
+            if "window" in s.labels
+        }
 
     assert told(now) == {
         ("fraud_review_precision", "7d"): 0.5,
@@ -220,23 +226,27 @@ def test_without_its_database_the_exporter_tells_the_rest(stand: Stand) -> None:
     assert stand.told("fraud_review_known", window="7d") is None
 
 
+def test_labels_are_counted_once_each_by_outcome_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "LABELS_AT_ONCE", 2)
+    engine = open_database(Settings(_env_file=None, home=tmp_path))
+    labels = LabelLog(engine)
+    reviews = Reviews(DecisionLog(engine, 30), labels)
+    now = datetime.now(UTC)
+
+    def told(at: datetime) -> dict[tuple[str, str], float]:
+        samples = [s for family in reviews.metrics(at) for s in family.samples if s.name == "fraud_labels_received_total"]
+        return {(s.labels["outcome"], s.labels["source"]): s.value for s in samples if s.value}
+
+    assert told(now) == {}
+    for number in range(5):
+        labels.append(
+            transaction_id=f"{number}", outcome="fraud", source="chargeback", author="bank", event_time=now, known_at=now
+        )
+    assert told(now + timedelta(minutes=1)) == {("fraud", "chargeback"): 5}
+    labels.append(transaction_id="0", outcome="legitimate", source="analyst", author="ann", event_time=now, known_at=now)
+    assert told(now + timedelta(minutes=2)) == {("fraud", "chargeback"): 5, ("legitimate", "analyst"): 1}
+
+
 def decision(transaction_id: str, at: datetime) -> DecisionRecord:
     """A payment that was sent to review."""
-    return DecisionRecord(
-        transaction_id=transaction_id,
-        scored_at=at,
-        timestamp=at,
-        amount_cents=100,
-        card=None,
-        merchant=None,
-        category=None,
-        transaction={},
-        model_version="0" * 16,
-        probability=0.5,
-        decision="review",
-        degraded=False,
-        reasons=(),
-        features_sha256="",
-        features=None,
-        sequence=None,
-    )
+    return decided(transaction_id, decision="review", scored_at=at)

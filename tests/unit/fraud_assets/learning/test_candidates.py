@@ -103,6 +103,9 @@ def test_boosting_keeps_the_number_of_trees_that_is_best_on_validation_a(best_fi
         looks = [metrics.average_precision(validation.y, margins) for margins in stages[9 :: candidates.LOOK_EVERY]]
         assert candidate.average_precision == pytest.approx(max(looks), abs=1e-12)
         assert model.n_iter_ == 10 * (1 + int(np.argmax(looks)))
+        with candidates.fixed_threads(1):
+            anew = type(model)(**model.get_params()).fit(training.X, training.y)
+        assert candidates.export_trees(anew) == candidate.exported
 
 
 def test_on_shuffled_labels_no_candidate_finds_anything() -> None:

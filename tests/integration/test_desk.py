@@ -1,0 +1,177 @@
+"""The desk in a real browser, as an analyst uses it: each tab, by mouse and keyboard, without a network, and readable by all."""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.desk import DeskServer
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, desk: DeskServer) -> Iterator[Visit]:
+    """Somebody's signed-in page, in Zurich. A request that leaves this machine fails the test."""
+    contexts = []
+    elsewhere: list[str] = []
+
+    def open_page(name: str, role: str = "analyst", **options: Any) -> Page:
+        _, password = desk.users.create(name, role)
+        context = browser.new_context(timezone_id="Europe/Zurich", viewport={"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith((desk.url, "data:", "blob:")) else elsewhere.append(request.url),
+        )
+        page.goto(desk.url)
+        expect(page).to_have_title("Sign in: fraud desk")
+        assert violations(page) == []
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(password)
+        page.keyboard.press("Enter")
+        page.get_by_text(f"{name} ({role})").wait_for(timeout=60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert elsewhere == []
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds that is serious or worse."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in {"serious", "critical"}]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_case_is_tested_and_asked_what_if(visit: Visit, scheme: str) -> None:
+    page = visit(f"tester-{scheme}", color_scheme=scheme)
+    when = page.get_by_label("When (Europe/Zurich)")
+    expect(when).to_have_attribute("type", "datetime-local")
+    page.get_by_role("button", name="An account takeover at night").click()
+    expect(page.get_by_label("Amount", exact=True)).to_have_value("1149")
+    page.get_by_role("button", name="Test this case").click()
+    result = page.locator("#result")
+    expect(result.locator(".decision")).to_be_visible()
+    expect(result).to_contain_text("The amount of 1,149.00 raises the risk.")
+    expect(result).to_contain_text("Exactly 0.")
+    before = page.locator("#curves").inner_text()
+    slider = page.get_by_role("slider", name="Amount")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#curves")).not_to_have_text(before)
+    expect(page.locator("#curves")).to_contain_text("1,148.97 at 02:00")
+    assert violations(page) == []
+
+
+def test_what_was_typed_stays_when_it_is_wrong(visit: Visit) -> None:
+    page = visit("typo-in-browser")
+    page.get_by_role("button", name="A plain purchase").click()
+    amount = page.get_by_label("Amount", exact=True)
+    expect(amount).to_have_value("46.35")
+    page.get_by_label("Home: latitude").fill("140")
+    page.get_by_label("Merchant", exact=True).fill("4111 1111 1111 1111")
+    page.get_by_role("button", name="Test this case").click()
+    told = page.locator("#result").get_by_role("alert")
+    expect(told).to_contain_text("Home: latitude must be at most 90.")
+    expect(told).to_contain_text("Merchant holds what looks like a card number")
+    expect(page.get_by_label("Home: latitude")).to_have_value("140")
+    expect(amount).to_have_value("46.35")
+    assert violations(page) == []
+
+
+def test_a_file_is_scored_and_taken_away(
+    visit: Visit, tmp_path: Path, made_transactions: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    rows = [*made_transactions(2_000), {"transaction_id": "=cmd()", "timestamp": "yesterday", "amount": "1"}]
+    with (tmp_path / "sent.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    page = visit("scorer")
+    page.get_by_role("tab", name="Score a file").click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "sent.csv")
+    page.get_by_text("sent.csv").first.wait_for()
+    page.get_by_role("button", name="Score this file").click()
+    page.get_by_text("Done in").wait_for()
+    summary = page.locator("#summary")
+    expect(summary).to_contain_text("2,001 rows: 2,000 scored, 1 refused.")
+    expect(summary).to_contain_text("is not a time in ISO 8601")
+    with page.expect_download() as download:
+        page.get_by_text("Download all rows as CSV").click()
+    taken = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert len(taken) == 2_001
+    scores = [float(row["probability"]) for row in taken if row["probability"]]
+    assert scores == sorted(scores, reverse=True)
+    assert taken[-1]["line"] == "2002"
+    assert violations(page) == []
+
+
+def test_a_case_is_taken_labelled_and_overruled(visit: Visit, desk: DeskServer) -> None:
+    page = visit("reviewer", "lead")
+    page.get_by_role("tab", name="Review queue").click()
+    page.get_by_text("Precision so far").wait_for()
+    page.get_by_role("button", name="Take the next case").click()
+    case = page.locator("#case")
+    expect(case.locator(".decision")).to_contain_text("Kirlin & Sons")
+    expect(case).to_contain_text("The card's last")
+    identity = case.locator("code").first.inner_text()
+    page.get_by_label("Note").fill("three within a minute")
+    assert violations(page) == []
+    page.get_by_role("button", name="This is fraud").click()
+    expect(case).to_contain_text(f"{identity} is labelled fraud")
+    expect(page.get_by_label("Note")).to_have_value("")
+    page.get_by_text("Overrule a label (leads)").click()
+    page.get_by_label("Transaction id to overrule").fill(identity)
+    page.get_by_label("legitimate").check()
+    page.get_by_label("Why", exact=True).fill("the customer called back")
+    page.get_by_role("button", name="Overrule", exact=True).click()
+    expect(page.get_by_label("Transaction id to overrule")).to_have_value("")
+    assert [(label.outcome, label.author) for label in desk.labels.of([identity])[identity]] == [
+        ("fraud", "reviewer"),
+        ("legitimate", "reviewer"),
+    ]
+
+
+def test_model_and_data_are_looked_into(visit: Visit, desk: DeskServer) -> None:
+    page = visit("reader")
+    page.get_by_role("tab", name="Model and data").click()
+    page.get_by_text("Changes of champion").wait_for()
+    card = page.locator("#card")
+    expect(card).to_contain_text("Average precision")
+    expect(card.get_by_role("link", name="its MLflow run")).to_have_attribute(
+        "href", "http://127.0.0.1:5000/#/experiments/1/runs/7"
+    )
+    expect(page.locator("#compared")).to_contain_text("+0.0123")
+    expect(page.locator("#drift")).to_contain_text("log_amount")
+    expect(page.locator("#cost")).to_contain_text("the line stands at 5 %")
+    page.get_by_role("spinbutton", name="Movable line").fill("20")
+    page.keyboard.press("Tab")
+    expect(page.locator("#cost")).to_contain_text("the line stands at 20 %")
+    assert violations(page) == []
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_title("Sign in: fraud desk")
+    page.goto(desk.url)
+    expect(page).to_have_title("Sign in: fraud desk")

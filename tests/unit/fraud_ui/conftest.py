@@ -1,0 +1,38 @@
+"""A served model, and where its payments' past would come from."""
+
+from pathlib import Path
+
+import pytest
+
+from fraud_core.encoder import Encoder
+from fraud_core.history.windows import Reach
+from fraud_core.holder import ScorerHolder, Served
+from fraud_core.keys import card_key, signing_key
+from fraud_core.recall import Recall
+from fraud_core.settings import Settings
+from fraud_core.stores.history import open_history
+from fraud_core.stores.objects import DirectoryStore
+from tests.conftest import Installation
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]) -> Installation:
+    """An installation with a champion, which no test changes."""
+    settings = Settings(home=tmp_path_factory.mktemp("kept") / "home", _env_file=None)
+    installation = Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
+    installation.promote(1)
+    return installation
+
+
+@pytest.fixture(scope="session")
+def served(kept: Installation) -> Served:
+    """Its champion at work."""
+    served = ScorerHolder(kept.store, kept.key).poll().served
+    assert served is not None
+    return served
+
+
+@pytest.fixture(scope="session")
+def recall(kept: Installation) -> Recall:
+    """An empty history."""
+    return Recall(open_history(kept.settings, Reach.of_days(30, 7)), card_key(kept.settings))
