@@ -6,7 +6,8 @@ Several workers keep their metrics in files of one folder (see `shared_metrics`)
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,6 +24,7 @@ from fraud_api.traffic import Traffic
 from fraud_core.holder import Served, Status
 from fraud_core.keys import Key
 from fraud_core.scorer import Decision, Floats
+from fraud_core.stores.labels import LabelSource, Outcome
 from fraud_core.stores.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,8 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        labels = Counter("fraud_labels_received", "Outcomes that the API was told.", ("outcome", "source"), registry=registry)
+        self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
         self._waiting: Callable[[], int] = lambda: 0
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
@@ -127,6 +131,10 @@ class Metrics:
     def watch_backlog(self, waiting: Callable[[], int]) -> None:
         """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
         self._waiting = waiting
+
+    def label_received(self, outcome: Outcome, source: LabelSource) -> None:
+        """Count an outcome that the API was told."""
+        self._labels[outcome, source].inc()
 
     def settle(self) -> None:
         """Count what was noted so far: at each look at the pointer, before a scrape, and at the end."""

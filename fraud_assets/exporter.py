@@ -6,6 +6,7 @@ of anything (docs/adr/exporter.md says why this and not the Pushgateway). Events
 Labels are bounded: assets and checks are those of the graph, and of partitions the newest are told.
 """
 
+import logging
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
 from fraud_core.stores.labels import LabelLog, LabelSource, Outcome, resolve
 
+logger = logging.getLogger(__name__)
+
 MOST_PARTITIONS = 60  # of an asset are told, the newest
 EVENTS_AT_ONCE = 1_000
 LOOK_AGAIN = 500  # storage ids that are read once more: with Postgres a smaller id can become visible after a larger one
@@ -44,7 +47,7 @@ NO_PARTITION = ""
 REVIEW_DAYS = (7, 30)
 MOST_REVIEWS = 20_000
 LABELS_AT_ONCE = 5_000
-ASK_AGAIN = timedelta(minutes=1)
+ASK_AGAIN, ASK_AFTER_FAILURE = timedelta(minutes=1), timedelta(seconds=10)
 
 
 @dataclass
@@ -175,19 +178,20 @@ class Reviews:
     def __init__(self, decisions: DecisionLog, labels: LabelLog) -> None:
         self._decisions = decisions
         self._labels = labels
-        self._asked: datetime | None = None
+        self._next: datetime | None = None
         self._told: list[Metric] = []
         self._received: Counter[tuple[str, str]] = Counter(dict.fromkeys(product(get_args(Outcome), get_args(LabelSource)), 0))
         self._sequence = 0
 
     def metrics(self, now: datetime) -> list[Metric]:
         """Labels by outcome and source; precision, of windows of which something is known. Nothing while the database is gone."""
-        if self._asked is None or now - self._asked >= ASK_AGAIN:
-            self._asked = now
+        if self._next is None or now >= self._next:
+            self._next = now + ASK_AGAIN
             try:
                 self._told = self._ask(now)
-            except StoreError:
-                self._told = []  # the scorer, which writes there, says so
+            except StoreError as error:
+                logger.warning("reviews and labels are not told: %s", error)
+                self._told, self._next = [], now + ASK_AFTER_FAILURE
         return self._told
 
     def _ask(self, now: datetime) -> list[Metric]:
@@ -204,16 +208,16 @@ class Reviews:
             known.add_metric((f"{days}d",), count)
             if count:
                 precision.add_metric((f"{days}d",), outcomes["fraud"] / count)
-        return [self._labels_received(), precision, known]
+        return [self._labels_kept(), precision, known]
 
-    def _labels_received(self) -> CounterMetricFamily:
+    def _labels_kept(self) -> CounterMetricFamily:
         while labels := self._labels.since(self._sequence, LABELS_AT_ONCE):
             self._received.update((label.outcome, label.source) for label in labels)
             self._sequence = labels[-1].sequence
-        received = CounterMetricFamily("fraud_labels_received", "Outcomes that were told.", labels=("outcome", "source"))
+        kept = CounterMetricFamily("fraud_labels_kept", "Outcomes in the log of labels.", labels=("outcome", "source"))
         for pair, count in self._received.items():
-            received.add_metric(pair, count)
-        return received
+            kept.add_metric(pair, count)
+        return kept
 
 
 def serve(project: Project, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:

@@ -52,7 +52,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
             metadata={
                 "loaded": ", ".join(done.partitions) or "none",
                 "payments new": done.new,
-                "payments within reach": done.payments,
+                "payments total": done.payments,
                 "newest payment": "none" if done.newest is None else done.newest.isoformat(),
                 "labels heard": done.labels,
                 "labels about unknown payments": done.unplaced,

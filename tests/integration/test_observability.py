@@ -76,6 +76,7 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
         over("FraudExporterDown")
         fires("FraudAlertSensorStuck", "FraudNoNewData", "FraudOutboxBacklog")
         (queue / "1.json").unlink()
+        eventually(lambda: system.prometheus.query("fraud_labels_kept_total"))
 
         # A check fails: the sensor's way, once. Its messages are not taken at first, and nobody decides.
         with system.alert_sensor():

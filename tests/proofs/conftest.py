@@ -19,10 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="full size; the figures are written to docs/proofs/")
 
 
-def pipeline(source: Path, home: Path, *options: str) -> dict[str, Any]:
+def pipeline(source: Path, home: Path, *options: str, store: str = "") -> dict[str, Any]:
     """Run `fraud pipeline` on a source's TOML from scratch; the JSON object of its last line."""
     command = [sys.executable, "-m", "fraud_cli.main", "pipeline", "--source-config", str(source), "--home", str(home), *options]
-    environment = os.environ | {"FRAUD_STORE": "", "FRAUD_HOME": str(home)}
+    environment = os.environ | {"FRAUD_STORE": store, "FRAUD_HOME": str(home)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -10,9 +10,9 @@ from tests.proofs.conftest import pipeline as run_pipeline
 from tests.shared_data import shared_file
 
 
-def pipeline(source: str, file: Path, home: Path) -> dict[str, Any]:
+def pipeline(source: str, file: Path, home: Path, store: str = "") -> dict[str, Any]:
     """The same for one of the public files."""
-    return run_pipeline(Path("sources") / f"{source}.toml", home, "--file", str(file))
+    return run_pipeline(Path("sources") / f"{source}.toml", home, "--file", str(file), store=store)
 
 
 def test_both_public_files_reach_a_champion_that_finds_fraud(full: bool, record: Record, tmp_path: Path) -> None:

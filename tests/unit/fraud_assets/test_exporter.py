@@ -234,7 +234,7 @@ def test_labels_are_counted_once_each_by_outcome_and_source(tmp_path: Path, monk
     now = datetime.now(UTC)
 
     def told(at: datetime) -> dict[tuple[str, str], float]:
-        samples = [s for family in reviews.metrics(at) for s in family.samples if s.name == "fraud_labels_received_total"]
+        samples = [s for family in reviews.metrics(at) for s in family.samples if s.name == "fraud_labels_kept_total"]
         return {(s.labels["outcome"], s.labels["source"]): s.value for s in samples if s.value}
 
     assert told(now) == {}

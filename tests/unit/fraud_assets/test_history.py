@@ -143,7 +143,7 @@ def test_the_store_has_what_lies_within_reach_of_the_newest_payment(remembering:
     assert home.state(at)["card_count_7d"] == 7 * 24
     assert home.state(at)["merchant_judged_7d"] == 7 * 24
     assert told["loaded"].split(", ")[0] == "2024-03-12"
-    assert told["payments new"] == told["payments within reach"] == 9 * 24
+    assert told["payments new"] == told["payments total"] == 9 * 24
     assert told["newest payment"] == (BEGIN + (24 * 20 - 1) * HOUR).isoformat()
 
 
