@@ -32,6 +32,7 @@ from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableE
 from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
 from fraud_core.intake.raw import raw_inputs
 from fraud_core.intake.watch import Seen, look
+from fraud_core.served import NOWHERE
 from fraud_core.transform import transformed_inputs
 
 DATA_JOBS = ("land", "materialize_partition", "run_partition")
@@ -118,16 +119,22 @@ def build(project: Project) -> list[dg.SensorDefinition]:
 
 
 def _of_history(project: Project, switched: dg.DefaultSensorStatus) -> list[dg.SensorDefinition]:
-    """The sensor of the source's history; none where it has none."""
+    """The sensors of what was scored online, and of the source's history where it has one."""
+
+    @dg.sensor(job_name=history.DAILY_JOB, minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
+    def served_day(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Once a day exports what was scored online, and checks that its features were those of the pipeline."""
+        return next_served_day(project, datetime.now(UTC)).result()
+
     if not history.is_kept(project):
-        return []
+        return [served_day]
 
     @dg.sensor(job_name=history.JOB, minimum_interval_seconds=EVERY_SECONDS, default_status=switched)
     def stale_history(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Brings the scorer's history up to date when raw has changed, labels came in, or its store was lost."""
         return next_history(project, context.instance, datetime.now(UTC)).result()
 
-    return [stale_history]
+    return [stale_history, served_day]
 
 
 def next_landing(project: Project, cursor: str | None) -> Step:
@@ -276,6 +283,18 @@ def next_history(project: Project, instance: dg.DagsterInstance, now: datetime) 
         return Step("The history has all that raw and the labels hold.")
     missing = f"The history lacks {', '.join(due)}." if due else "Labels came in."
     return Step(missing, run_key=f"{history.JOB} {now.isoformat()}")
+
+
+def next_served_day(project: Project, now: datetime) -> Step:
+    """Once a day (in UTC), if anything was ever scored."""
+    try:
+        with history.opened(project) as store:
+            sequence = store.look([NOWHERE])[0].sequence
+    except StoreError as error:
+        return Step(str(error))
+    if not sequence:
+        return Step("No payment was scored yet.")
+    return Step("A day is over.", run_key=f"{history.DAILY_JOB} {now:%Y-%m-%d}")
 
 
 def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,10 @@ LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
 JUDGE = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "drift"))
 LABELS = dg.AssetSelection.assets("labels")
-HISTORY = dg.AssetSelection.assets("history")
+HISTORY = dg.AssetSelection.assets("history").without_checks()
+SERVED = dg.AssetSelection.assets("served")
+SKEW = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("history"), "no_skew"))
+DAILY = "Export what was scored online, and check that its features were those of the pipeline."
 LOAD = "Bring the scorer's history up to what raw and the labels hold."
 TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 
@@ -61,6 +64,7 @@ def build(project: Project) -> dg.Definitions:
             *champion.build_jobs(project),
             *delivery.build_jobs(project),
             *([dg.define_asset_job(history.JOB, HISTORY, description=LOAD)] if history.is_kept(project) else []),
+            dg.define_asset_job(history.DAILY_JOB, SERVED | SKEW if history.is_kept(project) else SERVED, description=DAILY),
         ],
         sensors=automation.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.

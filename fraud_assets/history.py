@@ -3,11 +3,18 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import dagster as dg
 
+from fraud_assets.io_manager import markdown_table
 from fraud_assets.project import Project
+from fraud_core.bundle import read_bundle
 from fraud_core.catch_up import CatchUp
+from fraud_core.errors import IntegrityError, StoreError
+from fraud_core.scorer import Scorer
+from fraud_core.skew import Skew, recheck
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
 from fraud_core.stores.history import HistoryStore, open_history
@@ -15,6 +22,10 @@ from fraud_core.stores.labels import LabelLog
 from fraud_core.transform import source_features
 
 JOB = "load_history"
+DAILY_JOB = "daily_serving"
+LOOKED_BACK = timedelta(hours=25)  # a day, and what a late start would miss
+MOST_CHECKED = 1_000  # decisions
+SHOWN = 20
 PATIENCE = 10_000  # milliseconds: whoever loads waits for those who score, not the other way round
 
 
@@ -23,8 +34,8 @@ def is_kept(project: Project) -> bool:
     return any(feature.is_history for feature in source_features(project.source))
 
 
-def build(project: Project) -> list[dg.AssetsDefinition]:
-    """The asset; none where the source has no history."""
+def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The asset and its check; none where the source has no history."""
     if not is_kept(project):
         return []
 
@@ -41,7 +52,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
             metadata={
                 "loaded": ", ".join(done.partitions) or "none",
                 "payments new": done.new,
-                "payments within reach": done.payments,
+                "payments total": done.payments,
                 "newest payment": "none" if done.newest is None else done.newest.isoformat(),
                 "labels heard": done.labels,
                 "labels about unknown payments": done.unplaced,
@@ -49,7 +60,58 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
             }
         )
 
-    return [history]
+    @dg.asset_check(asset=history)
+    def no_skew(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Are the features of the last day's decisions, as they were logged, those that the pipeline computes, bit for bit?"""
+        try:
+            return skew_result(recheck_day(project, datetime.now(UTC)))
+        except StoreError as error:
+            return dg.AssetCheckResult(
+                passed=False, severity=dg.AssetCheckSeverity.ERROR, description=f"Nothing could be checked: {error}"
+            )
+
+    return [history, no_skew]
+
+
+def recheck_day(project: Project, now: datetime) -> Skew:
+    """Recompute what was logged in the last day.
+
+    Raises:
+        StoreError: a store or the database cannot be used.
+    """
+
+    @cache
+    def scorer_of(version: str) -> Scorer | None:
+        try:
+            return Scorer(read_bundle(project.artifacts.store, version, project.artifacts.signing_key))
+        except IntegrityError:
+            return None
+
+    with catching_up(project) as known:
+        return recheck(known, scorer_of, now - LOOKED_BACK, MOST_CHECKED)
+
+
+def skew_result(skew: Skew) -> dg.AssetCheckResult:
+    """What was found, as a check shows it."""
+    differ = [{"transaction": one.transaction_id, "features": ", ".join(one.features)} for one in skew.mismatches]
+    what = f"All {skew.checked} decisions that could be checked had the features that the pipeline computes."
+    if differ:
+        what = f"{len(differ)} of {skew.checked} decisions had other features than the pipeline computes."
+    elif not skew.checked:
+        what = "There was no decision to check: none was logged with its features, or nothing of it is kept any more."
+    return dg.AssetCheckResult(
+        passed=not differ,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=what,
+        metadata={
+            "checked": skew.checked,
+            "mismatches": len(differ),
+            "payments came late": skew.late_rows,
+            "labels came late": skew.late_labels,
+            "no longer kept": skew.gone,
+            "worst": dg.MetadataValue.md(markdown_table(differ[:SHOWN])),
+        },
+    )
 
 
 @contextmanager

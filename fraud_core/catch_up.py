@@ -9,7 +9,7 @@ whichever came first, the word or the file.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -18,9 +18,9 @@ from fraud_core.history.asof import Correction
 from fraud_core.history.columns import COLUMNS
 from fraud_core.labels import corrections, log_since
 from fraud_core.sources import Source
-from fraud_core.stores.database import to_microseconds
+from fraud_core.stores.database import EPOCH, to_microseconds
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.history import HistoryStore, Loaded
+from fraud_core.stores.history import HistoryStore, Loaded, kept_us
 from fraud_core.stores.labels import LabelLog
 
 PLACED = ("transaction_id", "timestamp", "merchant")
@@ -33,8 +33,8 @@ class CaughtUp:
     Attributes:
         partitions: that were loaded, oldest first.
         new: payments that the store did not have.
-        payments: of raw that lie within reach.
-        newest: time of the newest of them; None: there are none.
+        payments: in the partitions of raw within reach.
+        newest: time of the newest one; None: there is none.
         labels: that were heard.
         unplaced: labels about payments that neither raw within reach nor the decision log has: they change no merchant.
     """
@@ -74,6 +74,19 @@ class CatchUp:
         newest = max(filled)
         return {key: raws[key] for key in [*self.source.preceding(newest), newest] if key in raws}
 
+    def newest(self) -> datetime | None:
+        """Time of the newest payment in raw; None: there is none."""
+        within = list(self.within_reach())
+        if not within:
+            return None
+        last: datetime = self.artifacts.scan("raw", within[-1]).select(pl.col("timestamp").max()).collect().item()
+        return last
+
+    def oldest(self) -> datetime:
+        """Payments before this are not loaded: the store would not keep them beside the newest one."""
+        newest = self.newest()
+        return EPOCH if newest is None else newest - timedelta(microseconds=kept_us(self.source.reach))
+
     def stamp(self, pointer: Pointer) -> str:
         """What loading a partition puts into the store: it is loaded again when this is another."""
         reach = self.source.reach
@@ -109,20 +122,17 @@ class CatchUp:
         due, within, heard = self.due(), self.within_reach(), self.store.corrected()
         words = log_since(self.labels, 0)
         spoken_of = words["transaction_id"].unique()
-        new, newest = 0, None
+        new, newest, oldest = 0, self.newest(), self.oldest()
         for key in due:
-            at = to_microseconds(datetime.now(UTC))
-            new += self.store.load(unlabelled(self._rows(key), spoken_of))
-            self.store.note_loaded(key, Loaded(self.stamp(due[key]), at))
-        for key in within:
-            last = self.artifacts.scan("raw", key).select(pl.col("timestamp").max()).collect().item()
-            newest = last if newest is None or (last is not None and last > newest) else newest
+            rows = self._rows(key).filter(pl.col("timestamp") >= oldest)
+            new += self.store.load(unlabelled(rows, spoken_of))
+            self.store.note_loaded(key, Loaded(self.stamp(due[key]), to_microseconds(datetime.now(UTC))))
         fresh = words.filter(pl.col("sequence") > heard)
         unplaced = 0
         if not fresh.is_empty():
             about = fresh["transaction_id"].unique()
             for key in within:
-                labelled = self._rows(key).filter(pl.col("transaction_id").is_in(about.implode()))
+                labelled = self._rows(key).filter(pl.col("timestamp") >= oldest, pl.col("transaction_id").is_in(about.implode()))
                 self.store.load(unlabelled(labelled, about))
             placed = self.places(about)
             unplaced = len(about) - len(placed)

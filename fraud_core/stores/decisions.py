@@ -155,6 +155,12 @@ class DecisionLog:
         """Decisions made since then, the latest first."""
         return self._select(_DECISIONS.c.scored_at >= to_microseconds(since), order=_DECISIONS.c.scored_at.desc(), limit=limit)
 
+    def logged(self, since: datetime, limit: int) -> list[DecisionRecord]:
+        """Decisions made since then with the help of history, whose features were logged, the latest first."""
+        conditions = (_DECISIONS.c.features.is_not(None), _DECISIONS.c.sequence.is_not(None), _DECISIONS.c.degraded.is_(False))
+        since_then = _DECISIONS.c.scored_at >= to_microseconds(since)
+        return self._select(since_then, *conditions, order=_DECISIONS.c.scored_at.desc(), limit=limit)
+
     def count(self) -> int:
         """How many decisions are kept."""
         with self._tables.transaction() as connection:

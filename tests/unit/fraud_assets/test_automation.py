@@ -452,7 +452,8 @@ def test_everything_that_makes_is_switched_by_one_setting_and_what_tells_others_
     sensors = {sensor.name: sensor for sensor in automation.build(replace(files.project, settings=settings))}
     assert {sensors.pop(name).default_status.value for name in ("alert", "deliver")} == {"RUNNING"}
     assert {name: sensor.default_status.value for name, sensor in sensors.items()} == dict.fromkeys(
-        ["new_files", "due_partitions", "new_labels", "accepted_partitions", "matured_labels", "stale_history"], expected
+        ["new_files", "due_partitions", "new_labels", "accepted_partitions", "matured_labels", "stale_history", "served_day"],
+        expected,
     )
 
 

@@ -27,7 +27,7 @@ DEPENDS_ON = {
 }
 PARTITIONED = {"raw", "quarantine", "transformed"}
 BLOCKING_CHECKS = {"raw: quarantined_share", "transformed: drift", "model: beats_champion"}
-WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate"}
+WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate", "history: no_skew"}
 JOBS = {
     "land": {"landing"},
     "materialize_partition": {"raw", "quarantine", "transformed"},
@@ -42,6 +42,7 @@ JOBS = {
     "restore_champion": set(),
     "deliver": set(),
     "load_history": {"history"},
+    "daily_serving": {"served"},
 }
 
 
@@ -69,13 +70,17 @@ def test_the_checks_block_and_see_the_partition_they_judge(definitions: dg.Defin
     nodes = {_name(key): graph(definitions).get(key) for key in graph(definitions).asset_check_keys}
     assert set(nodes) == BLOCKING_CHECKS | WARNING_CHECKS
     assert {name for name, check in nodes.items() if check.blocking} == BLOCKING_CHECKS
-    assert {name for name, check in nodes.items() if check.partitions_def is None} == {"model: beats_champion"}
+    assert {name for name, check in nodes.items() if check.partitions_def is None} == {
+        "model: beats_champion",
+        "history: no_skew",
+    }
 
 
 def test_the_jobs_and_what_they_materialize(definitions: dg.Definitions) -> None:
     jobs = {job.name: job for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
     selected = {name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()}
     assert selected == JOBS
+    assert {key.name for key in jobs["daily_serving"].asset_layer.asset_graph.asset_check_keys} >= {"no_skew"}
     judged = jobs["judge_partition"].asset_layer.asset_graph.asset_check_keys
     assert {key.name for key in judged} == {"drift"}
     checks = jobs["materialize_partition"].asset_layer.asset_graph.asset_check_keys

@@ -19,7 +19,9 @@ from fraud_core.history.columns import states
 from fraud_core.history.windows import HOUR_US, STATE
 from fraud_core.labels import corrections, log_since
 from fraud_core.payment import microseconds
+from fraud_core.skew import Mismatch, Skew
 from fraud_core.stores.history import open_history
+from tests.history_store import entry
 from tests.home import QUIET
 from tests.unit.fraud_core.stores.decided import decided
 
@@ -56,9 +58,11 @@ class Remembering:
         """What the sensor decides."""
         return automation.next_history(self.project, self.instance, now or datetime.now(UTC))
 
-    def run(self) -> Any:
-        """Run the job."""
-        job = build(self.project).resolve_job_def(history.JOB)
+    def run(self, name: str = history.JOB) -> Any:
+        """Run a job."""
+        check = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("history"), "no_skew"))
+        alone = dg.Definitions(jobs=[dg.define_asset_job("no_skew_alone", check)])
+        job = dg.Definitions.merge(build(self.project), alone).resolve_job_def(name)
         return job.execute_in_process(instance=self.instance, run_config=QUIET, raise_on_error=False)
 
     def caught_up(self) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def test_the_store_has_what_lies_within_reach_of_the_newest_payment(remembering:
     assert home.state(at)["card_count_7d"] == 7 * 24
     assert home.state(at)["merchant_judged_7d"] == 7 * 24
     assert told["loaded"].split(", ")[0] == "2024-03-12"
-    assert told["payments new"] == told["payments within reach"] == 9 * 24
+    assert told["payments new"] == told["payments total"] == 9 * 24
     assert told["newest payment"] == (BEGIN + (24 * 20 - 1) * HOUR).isoformat()
 
 
@@ -246,6 +250,37 @@ def test_labels_about_payments_that_nothing_is_known_of_are_counted(remembering:
     told = home.caught_up()
     assert (told["labels heard"], told["labels about unknown payments"]) == (1, 1)
     assert home.step().run_key is None
+
+
+@pytest.mark.parametrize("mismatches", [[], [Mismatch("p1", ("card_count_1d",))]])
+def test_one_mismatch_fails_the_check_and_what_came_late_is_shown_apart(
+    remembering: Make, monkeypatch: pytest.MonkeyPatch, mismatches: list[Mismatch]
+) -> None:
+    found = Skew(checked=9, mismatches=mismatches, late_rows=2, late_labels=3, gone=1)
+    monkeypatch.setattr(history, "recheck", lambda *_: found)
+    (evaluation,) = remembering().run(history.DAILY_JOB).get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.passed) == ("no_skew", not mismatches)
+    shown = {name: value.value for name, value in evaluation.metadata.items()}
+    assert (shown["checked"], shown["payments came late"], shown["labels came late"], shown["no longer kept"]) == (9, 2, 3, 1)
+    assert ("card_count_1d" in shown["worst"]) == bool(mismatches)
+
+
+def test_a_check_that_cannot_be_made_has_failed(remembering: Make) -> None:
+    home = remembering(history=SecretStr("redis://127.0.0.1:1/0"))
+    with history.catching_up(home.project) as parts:
+        parts.decisions.append([decided("p1", scored_at=datetime.now(UTC))])
+    (evaluation,) = home.run("no_skew_alone").get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert "cannot be used" in str(evaluation.description)
+
+
+def test_the_day_is_looked_at_once_and_only_if_payments_were_scored(remembering: Make) -> None:
+    home, now = remembering(), datetime(2024, 5, 1, 9, tzinfo=UTC)
+    assert automation.next_served_day(home.project, now).run_key is None
+    with history.opened(home.project) as store:
+        store.record([entry("a")])
+    keys = {automation.next_served_day(home.project, now + hours * HOUR).run_key for hours in (0, 5, 14, 15)}
+    assert keys == {"daily_serving 2024-05-01", "daily_serving 2024-05-02"}
 
 
 def test_a_store_that_is_gone_is_one_sentence_and_a_failed_asset(remembering: Make) -> None:

@@ -146,6 +146,7 @@ CARD = BASE + COLUMNS + 'card = "c"\n'
         (with_columns(card="[]"), "columns.card.columns: .* at least 1"),
         (with_columns(colour='"c"'), "columns.colour: Extra inputs are not permitted"),
         (with_columns(amount="1"), "columns.amount"),
+        (with_columns(card='{ columns = ["c", "d"], hashed = true }'), "hashed cards stand in one column"),
         (with_columns(label='{ column = "y", fraud = "1", legitimate = "1" }'), "fraud and legitimate are both '1'"),
         (with_columns(label='{ column = "y", repair = "^[01]" }'), "exactly one group"),
         (with_columns(label='{ column = "y", repair = "^([01]" }'), "not a regular expression that Polars can use"),

@@ -115,6 +115,20 @@ def test_an_optional_value_may_be_missing(column: str) -> None:
     assert one({column: "  "})[canonical] is None
 
 
+def test_a_source_may_do_without_labels() -> None:
+    result = parse_rows([{}], source({name: value for name, value in COLUMNS.items() if name != "label"}))
+    assert "label" not in result.rows.columns
+    assert (len(result.rows), result.repaired) == (1, 0)
+
+
+def test_hashed_cards_stay_as_they_are_and_a_card_number_is_none() -> None:
+    declared = source({**COLUMNS, "card": {"columns": ["pan"], "hashed": True}})
+    hashed = hashed_card(CARD, CARD_KEY)
+    assert one({"pan": hashed}, declared)["card"] == hashed
+    refused = refusal({"pan": CARD}, declared)
+    assert (refused["column"], refused["reason"], refused["value"]) == ("card", "is not a keyed hash of a card", "(hidden)")
+
+
 def test_declared_characters_are_stripped_and_spaces_always() -> None:
     assert one({"shop": ' "Stokes, "Christiansen" and Sipes" '})["merchant"] == 'Stokes, "Christiansen" and Sipes'
 
