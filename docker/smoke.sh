@@ -8,7 +8,7 @@ payment='{"transaction_id": "smoke-'$RANDOM-$now'", "timestamp": "'$now'", "amou
     "merchant": "smoke test", "category": "misc_net"}'
 
 score() { # the key is given by a file descriptor, for the arguments of a process can be seen by others
-    curl --silent --show-error --fail-with-body --max-time 10 --retry 12 --retry-delay 5 --retry-all-errors \
+    curl --silent --show-error --fail --max-time 10 --retry 12 --retry-delay 5 --retry-all-errors \
         --config <(printf 'header = "Authorization: Bearer %s"\n' "$API_KEY") \
         --header 'Content-Type: application/json' --data "$payment" "$API_URL/v1/score"
 }

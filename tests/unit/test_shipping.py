@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,13 @@ import pytest
 import yaml
 
 from fraud_core.settings import Settings
+from tests.compose_files import DIGEST, DOCKER, OWN_IMAGES, ROOT, compose, dockerfile, run
 
-ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SCRIPTS = sorted(DOCKER.glob("*.sh"))
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
-BINARIES = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 SHELLCHECK = shutil.which("shellcheck")
 
-DIGEST = "sha256:" + 64 * "0"
-OWN_IMAGES = ("pipeline", "scorer", "ui", "prometheus", "alertmanager", "grafana", "proxy")
 PUBLISHED = {
     "webserver": 3000,
     "scorer": 8000,
@@ -34,36 +29,6 @@ PUBLISHED = {
     "mlflow": 5000,
     "alertmanager": 9093,
 }
-
-
-def run(*command: str | Path, **variables: str) -> str:
-    """What a command prints; it finds this environment's tools, and no variable of this machine's."""
-    ended = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={"PATH": BINARIES, "HOME": "/nonexistent", **variables},
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def dockerfile(name: str) -> list[str]:
-    """The instructions of an image, each on a line."""
-    text = re.sub(r"\\\n\s*", "", (DOCKER / f"{name}.Dockerfile").read_text())
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def compose(folder: Path, *files: str, example: str) -> dict[str, Any]:
-    """What docker-compose makes of the files, with every profile."""
-    (folder / "env").write_text(run(DOCKER / "make-env.sh", DOCKER / example))
-    (folder / "images.env").write_text("".join(f"{name.upper()}_IMAGE=registry/{name}@{DIGEST}\n" for name in OWN_IMAGES))
-    given = [f"--env-file={folder / 'env'}", *([f"--env-file={folder / 'images.env'}"] if len(files) > 1 else [])]
-    named = [f"--file={DOCKER / name}" for name in files]
-    read: dict[str, Any] = json.loads(run("docker-compose", *given, *named, "--profile=*", "config", "--format=json"))
-    return read
 
 
 @pytest.fixture(scope="module")
