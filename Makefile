@@ -57,7 +57,7 @@ proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 	$(BIN)/pytest tests/proofs --full
 
 rehearse: setup ## the same proofs, reduced; nothing is written
-	OMP_WAIT_POLICY=passive $(BIN)/pytest tests/proofs
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/proofs
 
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
 	$(BIN)/python bench/score.py
