@@ -28,6 +28,7 @@ _REFUSALS = {
     405: "This path does not take this method.",
     406: "The answer does not come in the wanted form.",
     408: "The body took too long to arrive.",
+    409: "Another payment with this transaction_id was decided before.",
     413: "The body is too long.",
     415: "The body has another media type.",
     422: "One or more fields are wrong; each is named.",

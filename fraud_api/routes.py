@@ -44,7 +44,7 @@ ROWS_AT_ONCE = 500  # of a batch, between two looks at what else there is to do
     response_model=Score,
     tags=["scoring"],
     summary="Score one payment",
-    responses=openapi.refusals(400, 408, 413, 415, 422, 503),
+    responses=openapi.refusals(400, 408, 409, 413, 415, 422, 503),
     openapi_extra=openapi.body(Transaction),
 )
 async def score(request: Request, explain: Annotated[bool, Query(description="Add the strongest reasons.")] = False) -> Response:

@@ -48,7 +48,7 @@ def test_the_whole_pipeline_runs_on_it_and_each_failed_check_is_told_once(
     assert run.result["version"] is not None
     with psycopg.connect(server.url) as connection:
         (runs,) = connection.execute("SELECT count(*) FROM runs WHERE status IN ('SUCCESS', 'FAILURE')").fetchone() or (0,)
-    assert runs == 1 + 7 + 1  # landing, partitions, training
+    assert runs == 1 + 7 + 1 + 1  # landing, partitions, training, history
     assert [path.name for path in (place.home / "dagster").rglob("*.db")] == []
 
     project = place.project()
