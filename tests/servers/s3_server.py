@@ -115,6 +115,9 @@ class S3Server:
         client = self.client()
         try:
             for bucket in self._buckets:
+                # What was written before can be read some time after new things can be written.
+                for item in client.list_objects_v2(Bucket=bucket, MaxKeys=5).get("Contents", []):
+                    client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
                 client.put_object(Bucket=bucket, Key=".ready", Body=b"")
                 client.delete_object(Bucket=bucket, Key=".ready")
         except (BotoCoreError, ClientError):
