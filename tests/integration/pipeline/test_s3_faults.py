@@ -11,7 +11,9 @@ import pytest
 
 from fraud_cli.instance import open_instance
 from fraud_cli.pipeline import JobFailedError, Pipeline
+from fraud_core.errors import StoreError
 from fraud_core.stores import s3
+from tests.api_server import eventually
 from tests.servers.processes import free_port
 from tests.servers.s3_proxy import S3Proxy
 from tests.servers.s3_server import BUCKET, SECRET, WEED, S3Server, access_key
@@ -122,6 +124,7 @@ def test_a_server_that_goes_in_the_middle_of_a_write_loses_nothing_and_leaves_no
     run = given(place, AWS_ENDPOINT_URL_S3=proxy.url).fraud("pipeline", "--until", JANUARY)
     if fate == "kill":
         server.start()
+        eventually(lambda: all_readable(place))
     assert "what was finished is kept" in run.refusal
     assert f"assets/transformed/{JANUARY}/" in run.refusal
     stored = place.stored("assets")
@@ -142,6 +145,14 @@ def test_a_server_that_goes_in_the_middle_of_a_write_loses_nothing_and_leaves_no
     assert f"s3://{BUCKET}/" in "".join(told)
     for hidden in (SECRET, access_key("admin"), str(server.port), proxy.url.rpartition(":")[2]):
         assert not [text for text in told if hidden in text]
+
+
+def all_readable(place: Any) -> bool:
+    """Whether a server that came back has found all of its data again."""
+    try:
+        return bool(place.stored())
+    except StoreError:
+        return False
 
 
 def undisturbed(empty: Any) -> Any:
