@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from fraud_core.errors import SettingsError
+from fraud_core.processes import lives
 from fraud_core.settings import Settings
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -101,7 +102,7 @@ def bury(folder: Path) -> None:
     for path in folder.glob("*.db"):
         kind, _, rest = path.stem.partition("_")
         pid = rest.rpartition("_")[2]
-        if pid != _DEAD and not _lives(int(pid)):
+        if pid != _DEAD and not lives(int(pid)):
             dead[kind].append(path)
     for kind, paths in dead.items():
         kept = folder / f"{kind}_{_DEAD}.db"
@@ -132,13 +133,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -8,11 +8,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
-from fraud_core.errors import SettingsError, StoreError
+from fraud_core.errors import StoreError
+from fraud_core.processes import lives
 from fraud_core.settings import Settings
+from fraud_core.stores.database import postgresql_url
 
 PID_TAG = "fraud/pid"
 MACHINE_TAG = "fraud/machine"
@@ -99,7 +99,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
         pid = run.tags.get(PID_TAG)
-        if pid is not None and run.tags.get(MACHINE_TAG) == platform.node() and not _lives(int(pid)):
+        if pid is not None and run.tags.get(MACHINE_TAG) == platform.node() and not lives(int(pid)):
             instance.report_run_failed(
                 run, "The process that ran this was killed. Start it again: it goes on from what is finished."
             )
@@ -110,21 +110,6 @@ def _database(settings: Settings) -> str | None:
     """URL of Dagster's own database; None: SQLite."""
     if settings.dagster_database is None:
         return None
-    try:
-        url = make_url(settings.dagster_database.get_secret_value())
-    except ArgumentError:
-        url = None
-    if url is None or url.get_backend_name() != "postgresql":  # it may hold a password, and is not repeated
-        raise SettingsError(f"{DATABASE} must look like postgresql://user:password@host:5432/name, or be empty for SQLite.")
+    url = postgresql_url(settings.dagster_database, DATABASE)
     # Dagster's statements are written for this driver, which SQLAlchemy does not take by itself any more.
     return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

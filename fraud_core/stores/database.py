@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
+from pydantic import SecretStr
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from fraud_core.errors import SettingsError, StoreError
@@ -29,14 +30,24 @@ def open_database(settings: Settings) -> Engine:
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         return engine
+    url = postgresql_url(settings.database, "FRAUD_DATABASE")
+    patience = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": GONE_SECONDS * 1_000}
+    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience)
+
+
+def postgresql_url(given: SecretStr, name: str) -> URL:
+    """The URL of a PostgreSQL database; `name` is the setting that holds it.
+
+    Raises:
+        SettingsError: it is not one.
+    """
     try:
-        url = make_url(settings.database.get_secret_value())
+        url = make_url(given.get_secret_value())
     except ArgumentError:
         url = None
     if url is None or url.get_backend_name() != "postgresql":  # the URL may hold a password, and is not repeated
-        raise SettingsError("FRAUD_DATABASE must look like postgresql://user:password@host:5432/name, or be empty for SQLite.")
-    patience = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": GONE_SECONDS * 1_000}
-    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience)
+        raise SettingsError(f"{name} must look like postgresql://user:password@host:5432/name, or be empty for SQLite.")
+    return url
 
 
 def create_tables(engine: Engine, metadata: MetaData) -> None:
