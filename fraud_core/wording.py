@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fraud_core import features
 from fraud_core.history.windows import CARD_WINDOWS, MERCHANT_WINDOWS
+from fraud_core.local_time import NIGHT_BEGINS, NIGHT_ENDS
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def _amount(log_amount: float) -> str:
 
 
 def _night(night: int) -> str:
-    begins, ends = f"{features.NIGHT_BEGINS:02d}:00", f"{features.NIGHT_ENDS:02d}:00"
+    begins, ends = f"{NIGHT_BEGINS:02d}:00", f"{NIGHT_ENDS:02d}:00"
     return f"The purchase at night, from {begins} to {ends}," if night else f"The purchase by day, from {ends} to {begins},"
 
 
