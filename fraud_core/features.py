@@ -18,7 +18,7 @@ import polars as pl
 
 from fraud_core.geography import whole_metres
 from fraud_core.history import measures
-from fraud_core.history.windows import CARD_WINDOWS, DAY_US, MERCHANT_WINDOWS
+from fraud_core.history.windows import CARD_WINDOWS, DAY_US, MERCHANT_WINDOWS, RECENT_WINDOWS
 from fraud_core.local_time import hour_of_day, is_night, local_us
 
 Array = npt.NDArray[Any]
@@ -26,7 +26,7 @@ Inputs = Mapping[str, Array]
 Drift = Literal["blocks", "reported", "left_out"]
 
 LOG_GRID = 1e9
-VERSION = 2  # raised whenever a definition changes: transformed partitions of another version are made anew
+VERSION = 3  # raised whenever a definition changes: transformed partitions of another version are made anew
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,12 @@ def _card_features() -> Iterator[Feature]:
         average = measures.mean(cents, number)
         unit = f"currency units a payment of the card in {window}"
         yield card_feature(f"card_mean_{window}", card, unit, _REAL, average, cents, number, window=span)
+    for window in RECENT_WINDOWS:
+        cents, nights, span = f"card_greatest_cents_{window}", f"card_nights_{window}", CARD_WINDOWS[window]
+        unit = f"currency units of the card's greatest payment in {window}"
+        yield card_feature(f"card_max_{window}", card, unit, _REAL, measures.total(cents), cents, window=span)
+        unit = f"payments of the card at night in {window}"
+        yield card_feature(f"card_nights_{window}", card, unit, _WHOLE, measures.count(nights), nights, window=span)
     month = CARD_WINDOWS["30d"]
     over = ("card_cents_30d", "card_count_30d")
     times = "times the card's mean of 30d"

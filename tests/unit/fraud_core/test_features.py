@@ -110,7 +110,7 @@ def test_twenty_thousand_rows_one_by_one_equal_the_column_bit_for_bit(zone: str)
             assert single.tobytes() == column[feature.name].tobytes(), feature.name
 
 
-@settings(max_examples=100)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(
         st.tuples(
