@@ -164,7 +164,13 @@ def test_windows_reach_over_the_border_of_a_partition(intake: Intake) -> None:
 
 def test_the_greatest_payment_and_those_at_night_are_looked_for_in_a_day_and_a_week(intake: Intake) -> None:
     """By the source's own clocks, the payment itself and what is older than the window left out."""
-    spent = {"02 12:00:00": "90.00", "08 21:59:59": "40.00", "08 22:00:00": "30.00", "09 05:59:59": "20.00", "09 06:00:00": "10.00"}
+    spent = {
+        "02 12:00:00": "90.00",
+        "08 21:59:59": "40.00",
+        "08 22:00:00": "30.00",
+        "09 05:59:59": "20.00",
+        "09 06:00:00": "10.00",
+    }
     intake.rows(*[{"id": when, "when": f"2024-01-{when}", "sum": amount, "pan": CARD} for when, amount in spent.items()])
     table = rows(materialize(intake.source(timezone="America/New_York"), intake.store), "2024-01")
     names = ["card_max_1d", "card_max_7d", "card_nights_1d", "card_nights_7d"]
