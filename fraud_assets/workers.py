@@ -30,7 +30,8 @@ PATIENCE_SECONDS = 5.0  # a worker that has not answered by then is lost
 CONFIG: dict[str, Any] = {
     "result_extended": True,  # a result says which worker it is of
     "worker_disable_prefetch": True,  # a run that waits goes to whoever is free next
-    "worker_max_tasks_per_child": 50,
+    "worker_max_tasks_per_child": 50,  # what Polars and Arrow hold on to is given back
+    "broker_connection_retry_on_startup": True,
 }
 
 

@@ -12,7 +12,10 @@ from pydantic import SecretStr
 
 from fraud_assets import workers
 from fraud_cli import spread
+from fraud_cli.worker import work
 from fraud_core import gate
+from fraud_core.errors import SettingsError
+from fraud_core.settings import Settings
 from tests.home import SOURCE, WEEKS, Home
 
 KEYS = WEEKS[:4]
@@ -111,3 +114,9 @@ def test_where_no_worker_answers_it_is_said_and_nothing_is_handed_out(homes: lis
     spread.spread(project, homes[0].instance, KEYS, said.append)  # type: ignore[arg-type]
     assert said == ["no worker answers, so partitions are made here"]
     assert homes[0].instance.get_runs_count() == 0
+
+
+def test_a_worker_without_a_broker_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="FRAUD_BROKER names the Redis"):
+        work(Settings(_env_file=None, home=tmp_path), slots=1, name="a")
+    assert list(tmp_path.iterdir()) == []
