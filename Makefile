@@ -59,7 +59,7 @@ proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 rehearse: setup ## the same proofs, reduced; nothing is written
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/proofs
 
-bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
+bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md and the sizing table
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/score.py
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/metrics.py
 

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sizing import sizing, write_sizing
+
 if TYPE_CHECKING:
     from score import Results, Round
 
@@ -35,10 +37,12 @@ def machine() -> str:
 
 
 def write_report(results: "Results", summary: dict[str, float], docs: Path) -> None:
-    """Write docs/bench.md and its picture."""
+    """Write docs/bench.md and its picture, and the sizing table of docs/scaling.md."""
     (docs / "images").mkdir(exist_ok=True)
     _plot(results, docs / "images" / "bench.svg")
     (docs / "bench.md").write_text(_text(results, summary))
+    per_second = {kind: statistics.median(one.per_second for one in rounds) for kind, rounds in results.rounds.items()}
+    write_sizing(docs / "scaling.md", sizing(per_second, results.rss_mb))
 
 
 def _text(results: "Results", summary: dict[str, float]) -> str:

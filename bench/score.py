@@ -1,4 +1,5 @@
-"""`make bench`: what a score costs, beside what an empty FastAPI route costs. Needs Debian's `wrk`; writes docs/bench.md.
+"""`make bench`: what a score costs, beside what an empty FastAPI route costs. Needs Debian's `wrk`; writes docs/bench.md
+and the sizing table of docs/scaling.md.
 
 Ratios first: machines differ, and this one's speed varies from minute to minute, so that both routes are measured in turn, round
 by round, and medians of the rounds' ratios are told. Server and load tool have a core each. `--quick` measures briefly, and

@@ -19,7 +19,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets import alerts, delivery, history, labels
+from fraud_assets import alerts, delivery, history, labels, spreading
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.rows import Data
 from fraud_assets.learning.training import training_inputs
@@ -35,7 +35,7 @@ from fraud_core.intake.watch import Seen, look
 from fraud_core.served import NOWHERE
 from fraud_core.transform import transformed_inputs
 
-DATA_JOBS = ("land", "materialize_partition", "run_partition")
+DATA_JOBS = ("land", "materialize_partition", "run_partition", *spreading.JOBS)
 TRAINING_JOBS = ("train", "run_partition")
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,

@@ -15,6 +15,7 @@ from fraud_assets import (
     preprocessor,
     raw,
     served,
+    spreading,
     transformed,
     volume,
 )
@@ -27,6 +28,7 @@ STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champi
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
 JUDGE = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "drift"))
+CHECK = JUDGE | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("transformed"), "row_count"), volume.FRAUD_RATE)
 LABELS = dg.AssetSelection.assets("labels")
 HISTORY = dg.AssetSelection.assets("history").without_checks()
 SERVED = dg.AssetSelection.assets("served")
@@ -59,6 +61,10 @@ def build(project: Project) -> dg.Definitions:
             dg.define_asset_job(
                 "judge_partition", JUDGE, config=by_partition, description="The gate's verdict on one partition, anew."
             ),
+            dg.define_asset_job(
+                "check_partition", CHECK, config=by_partition, description="All checks of a partition that is made already."
+            ),
+            *spreading.build_jobs(),
             *volume.build_jobs(project),
             *overruling.build_jobs(project),
             *champion.build_jobs(project),

@@ -9,6 +9,7 @@ import polars as pl
 from fraud_assets.io_manager import markdown_table
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
+from fraud_core.artifacts import Pointer
 from fraud_core.intake.landing import Landing
 from fraud_core.intake.raw import build_raw
 
@@ -51,7 +52,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         pointer = project.artifacts.pointer("raw", context.partition_key)
         assert pointer is not None
         kept, refused = int(pointer.facts["rows"]), int(pointer.facts["quarantined"])
-        share, tolerated = refused / max(kept + refused, 1), project.source.quality.quarantined_share
+        share, tolerated = refused_share(pointer), project.source.quality.quarantined_share
         rows = project.artifacts.scan("quarantine", context.partition_key)
         counts = rows.group_by("column", "reason").agg(pl.len().alias("rows")).sort("rows", descending=True).head(10).collect()
         return dg.AssetCheckResult(
@@ -66,3 +67,9 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         )
 
     return [raw, quarantined_share]
+
+
+def refused_share(pointer: Pointer) -> float:
+    """Share of a raw partition's rows that were refused, 0 to 1."""
+    kept, refused = int(pointer.facts["rows"]), int(pointer.facts["quarantined"])
+    return refused / max(kept + refused, 1)

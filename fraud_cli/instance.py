@@ -17,11 +17,11 @@ from fraud_core.stores.database import postgresql_url
 PID_TAG = "fraud/pid"
 MACHINE_TAG = "fraud/machine"
 DATABASE = "FRAUD_DAGSTER_DATABASE"
+BROKER = "FRAUD_BROKER"
 INSTANCE = """\
 # Made by `fraud`. Nothing is sent anywhere.
 {storage}
-run_monitoring:
-  enabled: true
+{runs}
 nux:
   enabled: false
 telemetry:
@@ -44,6 +44,37 @@ storage:
       env: {DATABASE}"""
 
 
+# Runs are processes of this machine.
+HERE = """\
+run_monitoring:
+  enabled: true"""
+# Those that may be spread go to workers. They wait in the broker's queue, not in Dagster's: a free worker finds one at once.
+# A run whose worker is lost is seen at the next look, and begins anew on another; one that was lost before it began is seen after
+# `start_timeout_seconds`, and is tried again by its tag `dagster/max_retries`.
+LAUNCHER = {"module": "fraud_assets.workers", "class": "WorkerRunLauncher"}
+WORKERS = f"""\
+run_launcher:
+  module: {LAUNCHER["module"]}
+  class: {LAUNCHER["class"]}
+  config:
+    broker:
+      env: {BROKER}
+    backend:
+      env: {BROKER}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 10
+  start_timeout_seconds: 3600
+  max_resume_run_attempts: 3
+run_retries:
+  enabled: true
+  max_retries: 0
+  retry_on_asset_or_op_failure: false
+concurrency:
+  runs:
+    max_concurrent_runs: 100"""
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The environment in which Dagster's processes find this installation; makes the instance's folder.
 
@@ -54,7 +85,11 @@ def environment(settings: Settings) -> dict[str, str]:
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    text = INSTANCE.format(storage=SQLITE.format(base=home / "events") if url is None else POSTGRES)
+    broker = settings.broker
+    text = INSTANCE.format(
+        storage=SQLITE.format(base=home / "events") if url is None else POSTGRES,
+        runs=HERE if broker is None else WORKERS,
+    )
     if not config.exists() or config.read_text() != text:
         draft = config.with_suffix(f".{os.getpid()}")
         draft.write_text(text)
@@ -65,6 +100,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "FRAUD_SOURCE": str(settings.source.resolve()),
         "FRAUD_STORE": settings.store,
         **({} if url is None else {DATABASE: url}),
+        **({} if broker is None else {BROKER: broker.get_secret_value()}),
     }
 
 
@@ -82,7 +118,11 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """
     home = Path(environment(settings)["DAGSTER_HOME"])
     url = _database(settings)
+    # The file names variables that this process need not have.
     given: dict[str, Any] = {} if url is None else {"storage": {"postgres": {"postgres_url": url}}}
+    if settings.broker is not None:
+        broker = settings.broker.get_secret_value()
+        given["run_launcher"] = {**LAUNCHER, "config": {"broker": broker, "backend": broker}}
     with (home / ".making").open("a") as lock:  # two that make the tables of a new instance at once would trip over each other
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -73,9 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port (default: FRAUD_API_PORT; 0 takes a free one)")
     serve.add_argument("--workers", type=int, help="processes (default: FRAUD_API_WORKERS)")
 
-    exporter = add("exporter", _exporter, "Serve the pipeline's metrics for Prometheus until Ctrl-C.")
-    exporter.add_argument("--host", help="address to bind to (default: FRAUD_METRICS_HOST)")
-    exporter.add_argument("--port", type=int, help="port (default: FRAUD_EXPORTER_PORT)")
+    _add_beside_dagster(add)
+
     data = add("data", _data, "Bring back what a model was trained on, verified by hash.")
     data.add_argument("action", choices=["checkout"])
     data.add_argument("version", help="a model's version; `fraud models` lists them")
@@ -114,6 +113,16 @@ def _add_desk(add: Callable[..., argparse.ArgumentParser]) -> None:
     users.add_argument("--role", choices=["analyst", "lead"], default="analyst", help="create, role: as what (default: analyst)")
 
 
+def _add_beside_dagster(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that serve beside Dagster."""
+    exporter = add("exporter", _exporter, "Serve the pipeline's metrics for Prometheus until Ctrl-C.")
+    exporter.add_argument("--host", help="address to bind to (default: FRAUD_METRICS_HOST)")
+    exporter.add_argument("--port", type=int, help="port (default: FRAUD_EXPORTER_PORT)")
+    worker = add("worker", _worker, "Make partitions that Dagster hands out over FRAUD_BROKER, until Ctrl-C.")
+    worker.add_argument("--slots", type=int, default=1, help="partitions at a time, each in a process (default: 1)")
+    worker.add_argument("--name", default="fraud", help="its name, one on each machine (default: fraud)")
+
+
 def _load_settings(arguments: argparse.Namespace) -> Settings:
     given = {"home": arguments.home, "source": arguments.source_config}
     try:
@@ -127,6 +136,12 @@ def _pipeline(arguments: argparse.Namespace) -> int:
     from fraud_cli.pipeline import run_pipeline
 
     return run_pipeline(_load_settings(arguments), tuple(arguments.file), until=arguments.until, each=arguments.each)
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from fraud_cli.worker import work
+
+    return work(_load_settings(arguments), arguments.slots, arguments.name)
 
 
 def _up(arguments: argparse.Namespace) -> int:

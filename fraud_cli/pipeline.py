@@ -20,11 +20,11 @@ from fraud_assets.learning.training import TrainedModel, training_inputs
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import open_instance, own_process
+from fraud_cli.spread import has_raw, is_tolerable, spread
 from fraud_core.bundle import read_latest
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError
 from fraud_core.gate import read_verdict
 from fraud_core.intake.landing import UNDATED, partition_keys
-from fraud_core.intake.raw import raw_inputs
 from fraud_core.settings import Settings
 from fraud_core.sources import CardholderSplit, Source
 
@@ -101,12 +101,15 @@ class Pipeline:
             )
         return keys[: keys.index(until) + 1]
 
+    def is_made(self, key: str) -> bool:
+        """Whether raw and transformed are made from what has landed."""
+        return has_raw(self.project, key) and is_tolerable(self.project, key) and self.project.is_current(key)
+
     def is_finished(self, key: str) -> bool:
         """Whether the partition is made from what has landed, and judged."""
         project = self.project
-        landing, raw = load_landing(project), project.artifacts.pointer("raw", key)
         transformed = project.artifacts.pointer("transformed", key)
-        if landing is None or raw is None or transformed is None or raw.inputs != raw_inputs(landing, key):
+        if not has_raw(project, key) or transformed is None:
             return False
         verdict = read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
         return project.is_current(key) and verdict is not None and verdict.content == transformed.content
@@ -138,13 +141,15 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     _say("reading source files")
     pipeline.run("land")
     keys = pipeline.keys(until)
+    if settings.broker is not None and not each:
+        spread(project, pipeline.instance, keys, _say)
     bar = tqdm(keys, desc="partitions", unit="partition", file=sys.stderr, disable=None)
     for key in bar:
         bar.set_postfix_str(key)
         if bar.disable:  # no terminal: a line each
             _say(key)
         if not pipeline.is_finished(key):
-            result = pipeline.run("materialize_partition", key)
+            result = pipeline.run("check_partition" if pipeline.is_made(key) else "materialize_partition", key)
             for evaluation in result.get_asset_check_evaluations():
                 if not evaluation.passed:
                     bar.write(f"{key}: {evaluation.check_name}: {evaluation.description}", file=sys.stderr)

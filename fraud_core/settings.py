@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="PostgreSQL that keeps Dagster's runs and events, in a database of its own: "
         "postgresql://user:password@host/name. Empty: SQLite under the home.",
     )
+    broker: SecretStr | None = Field(
+        None,
+        description="Redis that hands raw and transformed partitions to workers (`fraud worker`): redis://host:6379/1. "
+        "Needs FRAUD_DAGSTER_DATABASE, a store and keys that all machines share. Empty: runs stay on Dagster's machine.",
+    )
     dagster_url: str = Field(
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
     )
@@ -210,6 +215,8 @@ class Settings(BaseSettings):
                 "With an S3 store, FRAUD_CARD_KEY and FRAUD_SIGNING_KEY must be set, so that every machine uses the same keys. "
                 "Make each once with `openssl rand -hex 32` and keep them in your secret store."
             )
+        if self.broker is not None:
+            _check_shared(self)
         return self
 
     @property
@@ -221,6 +228,26 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """URL of the object store, the default filled in."""
         return self.store or str(self.home / "store")
+
+
+def _check_shared(settings: Settings) -> None:
+    """See that machines that work together are told what they share. The store cannot be asked; a shared folder looks like any.
+
+    Raises:
+        SettingsError: something is missing.
+    """
+    assert settings.broker is not None
+    if not settings.broker.get_secret_value().startswith(("redis://", "rediss://")):
+        raise SettingsError("FRAUD_BROKER must look like redis://host:6379/1.")
+    missing = [
+        f"FRAUD_{name.upper()}"
+        for name in ("dagster_database", "store", "card_key", "signing_key")
+        if not getattr(settings, name)
+    ]
+    if missing:
+        raise SettingsError(
+            f"Workers on several machines share what FRAUD_BROKER alone does not name; set {', '.join(missing)}, too."
+        )
 
 
 def env_example() -> str:

@@ -34,6 +34,9 @@ JOBS = {
     "export_labels": {"labels"},
     "train": {"preprocessor", "model", "champion"},
     "run_partition": {"raw", "quarantine", "transformed", "preprocessor", "model", "champion"},
+    "make_raw": {"raw", "quarantine"},
+    "make_transformed": {"transformed"},
+    "check_partition": set(),
     "judge_partition": set(),
     "repeat_fraud_rates": set(),
     "accept_partition": set(),
@@ -83,6 +86,9 @@ def test_the_jobs_and_what_they_materialize(definitions: dg.Definitions) -> None
     assert {key.name for key in jobs["daily_serving"].asset_layer.asset_graph.asset_check_keys} >= {"no_skew"}
     judged = jobs["judge_partition"].asset_layer.asset_graph.asset_check_keys
     assert {key.name for key in judged} == {"drift"}
+    checked = jobs["check_partition"].asset_layer.asset_graph.asset_check_keys
+    assert {key.name for key in checked} == {"drift", "row_count", "fraud_rate"}
+    assert not jobs["make_transformed"].asset_layer.asset_graph.asset_check_keys
     checks = jobs["materialize_partition"].asset_layer.asset_graph.asset_check_keys
     assert {key.name for key in checks} >= {"quarantined_share", "drift"}
     assert {key.name for key in jobs["train"].asset_layer.asset_graph.asset_check_keys} >= {"beats_champion"}

@@ -92,3 +92,20 @@ def test_the_database_s_url_goes_to_dagster_s_processes_and_into_no_file(setting
     text = (Path(variables["DAGSTER_HOME"]) / "dagster.yaml").read_text()
     assert yaml.safe_load(text)["storage"] == {"postgres": {"postgres_url": {"env": "FRAUD_DAGSTER_DATABASE"}}}
     assert "hunter2" not in text
+
+
+def test_with_a_broker_what_may_be_spread_goes_to_workers_and_its_url_into_no_file(settings: Settings) -> None:
+    shared = {"dagster_database": SecretStr("postgresql://fraud@host/name"), "broker": SecretStr("redis://:hunter2@host:6379/1")}
+    variables = environment(settings.model_copy(update=shared))
+    assert variables["FRAUD_BROKER"] == "redis://:hunter2@host:6379/1"
+    text = (Path(variables["DAGSTER_HOME"]) / "dagster.yaml").read_text()
+    assert "hunter2" not in text
+    config = yaml.safe_load(text)
+    assert config["run_launcher"]["class"] == "WorkerRunLauncher"
+    assert config["run_launcher"]["config"]["broker"] == {"env": "FRAUD_BROKER"}
+    assert config["run_monitoring"]["max_resume_run_attempts"] > 0
+
+
+def test_without_a_broker_runs_stay_on_this_machine(settings: Settings) -> None:
+    text = (Path(environment(settings)["DAGSTER_HOME"]) / "dagster.yaml").read_text()
+    assert "run_launcher" not in yaml.safe_load(text)

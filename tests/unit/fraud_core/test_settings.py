@@ -79,3 +79,21 @@ def test_the_example_names_every_setting_commented_out_and_holds_no_key() -> Non
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+SHARED = {"dagster_database": "postgresql://fraud@host/dagster", "store": "/srv/store", "card_key": KEY, "signing_key": KEY}
+
+
+@pytest.mark.parametrize("missing", sorted(SHARED))
+def test_workers_are_told_everything_that_machines_share(missing: str) -> None:
+    Settings(_env_file=None, broker="redis://:hunter2@host/1", **SHARED)
+    given = {name: value for name, value in SHARED.items() if name != missing}
+    with pytest.raises(SettingsError, match=f"FRAUD_{missing.upper()}") as refused:
+        Settings(_env_file=None, broker="redis://:hunter2@host/1", **given)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_broker_that_is_no_redis_is_refused_without_repeating_its_url() -> None:
+    with pytest.raises(SettingsError, match="FRAUD_BROKER must look like redis://") as refused:
+        Settings(_env_file=None, broker="amqp://:hunter2@host", **SHARED)
+    assert "hunter2" not in str(refused.value)
