@@ -33,8 +33,8 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	$(UV) pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup ## start the pipeline: Dagster and everything beside it; Ctrl-C stops all
-	$(BIN)/fraud up
+run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: with S3, Redis, MLflow and more; Ctrl-C stops all
+	$(BIN)/fraud up $(if $(STACK),--stack $(STACK))
 
 test: setup ## unit and integration tests
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs
