@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stores lint types proof rehearse bench lock clean
+.PHONY: help setup run test stores lint types proof rehearse bench gallery lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -62,6 +62,9 @@ rehearse: setup ## the same proofs, reduced; nothing is written
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
 	$(BIN)/python bench/score.py
 	$(BIN)/python bench/metrics.py
+
+gallery: setup ## look at the data: executes gallery/explore.py; writes docs/gallery.md and its pictures
+	$(BIN)/python -m gallery.make
 
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt
