@@ -71,6 +71,7 @@ lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer
 	$(COMPILE) pyproject.toml --all-extras --output-file requirements/dev.txt
 	for part in pipeline scorer ui; do \
 		$(COMPILE) pyproject.toml --extra $$part --constraints requirements/dev.txt --output-file requirements/$$part.txt || exit 1; done
+	$(BIN)/python requirements/third_party.py
 
 clean: ## remove the environment and the caches, never .fraud
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
