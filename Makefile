@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stores lint types proof rehearse bench lock clean
+.PHONY: help setup run test stores lint types proof rehearse bench gallery lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -33,8 +33,8 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	$(UV) pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup ## start the pipeline: Dagster and everything beside it; Ctrl-C stops all
-	$(BIN)/fraud up
+run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: with S3, Redis, MLflow and more; Ctrl-C stops all
+	$(BIN)/fraud up $(if $(STACK),--stack $(STACK))
 
 test: setup ## unit and integration tests
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs
@@ -63,11 +63,15 @@ bench: setup ## the API against an empty route, and more (needs wrk); writes doc
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/score.py
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/metrics.py
 
+gallery: setup ## look at the data: executes gallery/explore.py; writes docs/gallery.md and its pictures
+	$(BIN)/python -m gallery.make
+
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt
 	$(COMPILE) pyproject.toml --all-extras --output-file requirements/dev.txt
 	for part in pipeline scorer ui; do \
 		$(COMPILE) pyproject.toml --extra $$part --constraints requirements/dev.txt --output-file requirements/$$part.txt || exit 1; done
+	$(BIN)/python requirements/third_party.py
 
 clean: ## remove the environment and the caches, never .fraud
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build

@@ -16,5 +16,6 @@ def run_exporter(settings: Settings, host: str | None = None, port: int | None =
     with dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else open_instance(settings) as instance:
         thread = serve(Project.load(settings), instance, host, port)
         print(f"metrics of the pipeline on http://{host}:{port}/metrics", flush=True)
-        thread.join()
+        while thread.is_alive():
+            thread.join(0.5)  # without an end, Ctrl-C would not be heard
     return 0

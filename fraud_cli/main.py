@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     pipeline.add_argument("--until", metavar="KEY", help="stop after this partition")
     pipeline.add_argument("--each", action="store_true", help="train after every partition, as automation would")
 
-    add("up", _up, "Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.")
+    _add_up(add)
 
     add("models", _models, "List the versions: champion, figures, withdrawn.")
     rollback = add("rollback", _rollback, "Point at an older version and withdraw the present champion.")
@@ -101,6 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_up(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The command that runs everything."""
+    up = add("up", _up, "Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.")
+    up.add_argument(
+        "--stack",
+        choices=["embedded", "full"],
+        default="embedded",
+        help="full: with an S3 server, Redis, MLflow, Prometheus and Alertmanager beside it (default: embedded)",
+    )
+
+
 def _add_desk(add: Callable[..., argparse.ArgumentParser]) -> None:
     """The commands of the analyst's desk."""
     ui = add("ui", _ui, "Serve the analyst's desk until Ctrl-C.")
@@ -147,7 +158,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 def _up(arguments: argparse.Namespace) -> int:
     from fraud_cli.up import up
 
-    return up(_load_settings(arguments))
+    return up(_load_settings(arguments), arguments.stack)
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -6,29 +6,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fraud_assets.project import Project
 from fraud_assets.tracking.server import folder, server
 from fraud_cli.instance import environment, open_instance
+from fraud_cli.service import Service
 from fraud_core.bundle import read_latest
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 
 GRACE_SECONDS = 15
-
-
-@dataclass(frozen=True)
-class Service:
-    """A process of the system: what it is called, what it runs, where people find it (None: nowhere), and its own variables."""
-
-    name: str
-    command: tuple[str, ...]
-    port: int | None = None
-    url: str | None = None
-    variables: tuple[tuple[str, str], ...] = ()
 
 
 def services(settings: Settings) -> list[Service]:
@@ -42,6 +33,7 @@ def services(settings: Settings) -> list[Service]:
             (str(here / "dagster-webserver"), *module, "--host", "127.0.0.1", "--port", str(port)),
             port,
             f"http://127.0.0.1:{port}",
+            setting="FRAUD_DAGSTER_PORT",
         ),
         Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
         Service(
@@ -49,18 +41,21 @@ def services(settings: Settings) -> list[Service]:
             (str(here / "fraud"), "serve", "--host", "127.0.0.1", "--port", str(settings.api_port)),
             settings.api_port,
             f"http://127.0.0.1:{settings.api_port}/openapi.json",
+            setting="FRAUD_API_PORT",
         ),
         Service(
             "Exporter",
             (str(here / "fraud"), "exporter", "--host", "127.0.0.1", "--port", str(settings.exporter_port)),
             settings.exporter_port,
             f"http://127.0.0.1:{settings.exporter_port}/metrics",
+            setting="FRAUD_EXPORTER_PORT",
         ),
         Service(
             "Analyst desk",
             (str(here / "fraud"), "ui", "--host", "127.0.0.1", "--port", str(settings.ui_port)),
             settings.ui_port,
             f"http://127.0.0.1:{settings.ui_port}",
+            setting="FRAUD_UI_PORT",
         ),
         *_mlflow(settings, here),
     ]
@@ -74,50 +69,112 @@ def _mlflow(settings: Settings, here: Path) -> list[Service]:
     folder(settings).mkdir(parents=True, exist_ok=True)
     port = settings.mlflow_port
     command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    return [Service("MLflow", command, port, place.pages, tuple(place.for_pages.items()))]
+    variables = tuple(place.for_pages.items())
+    return [Service("MLflow", command, port, place.pages, variables, setting="FRAUD_MLFLOW_PORT")]
 
 
-def up(settings: Settings) -> int:
-    """Run until Ctrl-C, SIGTERM, or until a process ends by itself; then stop everything that was started."""
-    wanted = services(settings)
-    for service in wanted:
-        if service.port is not None and _is_taken(service.port):
-            raise SettingsError(
-                f"Port {service.port} for the {service.name} is taken. Stop what runs there, "
-                "or set another in .env (FRAUD_DAGSTER_PORT, FRAUD_API_PORT, FRAUD_UI_PORT, FRAUD_MLFLOW_PORT, "
-                "FRAUD_EXPORTER_PORT)."
-            )
+def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> int:
+    """Run until Ctrl-C, SIGTERM, or until a process ends by itself; then stop everything that was started.
+
+    Args:
+        settings: of the installation.
+        stack: full: with the servers of `FullStack` in the place of embedded defaults.
+
+    Raises:
+        SettingsError: a port is taken, or a program is missing; nothing was started.
+    """
+    servers: list[Service] = []
+    hint = ""
+    if stack == "full":
+        from fraud_cli.stack.full import FullStack
+
+        full = FullStack(settings)
+        servers = full.services
+        _see_ports_free(servers)
+        settings, variables = full.prepare()
+        os.environ.update(variables)  # this process uses the store, too
+        hint = f"  `. {full.environment_file}` lets `fraud` in another terminal use this stack.\n"
+    product = services(settings)
+    _see_ports_free(product)
     stop = _StopSignal()
     env = os.environ | environment(settings)
-    if _needs_champion(settings):
-        print("There is no champion yet: running the pipeline once.", file=sys.stderr)
-        command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]
-        if _run(subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True), stop) != 0:
-            return 130 if stop.asked else 1
-    running: list[tuple[Service, subprocess.Popen[bytes]]] = []
-    logs = settings.home / "logs"
-    logs.mkdir(exist_ok=True)
+    running = _Running(settings.home / "logs", env, stop)
     try:
-        for service in wanted:
-            log = (logs / f"{service.name.lower().replace(' ', '-')}.log").open("ab")
-            own = env | dict(service.variables)
-            running.append((service, subprocess.Popen(service.command, env=own, stdout=log, stderr=log, start_new_session=True)))
-        if not _all_ready(running, stop):
-            return 1
-        _print_where(settings, wanted)
+        if not running.start(servers):
+            return running.status
+        if _needs_champion(settings):
+            print("There is no champion yet: running the pipeline once.", file=sys.stderr)
+            command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]
+            if _run(subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True), stop) != 0:
+                return 130 if stop.asked else 1
+        if not running.start(product):
+            return running.status
+        _print_where(settings, [*servers, *product], hint)
         while not stop.asked:
-            for service, process in running:
-                if process.poll() is not None:
-                    print(
-                        f"{service.name} ended by itself (status {process.returncode}); see {logs}. Stopping the rest.",
-                        file=sys.stderr,
-                    )
-                    return 1
+            if running.ended_by_itself():
+                return 1
             time.sleep(0.3)
         return 0
     finally:
         print("stopping", file=sys.stderr)
-        _stop([process for _, process in running])
+        running.stop()
+
+
+def _see_ports_free(wanted: list[Service]) -> None:
+    for service in wanted:
+        for port in () if service.port is None else (service.port, *service.more_ports):
+            if _is_taken(port):
+                raise SettingsError(
+                    f"Port {port} for the {service.name} is taken. Stop what runs there, "
+                    f"or set another in .env ({service.setting})."
+                )
+
+
+class _Running:
+    """The processes that were started, each with a log."""
+
+    def __init__(self, logs: Path, env: Mapping[str, str], stop: "_StopSignal") -> None:
+        self._logs, self._env, self._stop = logs, env, stop
+        self._started: list[list[tuple[Service, subprocess.Popen[bytes]]]] = []
+        logs.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def status(self) -> int:
+        """The command's own, when not everything came up."""
+        return 0 if self._stop.asked else 1
+
+    def start(self, wanted: list[Service]) -> bool:
+        """Start them together; False when asked to stop, or when one ended before all could be used."""
+        begun: list[tuple[Service, subprocess.Popen[bytes]]] = []
+        self._started.append(begun)
+        for service in wanted:
+            with (self._logs / f"{service.name.lower().replace(' ', '-')}.log").open("ab") as log:
+                own = {**self._env, **dict(service.variables)}
+                begun.append(
+                    (service, subprocess.Popen(service.command, env=own, stdout=log, stderr=log, start_new_session=True))
+                )
+        for service, _ in begun:
+            while not _answers(service):
+                if self._stop.asked or self.ended_by_itself():
+                    return False
+                time.sleep(0.2)
+        return True
+
+    def ended_by_itself(self) -> bool:
+        """Whether one has; it is named."""
+        for service, process in [one for begun in self._started for one in begun]:
+            if process.poll() is not None:
+                print(
+                    f"{service.name} ended by itself (status {process.returncode}); see {self._logs}. Stopping the rest.",
+                    file=sys.stderr,
+                )
+                return True
+        return False
+
+    def stop(self) -> None:
+        """Stop everything; what others depend on last."""
+        for begun in reversed(self._started):
+            _stop([process for _, process in begun])
 
 
 class _StopSignal:
@@ -147,16 +204,10 @@ def _run(process: subprocess.Popen[bytes], stop: _StopSignal) -> int:
     return process.returncode
 
 
-def _all_ready(running: list[tuple[Service, "subprocess.Popen[bytes]"]], stop: _StopSignal) -> bool:
-    """Wait until every port answers; False when asked to stop or when a process ended."""
-    for service, process in running:
-        while service.port is not None and not _is_taken(service.port):
-            if stop.asked or process.poll() is not None:
-                if not stop.asked:
-                    print(f"{service.name} did not start; see its log in the home folder's logs/.", file=sys.stderr)
-                return stop.asked
-            time.sleep(0.2)
-    return True
+def _answers(service: Service) -> bool:
+    if service.port is not None and not _is_taken(service.port):
+        return False
+    return service.is_ready is None or service.is_ready()
 
 
 def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
@@ -190,11 +241,11 @@ def _is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _print_where(settings: Settings, wanted: list[Service]) -> None:
+def _print_where(settings: Settings, wanted: list[Service], hint: str) -> None:
     print("\nRunning. Ctrl-C stops everything.\n")
     for service in wanted:
         if service.url is not None:
             print(f"  {service.name:16} {service.url}")
     print(f"  {'State':16} {settings.home}")
     print(f"  {'Logs':16} {settings.home / 'logs'}")
-    print("\n  `fraud models` lists the versions; `fraud --help` the rest.\n", flush=True)
+    print(f"\n{hint}  `fraud models` lists the versions; `fraud --help` the rest.\n", flush=True)

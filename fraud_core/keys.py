@@ -91,11 +91,10 @@ def signing_key(settings: Settings) -> Key:
     return _key(settings.signing_key, settings.home / "keys" / "signing.key", "FRAUD_SIGNING_KEY")
 
 
-def _key(given: SecretStr | None, path: Path, name: str) -> Key:
-    if given is not None:
-        return _parse(given.get_secret_value(), name)
+def made_once(path: Path) -> str:
+    """A secret of 32 random bytes in hex, made on first use in a file that its owner alone can read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Two processes may come here at once: the key is written whole to a file of its own, and the first link wins.
+    # Two processes may come here at once: the secret is written whole to a file of its own, and the first link wins.
     if not path.exists():
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -108,7 +107,13 @@ def _key(given: SecretStr | None, path: Path, name: str) -> Key:
             pass
         finally:
             draft.unlink()
-    return _parse(path.read_text(), str(path))
+    return path.read_text().strip()
+
+
+def _key(given: SecretStr | None, path: Path, name: str) -> Key:
+    if given is not None:
+        return _parse(given.get_secret_value(), name)
+    return _parse(made_once(path), str(path))
 
 
 def _parse(text: str, name: str) -> Key:

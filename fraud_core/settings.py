@@ -121,6 +121,16 @@ class Settings(BaseSettings):
         5000, ge=1, le=65535, description="Port of MLflow's pages, on loopback, where no server of your own has them."
     )
 
+    # The servers that `fraud up --stack full` starts, on loopback.
+    s3_port: int = Field(
+        8333, ge=1, le=65_526, description="Port of the S3 server of the full stack; its parts take the nine ports above it."
+    )
+    redis_port: int = Field(
+        6380, ge=1, le=65535, description="Port of the full stack's Redis; Debian starts one of its own at 6379."
+    )
+    prometheus_port: int = Field(9090, ge=1, le=65535, description="Port of the full stack's Prometheus.")
+    alertmanager_port: int = Field(9093, ge=1, le=65535, description="Port of the full stack's Alertmanager.")
+
     # What acts by itself, and whom it tells.
     automation: Literal["on", "off"] = Field(
         "on",

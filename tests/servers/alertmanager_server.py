@@ -1,14 +1,14 @@
 """A real Alertmanager on a port of its own, without a cluster, for tests."""
 
 import json
-import shutil
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-ALERTMANAGER = shutil.which("prometheus-alertmanager")
+ALERTMANAGER = servers.find_alertmanager()
 
 
 class AlertmanagerServer:
@@ -25,13 +25,7 @@ class AlertmanagerServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        command = [
-            str(ALERTMANAGER),
-            f"--config.file={self.folder / 'alertmanager.yml'}",
-            f"--storage.path={self.folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
-            "--cluster.listen-address=",  # else it binds every address
-        ]
+        command = servers.alertmanager(str(ALERTMANAGER), self.folder / "alertmanager.yml", self.folder / "data", self.port)
         self.process = self._running.enter_context(running(command, self.folder / "log", self._is_ready))
 
     def stop(self) -> None:

@@ -1,12 +1,12 @@
 """A real MLflow tracking server on a port of its own, for tests."""
 
 import os
-import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
 
@@ -21,13 +21,9 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        # Without its consumers of jobs it is two processes instead of ten, and up in half the time.
-        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        command = servers.mlflow(self.port, self.folder / "mlflow.db", str(self.folder / "artifacts"))
         log = self.folder / "mlflow.log"
-        started = running(command, log, self._answers, seconds=120, environment=os.environ | quiet)
+        started = running(command, log, self._answers, seconds=120, environment=os.environ | servers.MLFLOW_VARIABLES)
         self._running.enter_context(started)
 
     def stop(self) -> None:

@@ -1,16 +1,16 @@
 """A real Prometheus on a port of its own, for tests."""
 
 import json
-import shutil
 import urllib.parse
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-PROMETHEUS = shutil.which("prometheus")
+PROMETHEUS = servers.find_prometheus()
 
 
 class PrometheusServer:
@@ -19,13 +19,7 @@ class PrometheusServer:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [
-            str(PROMETHEUS),
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
-            f"--web.external-url={self.url}",
-        ]
+        command = servers.prometheus(str(PROMETHEUS), folder / "prometheus.yml", folder / "data", self.port)
         self._running = ExitStack()
         self._running.enter_context(running(command, folder / "log", self._is_ready))
 

@@ -1,15 +1,15 @@
 """A real Redis on a port of its own, for tests."""
 
-import shutil
 import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import redis
 
+from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-REDIS = shutil.which("redis-server") or shutil.which("valkey-server")
+REDIS = servers.find_redis()
 
 
 class RedisServer:
@@ -24,8 +24,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "appendonly": "yes"}
-        command = [str(REDIS), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        command = servers.redis(str(REDIS), self.folder, self.port)
         self.process = self._running.enter_context(running(command, self.folder / "redis.log", self._answers))
 
     def kill(self) -> None:

