@@ -82,7 +82,7 @@ show(
     "Fraud rate of each category with intervals",
     f"In *{said[most]}* a payment is fraud {found.rate[most] / max(found.rate[least], 1e-9):.0f} times as often as in "
     f"*{said[least]}*, and the three riskiest categories hold {share:.0%} of all frauds: the category alone sorts payments "
-    "well, so the model gets it as it is, not as a number.",
+    "well, so the model gets it as its smoothed share of frauds among the training rows.",
 )
 
 # %% [markdown]
