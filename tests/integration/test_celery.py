@@ -70,6 +70,7 @@ reference_partitions = 4
     + COLUMNS
 )
 PARTITIONS = 24
+PATIENCE = 240.0
 
 
 class Machines:
@@ -133,11 +134,11 @@ def held(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
+def eventually(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.05)
+        time.sleep(0.2)
     return found
 
 
@@ -192,7 +193,7 @@ def test_a_backfill_on_two_workers_of_which_one_is_killed_gives_what_one_process
         with ThreadPoolExecutor(1) as thread:
             spreading = thread.submit(spread, project, instance, project.source.keys, said.append)
             broken = kill_at_work(victim, "b", instance, celery_app(redis.url))
-            spreading.result(timeout=120)
+            spreading.result(timeout=PATIENCE)
         runs = [run for run in instance.get_runs() if run.job_name in JOBS]
         workers = [worker_of(run, celery_app(redis.url)) for run in runs]
         resumed = instance.get_run_by_id(broken)
