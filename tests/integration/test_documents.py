@@ -63,7 +63,7 @@ SMALLER = {
     "training_days = 60": "training_days = 30",
 }
 QUICKER = {
-    "FRAUD_MAX_TRAINING_ROWS": "3000",
+    "FRAUD_MAX_TRAINING_ROWS": "1500",
     "FRAUD_BOOTSTRAP_DRAWS": "100",
     "FRAUD_MIN_HOLDOUT_FRAUDS": "5",
     "FRAUD_PROMOTION_MARGIN": "1",
@@ -76,7 +76,8 @@ QUICKER = {
     "OMP_WAIT_POLICY": "passive",
 }
 SHARED = {"fraud_data.csv"}  # of the files that the pages name, what a reader would fetch
-MLFLOW_PAGE = "docs/mlflow.md"  # elsewhere nothing is tracked: that costs seconds with each command
+# Elsewhere no data version and no record is delivered: that costs seconds with each command.
+DELIVERED = {"FRAUD_MLFLOW_URL": {"docs/mlflow.md"}, "FRAUD_DVC_REMOTE": {"docs/guides/engineer.md", "docs/data-versions.md"}}
 
 PRELUDE = """\
 set -euo pipefail
@@ -134,7 +135,8 @@ class Reader:
                 (folder / path.name).symlink_to(path)
         if not (folder / ".venv").exists():
             (folder / ".venv").mkdir()
-            (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+            for name in ("bin", "lib", "pyvenv.cfg"):
+                (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
             (folder / ".venv" / ".setup-stamp").touch()  # make has nothing to set up
             shutil.copytree(ROOT / "sources", folder / "sources")
             small = (ROOT / "sources" / "simulated.toml").read_text(encoding="utf-8")
@@ -234,7 +236,7 @@ def readers(installed: Path) -> Iterator[dict[tuple[str, ...], Future[None]]]:
         folder = installed.with_name(re.sub(r"\W+", "-", walk[0]))
         shutil.copytree(installed, folder, symlinks=True)
         with ExitStack() as servers:
-            variables = {} if MLFLOW_PAGE in walk else {"FRAUD_MLFLOW_URL": "off"}
+            variables = {name: "off" for name, using in DELIVERED.items() if not using & set(walk)}
             for need in sorted({block.needs for block in pages(walk) if block.needs in RUN_WITH}):
                 own = folder.with_name(f"{folder.name}-{need}")
                 own.mkdir()
