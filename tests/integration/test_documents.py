@@ -85,7 +85,9 @@ serve() {  # serve URL COMMAND...: run it until the end of the walk, and go on w
     if curl -sf -o /dev/null "$1"; then echo "it runs already"; return; fi
     setsid "${@:2}" >>servers.log 2>&1 &
     started+=($!)
+    local end=$((SECONDS + 180))
     until curl -sf -o /dev/null "$1"; do
+        ((SECONDS < end)) || { cat servers.log; echo "it did not answer"; exit 1; }
         kill -0 $! 2>/dev/null || { cat servers.log; echo "it ended before it answered"; exit 1; }
         sleep 0.2
     done
