@@ -23,7 +23,10 @@ from tests.shared_data import shared_file
 pytestmark = pytest.mark.integration
 
 # One reader, one sandbox: these pages are read one after the other. Every other page is read by itself.
-WALKS = (("README.md", "docs/quick-start.md", "docs/guides/service.md", "docs/guides/on-call.md", "docs/history.md"),)
+WALKS = (
+    ("README.md", "docs/quick-start.md", "docs/guides/service.md", "docs/guides/on-call.md", "docs/history.md"),
+    ("docs/desk.md", "docs/operations.md"),  # there are users in the database that is backed up
+)
 
 # Commands that are not carried out here, and why. Each must stand in a document.
 NOT_RUN = {
@@ -115,6 +118,24 @@ def plain(line: str) -> str:
     return re.sub(r"\s+#\s.*$", "", line).strip().removeprefix(".venv/bin/")
 
 
+def clone(folder: Path) -> None:
+    """Make a folder as git and `make setup` would, whose environment is this one's and whose simulated source is smaller."""
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and path.name not in {"build", "data", "sources"}:
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (folder / ".venv" / ".setup-stamp").touch()  # make has nothing to set up
+    shutil.copytree(ROOT / "sources", folder / "sources")
+    small = (ROOT / "sources" / "simulated.toml").read_text(encoding="utf-8")
+    for old, new in SMALLER.items():
+        assert old in small
+        small = small.replace(old, new)
+    (folder / "sources" / "simulated.toml").write_text(small, encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Reader:
     """Follows pages in a folder that looks like a clone of the repository, with ports of its own."""
@@ -124,22 +145,7 @@ class Reader:
 
     @classmethod
     def at(cls, folder: Path, **more: str) -> "Reader":
-        """A clone whose environment is this one's."""
-        folder.mkdir(exist_ok=True)
-        for path in ROOT.iterdir():
-            if path.name not in {".git", ".venv", ".fraud", ".env", "sources", "data"} and not (folder / path.name).exists():
-                (folder / path.name).symlink_to(path)
-        if not (folder / ".venv").exists():
-            (folder / ".venv").mkdir()
-            for name in ("bin", "lib", "pyvenv.cfg"):
-                (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-            (folder / ".venv" / ".setup-stamp").touch()  # make has nothing to set up
-            shutil.copytree(ROOT / "sources", folder / "sources")
-            small = (ROOT / "sources" / "simulated.toml").read_text(encoding="utf-8")
-            for old, new in SMALLER.items():
-                assert old in small
-                small = small.replace(old, new)
-            (folder / "sources" / "simulated.toml").write_text(small, encoding="utf-8")
+        """A reader in a clone, with ports of their own and what is set otherwise than by default."""
         inherited = {name: os.environ[name] for name in ("HOME", "LANG", "CI", "USER") if name in os.environ}
         path = f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"
         ports = [variable for variable, _, _ in SERVERS.values()] + list(OTHER_PORTS)
@@ -195,6 +201,7 @@ class Reader:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which two models were promoted; the second is tracked, and its data have versions."""
     folder = tmp_path_factory.mktemp("documents") / "installed"
+    clone(folder)
     Reader.at(folder, FRAUD_MLFLOW_URL="off", FRAUD_DVC_REMOTE="off").run("fraud pipeline --until 2024-05")
     Reader.at(folder).run("fraud pipeline")
     return folder
