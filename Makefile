@@ -63,8 +63,8 @@ rehearse: setup ## the same proofs, reduced; nothing is written
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/proofs
 
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md
-	$(BIN)/python bench/score.py
-	$(BIN)/python bench/metrics.py
+	OMP_WAIT_POLICY=passive $(BIN)/python bench/score.py
+	OMP_WAIT_POLICY=passive $(BIN)/python bench/metrics.py
 
 lock: setup ## pin again after a change of pyproject.toml; UPGRADE=1 takes newer versions
 	$(COMPILE) --group bootstrap --output-file requirements/bootstrap.txt

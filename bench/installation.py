@@ -14,6 +14,7 @@ import polars as pl
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from fraud_assets.learning.candidates import BOOSTING
 from fraud_core import features
 from fraud_core.bundle import Calibration, Fitted, Lineage, Lookback, Thresholds, make_bundle, point_at, write_bundle
 from fraud_core.card_numbers import hashed_card
@@ -29,7 +30,7 @@ from fraud_core.stores.history import open_history
 from fraud_core.stores.objects import open_store
 
 SOURCE = Path(__file__).resolve().parents[1] / "sources" / "simulated.toml"
-TREES, LEAVES = 200, 40
+LARGE = BOOSTING["boosting, large trees"]
 MEASURED = 10_000  # payments, the last ones
 BUSY = "a merchant of a million payments"
 
@@ -62,7 +63,7 @@ def install(home: Path, *, history: bool = False, redis: str | None = None) -> M
     frame = simulate(source.simulator, begin, datetime(2024, 4, 1, tzinfo=source.zone), source.zone)
     chosen, stated = features.PLAIN, frame
     if history:
-        chosen, stated = features.FEATURES, frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach))
+        chosen, stated = features.FEATURES, frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach, source.zone))
         remember(frame.head(len(frame) - MEASURED), settings, source.reach)
     arrays = features.compute(chosen, features.inputs_of(stated, chosen), source.zone)
     encoder = _encoder(chosen, arrays)
@@ -117,7 +118,13 @@ def _encoder(chosen: Sequence[features.Feature], arrays: Mapping[str, npt.NDArra
 
 def _fitted(encoder: Encoder, matrix: npt.NDArray[np.float64], frame: pl.DataFrame) -> Any:
     model = HistGradientBoostingClassifier(
-        learning_rate=0.07, max_iter=TREES, max_leaf_nodes=LEAVES, min_samples_leaf=120, early_stopping=False, random_state=20
+        learning_rate=LARGE.learning_rate,
+        max_iter=LARGE.trees,
+        max_leaf_nodes=LARGE.max_leaf_nodes,
+        min_samples_leaf=LARGE.min_samples_leaf,
+        l2_regularization=LARGE.l2,
+        early_stopping=False,
+        random_state=20,
     )
     return model.fit(pd.DataFrame(matrix, columns=list(encoder.features)), frame["label"].to_numpy())
 

@@ -1,7 +1,7 @@
 -- Sends the bodies of a file, one a line, in turn, each time under another transaction id: in the place of @ID@ stands a number.
 -- With PAUSE, waits about so many milliseconds before each request.
 local bodies, at, sent = {}, 0, 0
-local run = os.time() .. "-" .. (os.getenv("RUN") or "0") .. "-"
+local run = os.getenv("RUN") .. "-"
 local pause = tonumber(os.getenv("PAUSE") or "0")
 
 function init(arguments)

@@ -9,8 +9,6 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -20,15 +18,15 @@ import polars as pl
 
 from fraud_core.geography import whole_metres
 from fraud_core.history import measures
-from fraud_core.history.windows import CARD_WINDOWS, DAY_US, MERCHANT_WINDOWS
+from fraud_core.history.windows import CARD_WINDOWS, DAY_US, MERCHANT_WINDOWS, RECENT_WINDOWS
+from fraud_core.local_time import hour_of_day, is_night, local_us
 
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]
 Drift = Literal["blocks", "reported", "left_out"]
 
-NIGHT_BEGINS, NIGHT_ENDS = 22, 6
 LOG_GRID = 1e9
-VERSION = 2  # raised whenever a definition changes: transformed partitions of another version are made anew
+VERSION = 3  # raised whenever a definition changes: transformed partitions of another version are made anew
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _log_amount(inputs: Inputs) -> Array:
 
 
 def _hour(inputs: Inputs) -> Array:
-    return np.floor_divide(inputs["local_us"] % DAY_US, 3_600_000_000).astype(np.float64)
+    return hour_of_day(inputs["local_us"]).astype(np.float64)
 
 
 def _weekday(inputs: Inputs) -> Array:
@@ -83,8 +81,7 @@ def _weekday(inputs: Inputs) -> Array:
 
 
 def _night(inputs: Inputs) -> Array:
-    hour = _hour(inputs)
-    return ((hour >= NIGHT_BEGINS) | (hour < NIGHT_ENDS)).astype(np.float64)
+    return is_night(inputs["local_us"]).astype(np.float64)
 
 
 def _age(inputs: Inputs) -> Array:
@@ -142,6 +139,12 @@ def _card_features() -> Iterator[Feature]:
         average = measures.mean(cents, number)
         unit = f"currency units a payment of the card in {window}"
         yield card_feature(f"card_mean_{window}", card, unit, _REAL, average, cents, number, window=span)
+    for window in RECENT_WINDOWS:
+        cents, nights, span = f"card_greatest_cents_{window}", f"card_nights_{window}", CARD_WINDOWS[window]
+        unit = f"currency units of the card's greatest payment in {window}"
+        yield card_feature(f"card_max_{window}", card, unit, _REAL, measures.total(cents), cents, window=span)
+        unit = f"payments of the card at night in {window}"
+        yield card_feature(f"card_nights_{window}", card, unit, _WHOLE, measures.count(nights), nights, window=span)
     month = CARD_WINDOWS["30d"]
     over = ("card_cents_30d", "card_count_30d")
     times = "times the card's mean of 30d"
@@ -206,8 +209,7 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
     Returns:
         name -> array of n: float64 on the feature's grid (NaN: missing), or object for a category.
     """
-    local = inputs["timestamp"] + utc_offset_us(inputs["timestamp"], zone)
-    extended = {**inputs, "local_us": local}
+    extended = {**inputs, "local_us": local_us(inputs["timestamp"], zone)}
     return {feature.name: feature.compute(extended) for feature in features}
 
 
@@ -254,40 +256,6 @@ def _number(value: float) -> float | None:
 def digest(values: Mapping[str, float | str | None]) -> str:
     """SHA-256 of a row's features, in hex: of the same bits the same."""
     return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).hexdigest()
-
-
-def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
-    """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions."""
-    starts, offsets = _transitions(zone.key)
-    found: Array = offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
-    return found
-
-
-@lru_cache(maxsize=8)
-def _transitions(zone_name: str) -> tuple[Array, Array]:
-    """Instants (microseconds) from which an offset holds, and the offsets; from 1900 to 2100, exact to the second."""
-    zone = ZoneInfo(zone_name)
-    begin, end = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
-
-    def offset(second: int) -> int:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-        shift = moment.astimezone(zone).utcoffset()
-        assert shift is not None
-        return int(shift.total_seconds())
-
-    starts, offsets = [np.iinfo(np.int64).min], [offset(begin)]
-    step = 7 * 86_400
-    for left in range(begin, end, step):
-        after = offset(left + step)
-        if after == offsets[-1]:
-            continue
-        old, new = left, left + step
-        while new - old > 1:
-            middle = (old + new) // 2
-            old, new = (old, middle) if offset(middle) == after else (middle, new)
-        starts.append(new * 1_000_000)
-        offsets.append(after)
-    return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
 
 
 def _yyyymmdd(days: Array) -> Array:

@@ -98,7 +98,7 @@ class Portfolio:
     def features(self, rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
         """What the gate looks at of canonical rows, given those before them: features, and cards."""
         payments = pl.concat([before, rows.select(REMEMBERED)])
-        past = states(payments, pl.Series(np.arange(len(payments)) >= len(before)), REACH)
+        past = states(payments, pl.Series(np.arange(len(payments)) >= len(before)), REACH, self.zone)
         return feature_frame(rows.hstack(past), watched(), self.zone).with_columns(rows["card"])
 
     def walked(self, count: int) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ class Recall:
         """The hash that a payment's card is known by."""
         return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
 
-    def past(self, transactions: Sequence[Transaction], reach: Reach) -> Recalled:
+    def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo) -> Recalled:
         """What card and merchant did before each payment, as of its own time. Payments in one question see none of each other.
 
         Raises:
@@ -64,6 +65,6 @@ class Recall:
         except StoreError:
             self._rests_until = time.monotonic() + REST_SECONDS
             raise
-        rows = np.array([state_asof(query, past, reach) for query, past in zip(queries, found, strict=True)])
+        rows = np.array([state_asof(query, past, reach, zone) for query, past in zip(queries, found, strict=True)])
         columns = np.ascontiguousarray(rows.T)
         return Recalled(dict(zip(STATE, columns, strict=True)), min((past.sequence for past in found), default=0))

@@ -86,7 +86,7 @@ def score_together(scorer: Scorer, transactions: Sequence[Transaction], recall: 
         try:
             if recall is None:
                 raise StoreError("There is no history store.")
-            past = recall.past(transactions, scorer.reach)
+            past = recall.past(transactions, scorer.reach, scorer.zone)
         except StoreError:
             scorer, degraded = scorer.without_history, True
         else:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from fraud_core.features import utc_offset_us
+from fraud_core.local_time import utc_offset_us
 
 Array = npt.NDArray[Any]
 

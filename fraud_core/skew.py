@@ -226,7 +226,7 @@ def _differing(
     )
     payments = pl.concat([unlabelled(around.payments, words["transaction_id"]), frame.with_columns(label=False).select(COLUMNS)])
     wanted = pl.Series([False] * len(around.payments) + [True])
-    past = states(payments, wanted, scorer.reach, corrections_of(words, around.placed))
+    past = states(payments, wanted, scorer.reach, scorer.zone, corrections_of(words, around.placed))
     inputs = features.inputs_of(frame.hstack(past), scorer.features)
     values = features.plain(features.compute(scorer.features, inputs, scorer.zone), 0)
     names = dict.fromkeys((*values, *logged))

@@ -76,7 +76,7 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         payments = _payments(source, artifacts, key, rows)
         known = _known(source, artifacts, key, payments)
         asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
-        rows = rows.hstack(states(payments, asked, source.reach, known))
+        rows = rows.hstack(states(payments, asked, source.reach, source.zone, known))
     frame = pl.concat([carried, features.feature_frame(rows, chosen, source.zone)], how="horizontal")
     parts = [VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws)]
     content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))

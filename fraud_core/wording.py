@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fraud_core import features
-from fraud_core.history.windows import CARD_WINDOWS, MERCHANT_WINDOWS
+from fraud_core.history.windows import CARD_WINDOWS, MERCHANT_WINDOWS, RECENT_WINDOWS
+from fraud_core.local_time import NIGHT_BEGINS, NIGHT_ENDS
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def _amount(log_amount: float) -> str:
 
 
 def _night(night: int) -> str:
-    begins, ends = f"{features.NIGHT_BEGINS:02d}:00", f"{features.NIGHT_ENDS:02d}:00"
+    begins, ends = f"{NIGHT_BEGINS:02d}:00", f"{NIGHT_ENDS:02d}:00"
     return f"The purchase at night, from {begins} to {ends}," if night else f"The purchase by day, from {ends} to {begins},"
 
 
@@ -82,6 +82,12 @@ def _card_wordings() -> Iterator[tuple[str, Wording]]:
         yield f"card_sum_{window}", Wording(f"CARD_SUM_{code}", past, paid, scale=True)
         mean = _said(f"The card's mean payment of {{}} {before}", _money)
         yield f"card_mean_{window}", Wording(f"CARD_MEAN_{code}", f"The card's lack of payments {before}", mean, scale=True)
+    for window in RECENT_WINDOWS:
+        before, code = f"in the {_SPANS[window]} before", window.upper()
+        greatest = _said(f"The card's greatest payment of {{}} {before}", _money)
+        yield f"card_max_{window}", Wording(f"CARD_MAX_{code}", past, greatest, scale=True)
+        nightly = _said(f"The card's {{}} at night {before}", payments)
+        yield f"card_nights_{window}", Wording(f"CARD_NIGHTS_{code}", past, nightly, scale=True)
     times = _said("The amount of {} times the card's mean of 30 days", lambda times: f"{times:,.1f}")
     yield "amount_over_mean", Wording("AMOUNT_OVER_MEAN", alone, times, scale=True)
     since = _said("The time of {} since the card's last payment", _duration)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from fraud_core.stores.history import Entry, HistoryStore, Kept, Loaded, Recorde
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 MINUTE = 60_000_000
 REACH = Reach.of_days(history_days=5, label_delay_days=2)
+ZONE = ZoneInfo("America/New_York")
 Opened = Callable[[], HistoryStore]
 
 
@@ -51,7 +53,7 @@ def rows(entries: Sequence[Entry], labels: Sequence[bool] | None = None) -> pl.D
 def state(store: HistoryStore, timestamp: int, card: str | None = "c1", merchant: str | None = "m1") -> dict[str, float]:
     """What is known of a card and a merchant before an instant."""
     query = Query(timestamp, card, merchant, "gas")
-    return dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach), strict=True))
+    return dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach, ZONE), strict=True))
 
 
 def counts(store: HistoryStore, timestamp: int) -> tuple[float, float, float]:
@@ -262,9 +264,9 @@ def test_a_replay_in_order_of_time_sees_what_the_columns_see_bit_for_bit(store: 
     for time in dict.fromkeys(times.tolist()):
         group = [one for one in made if one.event.timestamp == time]
         queries = [Query(time, one.card, one.event.merchant, one.event.category) for one in group]
-        seen += [state_asof(query, past, REACH) for query, past in zip(queries, store.look(queries), strict=True)]
+        seen += [state_asof(query, past, REACH, ZONE) for query, past in zip(queries, store.look(queries), strict=True)]
         store.record(group)
-    expected = columns.states(rows(made), pl.Series([True] * len(made)), REACH)
+    expected = columns.states(rows(made), pl.Series([True] * len(made)), REACH, ZONE)
     assert np.array(seen).tobytes() == expected.to_numpy().tobytes(order="C")
     assert expected["merchant_count_30d"].max() > 20
 

@@ -4,11 +4,22 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 
-from fraud_core.history.windows import CARD_STATE, CARD_WINDOWS, DISTINCT_WINDOW, HOUR_US, MERCHANT_WINDOWS, Reach, whole_hours
+from fraud_core.history.windows import (
+    CARD_STATE,
+    CARD_WINDOWS,
+    DISTINCT_WINDOW,
+    HOUR_US,
+    MERCHANT_WINDOWS,
+    RECENT_WINDOWS,
+    Reach,
+    whole_hours,
+)
+from fraud_core.local_time import is_night, local_us
 
 NAN = math.nan
 ALWAYS_KNOWN = -1  # of frauds that the label delay has made known wherever they count
@@ -92,25 +103,29 @@ def hour_span(query: Query, reach: Reach) -> tuple[int, int]:
     return whole_hours(query.timestamp - reach.total_us, query.timestamp)
 
 
-def state_asof(query: Query, past: Past, reach: Reach) -> tuple[float, ...]:
-    """The values of `windows.STATE`, in its order, as of the query's time; NaN: missing."""
-    card = (NAN,) * len(CARD_STATE) if query.card is None else _card_state(query, past.events, reach)
+def state_asof(query: Query, past: Past, reach: Reach, zone: ZoneInfo) -> tuple[float, ...]:
+    """The values of `windows.STATE`, in its order, as of the query's time; NaN: missing. The zone says what is night."""
+    card = (NAN,) * len(CARD_STATE) if query.card is None else _card_state(query, past.events, reach, zone)
     return (*card, *_merchant_state(query, past.hours, reach))
 
 
 _NOTHING: tuple[tuple[()], ...] = ((),) * 6
 
 
-def _card_state(query: Query, events: Sequence[Seen], reach: Reach) -> tuple[float, ...]:
+def _card_state(query: Query, events: Sequence[Seen], reach: Reach, zone: ZoneInfo) -> tuple[float, ...]:
     times, cents, merchants, categories, latitudes, longitudes = zip(*events, strict=True) if events else _NOTHING
     now = query.timestamp
     oldest, end = bisect_left(times, now - reach.history_us), bisect_left(times, now)
     begins = {name: max(oldest, bisect_left(times, now - span)) for name, span in CARD_WINDOWS.items()}
     last = end - 1
     day = slice(begins[DISTINCT_WINDOW], end)
+    recent = [begins[window] for window in RECENT_WINDOWS]
+    nights = is_night(local_us(np.array(times[min(recent) : end], dtype=np.int64), zone))
     return (
         *(float(end - begin) for begin in begins.values()),
         *(float(sum(cents[begin:end])) for begin in begins.values()),
+        *(float(max(cents[begin:end], default=0)) for begin in recent),
+        *(float(np.count_nonzero(nights[begin - min(recent) :])) for begin in recent),
         *((NAN, NAN, NAN) if end == oldest else (float(times[last]), _number(latitudes[last]), _number(longitudes[last]))),
         float(len(set(merchants[day]) - {None})),
         float(len(set(categories[day]) - {None})),

@@ -5,6 +5,7 @@ sums of whole numbers. A payment that counts in a contiguous run of windows is a
 """
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,11 @@ from fraud_core.history.windows import (
     DISTINCT_WINDOW,
     HOUR_US,
     MERCHANT_WINDOWS,
+    RECENT_WINDOWS,
     STATE,
     Reach,
 )
+from fraud_core.local_time import is_night, local_us
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,7 +38,9 @@ COLUMNS = (
 CORRECTIONS = {"merchant": pl.String(), "hour": pl.Int64(), "known": pl.Int64(), "frauds": pl.Int64(), "dropped": pl.Int64()}
 
 
-def states(payments: pl.DataFrame, wanted: pl.Series, reach: Reach, corrections: pl.DataFrame | None = None) -> pl.DataFrame:
+def states(
+    payments: pl.DataFrame, wanted: pl.Series, reach: Reach, zone: ZoneInfo, corrections: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """What card and merchant did before each wanted payment.
 
     Args:
@@ -43,6 +48,7 @@ def states(payments: pl.DataFrame, wanted: pl.Series, reach: Reach, corrections:
             reach before them. A null card or merchant has no history.
         wanted: bool, which of the payments are asked about.
         reach: how far back anything counts.
+        zone: the source's, which says what is night.
         corrections: see `CORRECTIONS`; what labels changed in an hour of a merchant since the hour `known`: frauds and
             dropped payments, added to those of `label`.
 
@@ -52,25 +58,29 @@ def states(payments: pl.DataFrame, wanted: pl.Series, reach: Reach, corrections:
     result = {name: np.full(len(payments), np.nan) for name in STATE}
     numbered = payments.with_columns(pl.col("timestamp").dt.epoch("us")).with_row_index("row")
     if "card" in payments.columns:
-        _card_states(numbered.filter(pl.col("card").is_not_null()), reach, result)
+        _card_states(numbered.filter(pl.col("card").is_not_null()), reach, zone, result)
     if "merchant" in payments.columns:
         _merchant_states(numbered.filter(pl.col("merchant").is_not_null()), wanted, reach, corrections, result)
     return pl.DataFrame({name: values[wanted.to_numpy()] for name, values in result.items()})
 
 
-def _card_states(payments: pl.DataFrame, reach: Reach, result: dict[str, Floats]) -> None:
+def _card_states(payments: pl.DataFrame, reach: Reach, zone: ZoneInfo, result: dict[str, Floats]) -> None:
     if payments.is_empty():
         return
     payments = payments.sort("card", "timestamp", "transaction_id")
     rows = payments["row"].to_numpy()
     times = payments["timestamp"].to_numpy()
     groups = _Groups(_codes(payments["card"]), times)
-    cents = _running(payments["amount_cents"].to_numpy())
+    amounts = payments["amount_cents"].to_numpy()
+    cents, nights = _running(amounts), _running(is_night(local_us(times, zone)))
     end = groups.first_from(times)
     for name, span in CARD_WINDOWS.items():
         begin = groups.first_from(times - min(span, reach.history_us))
         result[f"card_count_{name}"][rows] = end - begin
         result[f"card_cents_{name}"][rows] = cents[end] - cents[begin]
+        if name in RECENT_WINDOWS:
+            result[f"card_greatest_cents_{name}"][rows] = _greatest(amounts, begin, end)
+            result[f"card_nights_{name}"][rows] = nights[end] - nights[begin]
     oldest = groups.first_from(times - reach.history_us)
     used = end > oldest
     last = np.where(used, end - 1, 0)
@@ -115,6 +125,23 @@ def _distinct(begin: Integers, end: Integers, before: Integers, named: npt.NDArr
     first = np.maximum(np.searchsorted(end, places, side="right"), np.searchsorted(begin, before[places], side="right"))
     after = np.searchsorted(begin, places, side="right")
     return _spread(first, after, np.ones(len(places), dtype=np.int64), len(begin))
+
+
+def _greatest(values: Integers, begin: Integers, end: Integers) -> Integers:
+    """The greatest of `values[begin:end]` for each pair of places; 0 where they are equal. No value is negative.
+
+    Two runs of a power of two cover a window (a sparse table, Bender and Farach-Colton 2000); one such power is held at a time.
+    """
+    lengths = end - begin
+    result = np.zeros(len(lengths), dtype=np.int64)
+    greatest, run = values, 1  # the greatest of `run` values from each place on
+    while True:
+        fitting = np.flatnonzero((lengths >= run) & (lengths < 2 * run))
+        result[fitting] = np.maximum(greatest[begin[fitting]], greatest[end[fitting] - run])
+        if not np.any(lengths >= 2 * run):
+            return result
+        greatest = np.maximum(greatest[:-run], greatest[run:])
+        run *= 2
 
 
 def _merchant_states(

@@ -17,10 +17,13 @@ DAY_US = 24 * HOUR_US
 CARD_WINDOWS = {"1h": HOUR_US, "1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
 MERCHANT_WINDOWS = {"1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
 DISTINCT_WINDOW = "1d"  # in which a card's different merchants and categories are counted
+RECENT_WINDOWS = ("1d", "7d")  # in which a card's greatest payment and its payments at night are looked for
 
 CARD_STATE = (
     *(f"card_count_{window}" for window in CARD_WINDOWS),
     *(f"card_cents_{window}" for window in CARD_WINDOWS),
+    *(f"card_greatest_cents_{window}" for window in RECENT_WINDOWS),  # of one payment; 0 without one
+    *(f"card_nights_{window}" for window in RECENT_WINDOWS),  # payments at night, by the source's clocks
     "card_last_us",  # when the card was last used; of payments of equal time the one with the greatest id counts
     "card_last_latitude",
     "card_last_longitude",

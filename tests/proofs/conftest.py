@@ -44,7 +44,7 @@ def record(full: bool) -> Record:
             return
         document = {
             "commit": _git("rev-parse", "HEAD"),
-            "changed_since": bool(_git("status", "--porcelain")),
+            "changed_since": bool(_git("status", "--porcelain", "--", ".", ":!docs/proofs")),
             "machine": _machine(),
         }
         path = ROOT / "docs" / "proofs" / f"{name}.json"

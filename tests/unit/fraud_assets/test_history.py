@@ -74,7 +74,7 @@ class Remembering:
         """What the scorer would be told."""
         store = open_history(self.project.settings, self.project.source.reach)
         query = Query(microseconds(at), card, merchant, "fuel")
-        found = dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach), strict=True))
+        found = dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach, self.project.source.zone), strict=True))
         store.close()
         return found
 
@@ -236,7 +236,7 @@ def test_the_online_state_is_that_of_the_columns_with_the_same_labels(rememberin
     wanted = pl.Series([False] * 48 + [True] * 48)
     with history.catching_up(home.project) as catch_up:
         words = log_since(catch_up.labels, 0)
-    offline = states(frame, wanted, home.project.source.reach, corrections(words, frame))
+    offline = states(frame, wanted, home.project.source.reach, home.project.source.zone, corrections(words, frame))
     for row, at in zip(offline.iter_rows(named=True), frame["timestamp"].to_list()[48:], strict=True):
         online = home.state(at)
         assert {name: online[name] for name in row if "merchant_" in name} == {n: v for n, v in row.items() if "merchant_" in n}

@@ -468,7 +468,7 @@ def test_the_past_is_the_accepted_partitions_before_in_order_with_the_samples_of
 def test_natural_variation_is_that_of_the_latest_accepted_partitions(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "NATURAL_PARTITIONS", 4)
+    monkeypatch.setattr("fraud_core.gate.records.NATURAL_PARTITIONS", 4)
     contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 7)})
     past = gate.load_past(store, KEY, "2024-07", contents, SETTINGS)
     assert [verdict.partition for verdict in past.verdicts] == ["2024-03", "2024-04", "2024-05", "2024-06"]

@@ -1,6 +1,7 @@
 """How far back the store is told to remember."""
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -12,6 +13,7 @@ from fraud_core.settings import Settings
 from fraud_core.stores.history import open_history
 
 PAYMENT = Transaction.model_validate(EXAMPLE)
+ZONE = ZoneInfo("UTC")
 WIDE = Reach.of_days(90, 180)
 
 
@@ -25,6 +27,6 @@ def test_the_store_remembers_for_the_widest_model_and_widely_before_there_is_one
     assert recall.store.reach == WIDE
     told = []
     for days in ((30, 7), (30, 60), (30, 7)):
-        recall.past([PAYMENT], Reach.of_days(*days))
+        recall.past([PAYMENT], Reach.of_days(*days), ZONE)
         told.append(recall.store.reach)
     assert told == [Reach.of_days(30, 7), Reach.of_days(30, 60), Reach.of_days(30, 60)]

@@ -162,6 +162,21 @@ def test_windows_reach_over_the_border_of_a_partition(intake: Intake) -> None:
     assert monthly.select("card_count_1h", "amount_over_mean").row(1) == (1, 0.7)  # the other of equal time is not seen
 
 
+def test_the_greatest_payment_and_those_at_night_are_looked_for_in_a_day_and_a_week(intake: Intake) -> None:
+    """By the source's own clocks, the payment itself and what is older than the window left out."""
+    spent = {
+        "02 12:00:00": "90.00",
+        "08 21:59:59": "40.00",
+        "08 22:00:00": "30.00",
+        "09 05:59:59": "20.00",
+        "09 06:00:00": "10.00",
+    }
+    intake.rows(*[{"id": when, "when": f"2024-01-{when}", "sum": amount, "pan": CARD} for when, amount in spent.items()])
+    table = rows(materialize(intake.source(timezone="America/New_York"), intake.store), "2024-01")
+    names = ["card_max_1d", "card_max_7d", "card_nights_1d", "card_nights_7d"]
+    assert table.select(names).rows() == [(0, 0, 0, 0), (0, 90, 0, 0), (40, 90, 0, 0), (40, 90, 1, 1), (40, 90, 2, 2)]
+
+
 def test_history_is_all_raw_rows_of_the_days_that_it_reaches_into(intake: Intake, tmp_path: Path) -> None:
     """However the same payments are cut into partitions, every row has the same past."""
     intake.rows(*JANUARY, *FEBRUARY, *[row | {"id": f"2{row['id']}"} for row in JANUARY], {"when": "2024-01-24 08:00:00"})

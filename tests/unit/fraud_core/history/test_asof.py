@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from fraud_core.stores.history_sqlite import SqliteHistory
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 REACH = Reach.of_days(history_days=9, label_delay_days=2)  # shorter than the longest window
+ZONE = ZoneInfo("America/New_York")  # whose night is not that of UTC
 SCHEMA = {
     "transaction_id": pl.String(),
     "timestamp": pl.Int64(),
@@ -104,9 +106,9 @@ def in_memory(payments: pl.DataFrame, corrected: dict[str, list[Correction]], qu
 
 def same(payments: pl.DataFrame, corrected: dict[str, list[Correction]], pasts: Sequence[Past]) -> None:
     """That each past gives what the columns have, bit for bit."""
-    counted = [asof.state_asof(query, past, REACH) for query, past in zip(queries(payments), pasts, strict=True)]
+    counted = [asof.state_asof(query, past, REACH, ZONE) for query, past in zip(queries(payments), pasts, strict=True)]
     everything = pl.Series([True] * len(payments), dtype=pl.Boolean)
-    expected = columns.states(payments, everything, REACH, corrections_frame(corrected))
+    expected = columns.states(payments, everything, REACH, ZONE, corrections_frame(corrected))
     assert np.array(counted, dtype=np.float64).reshape(-1, len(STATE)).tobytes() == expected.to_numpy().tobytes(order="C")
 
 

@@ -1,0 +1,50 @@
+"""The drift gate: which partitions may train a model. Pure functions over the object store; Dagster shows what they say.
+
+A verdict is a signed file, `drift/<partition>.json`, bound to the content it judged. The training set is the materialized
+partitions whose verdict holds for their present content and accepts them. Nothing else is asked: neither Dagster's records nor
+the run. `judging` computes a verdict, `records` keeps it.
+"""
+
+from fraud_core.gate.findings import MINIMUM_ROWS
+from fraud_core.gate.judging import judge, position, walk_forward
+from fraud_core.gate.records import accept, fingerprint, load_past, read_verdict, record, refuse, training_set
+from fraud_core.gate.verdict import (
+    NATURAL_PARTITIONS,
+    Decision,
+    FeatureResult,
+    Finding,
+    Judgement,
+    PartitionRef,
+    Past,
+    ReferencePart,
+    TrainingSet,
+    Verdict,
+    explain,
+    verdict_key,
+)
+
+__all__ = [
+    "MINIMUM_ROWS",
+    "NATURAL_PARTITIONS",
+    "Decision",
+    "FeatureResult",
+    "Finding",
+    "Judgement",
+    "PartitionRef",
+    "Past",
+    "ReferencePart",
+    "TrainingSet",
+    "Verdict",
+    "accept",
+    "explain",
+    "fingerprint",
+    "judge",
+    "load_past",
+    "position",
+    "read_verdict",
+    "record",
+    "refuse",
+    "training_set",
+    "verdict_key",
+    "walk_forward",
+]

@@ -1,0 +1,146 @@
+"""What is wrong with a partition, beside and because of the comparison of its features: each has a name and a sentence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from fraud_core.features import Feature
+from fraud_core.gate.verdict import FeatureResult, Finding, Past
+from fraud_core.sources import Drift
+
+REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
+REJECTED_SEVERITY = 2.0  # or when one of them lies further out than so many times its bound
+MINIMUM_ROWS = 500  # fewer cannot tell a shift from chance
+UNSEEN_SHARE = 0.001  # of the rows may lie in categories that the reference has never seen ...
+UNSEEN_ROWS = 10  # ... or this many in as many rows as the reference has: a small one has not seen every rare category
+CONSTANT_PROBABILITY = 1e-6  # a constant column is a finding where chance makes one less often
+NULL_DEVIATIONS = 3.0  # standard errors added to the tolerated share of nulls
+VOLUME_FACTOR = 3.0  # more or fewer rows than the references' median by this factor are a (non-blocking) finding
+
+
+def flaws(present: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
+    """What makes a partition unfit even as a bootstrap."""
+    findings: list[Finding] = []
+    if present.height < MINIMUM_ROWS:
+        message = f"{present.height} rows are too few to judge, which takes {MINIMUM_ROWS}"
+        findings.append(Finding(name="too_few_rows", message=message, value=present.height, bound=MINIMUM_ROWS))
+    for feature in features:
+        if feature.name not in present.columns:
+            message = f"column {feature.name} is missing"
+            findings.append(Finding(name="missing_column", feature=feature.name, message=message, value=1, bound=0))
+        elif feature.drift == "blocks" and present[feature.name].null_count() == present.height > 0:
+            message = f"column {feature.name} holds no value at all"
+            findings.append(Finding(name="null_share", feature=feature.name, message=message, value=1, bound=0))
+    return findings
+
+
+def incomparable(present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
+    """What cannot be compared. With `flaws`, every blocking feature is either compared or has a blocking finding."""
+    if reference.height < MINIMUM_ROWS:
+        message = f"the accepted partitions before it offer {reference.height} rows to compare with, of at least {MINIMUM_ROWS}"
+        return [Finding(name="no_reference", message=message, value=reference.height, bound=MINIMUM_ROWS)]
+    return [
+        Finding(
+            name="no_reference",
+            feature=feature.name,
+            message=f"no accepted partition before it has values of {feature.name} to compare with",
+            value=0,
+            bound=1,
+        )
+        for feature in features
+        if feature.drift == "blocks" and has_values(present, feature.name) and not has_values(reference, feature.name)
+    ]
+
+
+def oddities(
+    present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature], past: Past, settings: Drift
+) -> list[Finding]:
+    """What a comparison of distributions does not see, or should not have to."""
+    findings: list[Finding] = []
+    for feature in features:
+        if not (has_values(present, feature.name) and has_values(reference, feature.name)):
+            continue
+        values, usual = present[feature.name], reference[feature.name]
+        found = [_nulls(values, usual, settings.null_share), _constant(values, usual)]
+        if feature.is_category:
+            samples = [sample[feature.name] for sample in past.samples if feature.name in sample.columns]
+            found.append(_unseen(values, samples))
+        findings += [
+            finding.model_copy(update={"blocking": feature.drift == "blocks"}) for finding in found if finding is not None
+        ]
+    if past.samples:
+        typical = float(np.median([verdict.rows for verdict in past.references]))
+        ratio = present.height / max(typical, 1.0)
+        if not 1 / VOLUME_FACTOR <= ratio <= VOLUME_FACTOR:
+            message = f"{present.height} rows where {typical:.0f} are usual"
+            findings.append(Finding(name="volume", blocking=False, message=message, value=ratio, bound=VOLUME_FACTOR))
+    return findings
+
+
+def has_values(frame: pl.DataFrame, name: str) -> bool:
+    """Whether the frame has the column, and any value in it."""
+    return name in frame.columns and frame[name].null_count() < frame.height
+
+
+def _nulls(values: pl.Series, usual: pl.Series, tolerated: float) -> Finding | None:
+    share, before = values.null_count() / len(values), usual.null_count() / len(usual)
+    error = np.sqrt(before * (1 - before) * (1 / len(values) + 1 / len(usual)))
+    limit = float(before + tolerated + NULL_DEVIATIONS * error)
+    if share <= limit:
+        return None
+    message = f"{values.name} is missing in {share:.1%} of the rows, where {before:.1%} is usual"
+    return Finding(name="null_share", feature=values.name, message=message, value=share, bound=limit)
+
+
+def _constant(values: pl.Series, usual: pl.Series) -> Finding | None:
+    values, usual = values.drop_nulls(), usual.drop_nulls()
+    if values.n_unique() > 1:
+        return None
+    by_chance = float((usual == values[0]).sum() / len(usual)) ** len(values)
+    if by_chance >= CONSTANT_PROBABILITY:
+        return None
+    message = f"{values.name} has one value in all {len(values)} rows"
+    return Finding(name="constant_column", feature=values.name, message=message, value=by_chance, bound=CONSTANT_PROBABILITY)
+
+
+def _unseen(values: pl.Series, seen: Sequence[pl.Series]) -> Finding | None:
+    known, values = pl.concat(seen).drop_nulls(), values.drop_nulls()
+    strangers = values.filter(~values.is_in(known.unique().implode()))
+    share, limit = len(strangers) / len(values), max(UNSEEN_SHARE, UNSEEN_ROWS / len(known))
+    if share <= limit:
+        return None
+    names = strangers.value_counts(sort=True)[values.name].head(3).to_list()
+    shown = ", ".join(f"'{name[:40]}'" for name in names)
+    message = f"{share:.1%} of the rows lie in categories of {values.name} never seen before ({shown})"
+    return Finding(name="unseen_category", feature=values.name, message=message, value=share, bound=limit)
+
+
+def drifts(results: Sequence[FeatureResult]) -> list[Finding]:
+    """What the comparison of the features says: each that has drifted, and whether too many have."""
+    findings: list[Finding] = []
+    for result in results:
+        if result.drifted:
+            findings.append(
+                Finding(
+                    name="feature_drift",
+                    feature=result.name,
+                    blocking=result.role == "blocks" and result.severity > REJECTED_SEVERITY,
+                    message=f"{result.name} has drifted: {result.measure} {result.distance:.3f}, {result.excess:.3f} beyond "
+                    f"noise, {result.severity:.1f} times its bound",
+                    value=result.excess,
+                    bound=result.bound,
+                )
+            )
+    judged = [result for result in results if result.role == "blocks"]
+    names = [result.name for result in judged if result.drifted]
+    share = len(names) / max(len(judged), 1)
+    if share > REJECTED_SHARE:
+        message = f"{len(names)} of {len(judged)} features have drifted ({', '.join(names)})"
+        findings.append(Finding(name="drifted_share", message=message, value=share, bound=REJECTED_SHARE))
+    return findings
+
+
+def unblocking(finding: Finding) -> Finding:
+    """The same finding, told but rejecting nothing."""
+    return finding.model_copy(update={"blocking": False})

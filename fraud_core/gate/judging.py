@@ -1,0 +1,225 @@
+"""Judging a partition against the accepted ones before it. Pure: nothing is read or written."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from importlib import metadata
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fraud_core import drift, partitions
+from fraud_core.features import Feature
+from fraud_core.gate.findings import drifts, flaws, has_values, incomparable, oddities, unblocking
+from fraud_core.gate.verdict import FeatureResult, Judgement, Past, ReferencePart, Verdict
+from fraud_core.sources import Drift, Source
+
+
+def position(source: Source, partition: str) -> int:
+    """How many partitions of the source lie before this one, by the calendar.
+
+    Raises:
+        PartitionError: the key is not one of the source's cadence.
+    """
+    return len(partitions.key_range(source.first, partition, source.cadence)) - 1
+
+
+def judge(
+    *,
+    partition: str,
+    content: str,
+    frame: pl.DataFrame,
+    features: Sequence[Feature],
+    past: Past,
+    position: int,
+    settings: Drift,
+    seed: int,
+    detector: drift.Detector,
+    now: datetime,
+) -> Judgement:
+    """Judge a partition against the accepted ones before it. Pure: reads and writes nothing.
+
+    Args:
+        partition: its key.
+        content: sha256 (hex) of its transformed content.
+        frame: the transformed partition, n rows; columns other than features and `card` are not looked at.
+        features: those that this source has (`features.available`).
+        past: from `load_past`.
+        position: how many partitions of the source lie before this one (`gate.position`); the first `bootstrap_partitions` are
+            accepted unjudged unless they are broken. By the calendar, so that no order of materialization makes a bootstrap.
+        settings: the source's.
+        seed: of the samples; each draw is also bound to the content.
+        detector: who computes the p-values.
+        now: when, with a time zone.
+    """
+    rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(content.encode()).digest()[:8])])
+    watched = [feature for feature in features if feature.drift != "left_out"]
+    present = _values(frame, watched)
+    drawn = _draw(frame.height, settings.sample_rows, rng)
+    current = present[drawn]
+    cards = _codes(frame["card"][drawn]) if "card" in frame.columns else None
+    reference, parts = _reference(past, settings.sample_rows, rng)
+    bootstrap = position < settings.bootstrap_partitions
+
+    broken = flaws(present, watched)
+    strange = incomparable(present, reference, watched) + oddities(present, reference, watched, past, settings)
+    results = _results(current, reference, cards=cards, features=watched, past=past, detector=detector)
+    drifted = drifts(results)
+    if bootstrap:
+        strange, drifted = [unblocking(f) for f in strange], [unblocking(f) for f in drifted]
+    findings = (*broken, *strange, *drifted)
+
+    buffer = io.BytesIO()
+    current.write_parquet(buffer)
+    verdict = Verdict(
+        partition=partition,
+        content=content,
+        kind="bootstrap" if bootstrap else "judged",
+        accepted=not any(finding.blocking for finding in findings),
+        rows=frame.height,
+        features=results,
+        findings=findings,
+        reference=parts,
+        sample_rows=current.height,
+        sample_sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
+        seed=seed,
+        detector=detector.__name__,
+        versions=_versions(),
+        created_at=now,
+    )
+    return Judgement(verdict, current, reference, buffer.getvalue())
+
+
+def walk_forward(
+    frames: Iterable[tuple[str, pl.DataFrame]],
+    *,
+    features: Sequence[Feature],
+    settings: Drift,
+    seed: int,
+    detector: drift.Detector,
+    now: datetime,
+) -> list[Judgement]:
+    """Judge partitions (key, frame of features), oldest first, each against the accepted ones before it; all in memory."""
+    past, judgements = Past(), []
+    for place, (partition, frame) in enumerate(frames):
+        judgement = judge(
+            partition=partition,
+            content=hashlib.sha256(partition.encode()).hexdigest(),  # only names the draw
+            frame=frame,
+            features=features,
+            past=past,
+            position=place,
+            settings=settings,
+            seed=seed,
+            detector=detector,
+            now=now,
+        )
+        judgements.append(judgement)
+        past = past.after(judgement, settings)
+    return judgements
+
+
+def _values(frame: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
+    """The features that the frame has, as Float64 or String; NaN, which blinds every test, becomes null."""
+    present = [feature for feature in features if feature.name in frame.columns]
+    return frame.select(
+        pl.col(feature.name).cast(pl.String) if feature.is_category else pl.col(feature.name).cast(pl.Float64).fill_nan(None)
+        for feature in present
+    )
+
+
+def _draw(rows: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Positions of at most so many of the rows, drawn without replacement, in order."""
+    return np.arange(rows) if rows <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def _codes(cards: pl.Series) -> npt.NDArray[np.int64]:
+    """A number for each card; a missing one is a card of its own."""
+    codes = cards.rank("dense").cast(pl.Int64).fill_null(0).to_numpy().copy()
+    unknown = codes == 0
+    codes[unknown] = len(codes) + np.arange(unknown.sum()) + 1
+    return codes
+
+
+def _reference(past: Past, rows: int, rng: np.random.Generator) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
+    """At most so many rows of the past samples, each partition in proportion to its own rows."""
+    if not past.samples:
+        return pl.DataFrame(), ()
+    sizes = np.array([verdict.rows for verdict in past.references])
+    shares = sizes * rows // sizes.sum() if sizes.sum() > rows else sizes
+    drawn = [sample[_draw(sample.height, int(share), rng)] for sample, share in zip(past.samples, shares, strict=True)]
+    parts = tuple(
+        ReferencePart(partition=verdict.partition, content=verdict.content, rows=part.height)
+        for verdict, part in zip(past.references, drawn, strict=True)
+    )
+    return pl.concat(drawn, how="diagonal"), parts
+
+
+def _results(
+    current: pl.DataFrame,
+    reference: pl.DataFrame,
+    *,
+    cards: npt.NDArray[np.int64] | None,
+    features: Sequence[Feature],
+    past: Past,
+    detector: drift.Detector,
+) -> tuple[FeatureResult, ...]:
+    """Compare feature by feature; those that block and those that are reported are two families of tests."""
+    results: list[FeatureResult] = []
+    categories = {feature.name for feature in features if feature.is_category}
+    for role in ("blocks", "reported"):
+        family = [
+            feature.name
+            for feature in features
+            if feature.drift == role and has_values(current, feature.name) and has_values(reference, feature.name)
+        ]
+        arrays = {name: _arrays(reference[name], current[name]) for name in family}
+        comparisons = drift.compare(
+            {name: pair[0] for name, pair in arrays.items()},
+            {name: pair[1] for name, pair in arrays.items()},
+            categories,
+            detector,
+            None if cards is None else {name: cards[current[name].is_not_null().to_numpy()] for name in family},
+        )
+        for name, comparison in comparisons.items():
+            limit = drift.bound(_natural(past, name))
+            results.append(
+                FeatureResult(
+                    name=name,
+                    role=role,
+                    measure="Cramer's V" if name in categories else "KS distance",
+                    **asdict(comparison),
+                    excess=comparison.excess,
+                    bound=limit,
+                    drifted=comparison.p_corrected < drift.SIGNIFICANCE and comparison.excess > limit,
+                )
+            )
+    return tuple(results)
+
+
+def _arrays(reference: pl.Series, current: pl.Series) -> tuple[drift.Array, drift.Array]:
+    """Values without nulls; names become numbers by their place in the sorted union."""
+    both = pl.concat([reference.drop_nulls(), current.drop_nulls()])
+    if both.dtype == pl.String:
+        both = both.rank("dense").cast(pl.Int64)
+    values = both.to_numpy()
+    split = len(reference) - reference.null_count()
+    return values[:split], values[split:]
+
+
+def _natural(past: Past, name: str) -> list[float]:
+    """A feature's excess in the partitions that the gate itself accepted. What a person let pass widens no bound."""
+    return [
+        feature.excess for verdict in past.verdicts if verdict.accepted for feature in verdict.features if feature.name == name
+    ]
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("numpy", "polars", "scipy")}
+    with suppress(metadata.PackageNotFoundError):  # the twin does without
+        versions["alibi-detect"] = metadata.version("alibi-detect")
+    return versions

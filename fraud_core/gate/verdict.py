@@ -1,0 +1,210 @@
+"""What the gate says about a partition: the verdict, its evidence, and the decisions of people upon it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from fraud_core.sources import Drift
+
+FOLDER = "drift"
+NATURAL_PARTITIONS = 24  # so many accepted partitions tell how large natural variation is
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PartitionRef(_Model):
+    """A partition and the sha256 (hex) of its transformed content."""
+
+    partition: str
+    content: str
+
+
+class ReferencePart(PartitionRef):
+    """An accepted partition behind the reference, and how many of the reference's rows are its."""
+
+    rows: int
+
+
+class FeatureResult(_Model):
+    """One feature of the judged partition against the reference.
+
+    `excess` is the distance beyond `noise`, which is what sampling alone gives; `clustering` says how much of that comes from
+    rows that share a card. The feature has drifted when its corrected p-value lies under the significance and its excess above
+    the bound.
+    """
+
+    name: str
+    role: Literal["blocks", "reported"]
+    measure: Literal["KS distance", "Cramer's V"]
+    distance: float
+    noise: float
+    clustering: float
+    excess: float
+    bound: float
+    statistic: float
+    p_value: float
+    p_corrected: float
+    rows_reference: int
+    rows_current: int
+    drifted: bool
+
+    @property
+    def severity(self) -> float:
+        """Excess in units of the bound; above 2 the feature alone rejects the partition."""
+        return self.excess / self.bound
+
+
+class Finding(_Model):
+    """Something about the partition that has a name of its own; `message` is a sentence for people."""
+
+    name: Literal[
+        "too_few_rows",
+        "no_reference",
+        "missing_column",
+        "constant_column",
+        "null_share",
+        "unseen_category",
+        "feature_drift",
+        "drifted_share",
+        "volume",
+    ]
+    message: str
+    blocking: bool = True
+    feature: str | None = None
+    value: float
+    bound: float
+
+
+class Decision(_Model):
+    """What a person said about one content, whatever the statistics say."""
+
+    action: Literal["accept", "refuse"]
+    who: str
+    reason: str
+    at: datetime
+
+
+class Verdict(_Model):
+    """What the gate says about one partition's content, and its evidence.
+
+    `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person.
+    """
+
+    format: Literal[1] = 1
+    partition: str
+    content: str
+    kind: Literal["bootstrap", "judged"]
+    accepted: bool
+    rows: int
+    features: tuple[FeatureResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    reference: tuple[ReferencePart, ...] = ()
+    sample_rows: int
+    sample_sha256: str
+    seed: int
+    detector: str
+    versions: dict[str, str]
+    created_at: datetime
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def ref(self) -> PartitionRef:
+        """The partition and content that this verdict speaks of."""
+        return PartitionRef(partition=self.partition, content=self.content)
+
+    @property
+    def overruled_by(self) -> Decision | None:
+        """The person's acceptance that holds, if any."""
+        return self._last("accept")
+
+    @property
+    def refused_by(self) -> Decision | None:
+        """The person's refusal that holds, if any."""
+        return self._last("refuse")
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether this content may train: the last decision of a person, else what the statistics say."""
+        return self.refused_by is None and (self.accepted or self.overruled_by is not None)
+
+    @property
+    def sample_key(self) -> str:
+        """Where this partition's sample of features lies in the store."""
+        return f"{FOLDER}/samples/{self.partition}-{self.content[:12]}.parquet"
+
+    @property
+    def worst(self) -> tuple[FeatureResult, ...]:
+        """The features, furthest beyond their bound first."""
+        return tuple(sorted(self.features, key=lambda feature: -feature.severity))
+
+    def _last(self, action: str) -> Decision | None:
+        return self.decisions[-1] if self.decisions and self.decisions[-1].action == action else None
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The partitions that may train, and those that may not, each bound to its present content; in key order."""
+
+    accepted: tuple[PartitionRef, ...]
+    rejected: tuple[PartitionRef, ...]
+    verdicts: Mapping[str, Verdict]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with the two samples behind it (watched features only, Float64 or String), for plots and for the store.
+
+    `sample` is `current` as Parquet, whose hash the verdict holds. `reference` is empty where nothing was accepted before.
+    """
+
+    verdict: Verdict
+    current: pl.DataFrame
+    reference: pl.DataFrame
+    sample: bytes
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a partition is judged against: accepted verdicts before it, oldest first, and the samples of the last K of them."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    samples: tuple[pl.DataFrame, ...] = ()
+
+    @property
+    def references(self) -> tuple[Verdict, ...]:
+        """The verdicts of the partitions whose samples are the reference."""
+        return self.verdicts[len(self.verdicts) - len(self.samples) :]
+
+    def after(self, judgement: Judgement, settings: Drift) -> "Past":
+        """This past with one more partition, if it was accepted."""
+        if not judgement.verdict.is_accepted:
+            return self
+        return Past(
+            (*self.verdicts, judgement.verdict)[-NATURAL_PARTITIONS:],
+            (*self.samples, judgement.current)[-settings.reference_partitions :],
+        )
+
+
+def verdict_key(partition: str) -> str:
+    """Key of a partition's verdict in the store."""
+    return f"{FOLDER}/{partition}.json"
+
+
+def explain(verdict: Verdict) -> str:
+    """One sentence: why the partition may not train, and how a person accepts it."""
+    if verdict.refused_by is not None:
+        cause = f"was refused by {verdict.refused_by.who} ({verdict.refused_by.reason})"
+    else:
+        blocking = [finding.message for finding in verdict.findings if finding.blocking]
+        more = f"; and {len(blocking) - 3} more" if len(blocking) > 3 else ""
+        cause = f"is rejected by the drift gate: {'; '.join(blocking[:3])}{more}"
+    return (
+        f"Partition {verdict.partition} {cause}. No model is trained on it; if the data is right all the same, "
+        f'accept it with `fraud accept {verdict.partition} --reason "..."`.'
+    )
