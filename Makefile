@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stores lint types proof rehearse bench gallery lock clean
+.PHONY: help setup run test stores lint types docs proof rehearse bench gallery lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -52,6 +52,9 @@ lint: setup ## style, formatting and the layer rule
 
 types: setup ## mypy, strict
 	$(BIN)/mypy
+
+docs: setup ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 	$(BIN)/pytest tests/proofs --full

@@ -186,6 +186,14 @@ def test_on_another_empty_machine_the_training_set_comes_back_and_gives_the_same
             assert (tmp_path / "back" / "store" / pointer.key).read_bytes() == original.get(pointer.key)
 
 
+def test_on_the_machine_that_made_it_what_comes_back_stands_by_itself(copy: Callable[..., Home], tmp_path: Path) -> None:
+    home = copy()
+    brought = checkout(home.project.settings, version_of(home), tmp_path / "back")
+    shutil.rmtree(home.project.settings.home / "data-versions")
+    frames = [path for path in brought.folder.rglob("*.parquet") if path.read_bytes()]
+    assert len(frames) >= 2 * (len(WEEKS) - 1)
+
+
 def test_a_partition_that_came_later_is_not_brought_back(copy: Callable[..., Home], tmp_path: Path) -> None:
     home = copy()
     assert not home.run("materialize_partition", DRIFTED).success

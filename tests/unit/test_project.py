@@ -201,7 +201,7 @@ def test_ci_checks_style_and_types_and_closes_with_the_readme_s_test_command() -
 
 def test_every_target_that_needs_the_environment_makes_it() -> None:
     rules = make_rules()
-    assert [target for target in ("run", "test", "lint", "types", "proof", "lock") if "setup" not in rules[target]] == []
+    assert [target for target in ("run", "test", "lint", "types", "docs", "proof", "lock") if "setup" not in rules[target]] == []
     assert rules["setup"] == ["$(STAMP)"]
 
 
