@@ -1,6 +1,7 @@
 """The command of every service of compose.yaml, with the environment that compose gives it: the smoke test goes through them."""
 
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,16 @@ def test_a_case_is_scored_a_label_given_a_drifted_partition_refused_and_an_alert
     desk = f"http://{stack.addresses['ui']}:7860"
     eventually(lambda: stack.is_healthy("ui"))
     assert httpx.post(f"{desk}/sign-in", data={"name": "demo", "password": password}).status_code == 303
+
+    # Each is healthy by its own word, and Prometheus reaches what it watches.
+    for name in stack.names:
+        eventually(lambda name=name: stack.is_healthy(name))
+    prometheus = f"http://{stack.addresses['prometheus']}:9090/api/v1"
+    eventually(lambda: both_up(prometheus))
+    config = urllib.request.urlopen(f"{prometheus}/status/config").read().decode()
+    assert "environment: production" in config
+
+
+def both_up(prometheus: str) -> bool:
+    found = httpx.get(f"{prometheus}/query?query=up").json()["data"]["result"]
+    return {one["metric"]["job"] for one in found if one["value"][1] == "1"} == {"fraud-scorer", "fraud-pipeline"}
