@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stores lint types docs proof rehearse bench gallery lock clean
+.PHONY: help setup run test stores systems lint types docs proof rehearse bench gallery lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -37,13 +37,16 @@ run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: 
 	$(BIN)/fraud up $(if $(STACK),--stack $(STACK))
 
 test: setup ## unit and integration tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs --ignore=tests/systems
 
 stores: setup ## the tests of pipeline, gate and scorer again, on a real bucket
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --store s3 \
 		tests/integration/pipeline/test_pipeline.py tests/integration/pipeline/test_command_line.py \
 		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py tests/integration/test_daemon.py \
 		tests/unit/fraud_api tests/unit/fraud_assets tests/unit/fraud_ui tests/unit/fraud_core/test_holder.py
+
+systems: setup ## whole systems, started as people start them: documents, containers' commands, workers, the full stack
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/systems
 
 lint: setup ## style, formatting and the layer rule
 	$(BIN)/ruff check

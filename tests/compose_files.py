@@ -35,9 +35,10 @@ def dockerfile(name: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def compose(folder: Path, *files: str, example: str) -> dict[str, Any]:
-    """What docker-compose makes of the files, with every profile."""
-    (folder / "env").write_text(run(DOCKER / "make-env.sh", DOCKER / example))
+def compose(folder: Path, *files: str, example: str, **told: str) -> dict[str, Any]:
+    """What docker-compose makes of the files, with every profile; `told` stands in the environment file as well."""
+    lines = "".join(f"{name}={value}\n" for name, value in told.items())
+    (folder / "env").write_text(run(DOCKER / "make-env.sh", DOCKER / example) + lines)
     (folder / "images.env").write_text("".join(f"{name.upper()}_IMAGE=registry/{name}@{DIGEST}\n" for name in OWN_IMAGES))
     given = [f"--env-file={folder / 'env'}", *([f"--env-file={folder / 'images.env'}"] if len(files) > 1 else [])]
     named = [f"--file={DOCKER / name}" for name in files]

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -147,22 +147,32 @@ def decided(scorer: Scorer, number: int, **changed: Any) -> DecisionRecord:
 
 @dataclass
 class DeskServer:
-    """A running desk over a furnished installation, with sixty cases to review. `versions` are its own, newest first."""
+    """A running desk. `versions` are its own, newest first.
+
+    Attributes:
+        installation: where its models are.
+        folder: for its log.
+        variables: of its process, beside the usual ones.
+        furnished: whether there are models, partitions, and sixty cases to review; else it is as on the first day.
+    """
 
     installation: Any
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    furnished: bool = True
     url: str = ""
 
     def __enter__(self) -> "DeskServer":
         self.settings = self.installation.settings
-        self.versions = furnish(self.installation)
+        if self.furnished:
+            self.versions = furnish(self.installation)
         self.scorer = Scorer(self.installation.bundle(2))
         self.log = self.folder / "desk.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
         named = {"FRAUD_HOME": str(self.settings.home), "FRAUD_POLL_SECONDS": "0.2", "FRAUD_UI_AUTH": "users"}
         command = [sys.executable, "-m", "fraud_cli.main", "ui", "--port", "0"]
         with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, env=clean | named, stdout=out, stderr=out)
+            self.process = subprocess.Popen(command, env=clean | named | self.variables, stdout=out, stderr=out)
         found = eventually(
             lambda: re.search(r"desk on (http://\S+:\d+)", self.log.read_text()) or self.process.poll() is not None
         )
@@ -171,7 +181,8 @@ class DeskServer:
         eventually(self._answers)
         self.engine = open_database(self.settings)
         self.users, self.decisions, self.labels = Users(self.engine), DecisionLog(self.engine, 400), LabelLog(self.engine)
-        self.decisions.append([decided(self.scorer, number) for number in range(60)])
+        if self.furnished:
+            self.decisions.append([decided(self.scorer, number) for number in range(60)])
         return self
 
     def __exit__(self, *_: object) -> None:

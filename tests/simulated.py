@@ -1,4 +1,4 @@
-"""The columns of a simulated source, for the TOMLs that tests write."""
+"""Simulated sources, for the TOMLs that tests write."""
 
 COLUMNS = """\
 [columns]
@@ -16,3 +16,40 @@ merchant_latitude = "merchant_latitude"
 merchant_longitude = "merchant_longitude"
 city_population = "city_population"
 """
+
+# Six weeks, as few rows as a champion can be had from; in the last week amounts are three times as large.
+SHORT = (
+    """
+name = "short"
+timezone = "UTC"
+cadence = "weekly"
+first = "2024-01-01"
+last = "2024-02-05"
+label_delay_days = 1
+history_days = 7
+
+[simulator]
+seed = 3
+cardholders = 300
+merchants = 80
+transactions_per_card_per_day = 0.5
+fraud_rate = 0.08
+shift_from = 2024-02-05
+amount_factor = 3.0
+
+[simulator.kinds]
+card_testing = 3
+account_takeover = 3
+
+[split]
+holdout_days = 7
+validation_days = 7
+training_days = 7
+
+[drift]
+bootstrap_partitions = 3
+reference_partitions = 4
+"""
+    + COLUMNS
+)
+SHORT_DRIFTED = "2024-02-05"

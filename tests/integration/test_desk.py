@@ -3,15 +3,20 @@
 import csv
 import io
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydantic import SecretStr
 
+from tests.conftest import Installation
 from tests.desk import DeskServer
+from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
@@ -56,6 +61,28 @@ def visit(browser: Browser, desk: DeskServer) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert elsewhere == []
+
+
+@pytest.fixture
+def open_desk(browser: Browser, installation: Installation, tmp_path: Path) -> Iterator[Callable[..., tuple[DeskServer, Page]]]:
+    """Starts a desk where nobody signs in, and opens it."""
+    with ExitStack() as opened:
+
+        def start(*, furnished: bool, database: str = "") -> tuple[DeskServer, Page]:
+            variables = {"FRAUD_UI_AUTH": "off", "FRAUD_DATABASE": database}
+            if database:
+                told = installation.settings.model_copy(update={"database": SecretStr(database)})
+                installation.settings = told
+            desk = opened.enter_context(DeskServer(installation, tmp_path, variables, furnished))
+            context = browser.new_context(timezone_id="Europe/Zurich", viewport={"width": 1280, "height": 900})
+            opened.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.goto(desk.url)
+            page.get_by_role("tab", name="Test a case").wait_for()
+            return desk, page
+
+        yield start
 
 
 def violations(page: Page) -> list[str]:
@@ -127,6 +154,96 @@ def test_a_file_is_scored_and_taken_away(
     assert scores == sorted(scores, reverse=True)
     assert taken[-1]["line"] == "2002"
     assert violations(page) == []
+
+
+def test_a_file_that_is_being_scored_is_cancelled_and_leaves_nothing(
+    visit: Visit, desk: DeskServer, tmp_path: Path, made_transactions: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    rows = [row | {"transaction_id": f"r{at}"} for at, row in enumerate(made_transactions(2_000) * 20)]
+    with (tmp_path / "long.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows[:2_000] for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    page = visit("canceller")
+    page.get_by_role("tab", name="Score a file").click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "long.csv")
+    page.get_by_text("long.csv").first.wait_for()
+    score, cancel = page.get_by_role("button", name="Score this file"), page.get_by_role("button", name="Cancel", exact=True)
+    expect(cancel).to_be_disabled()
+    score.click()
+    expect(cancel).to_be_enabled()
+    expect(score).to_be_disabled()
+    cancel.click()
+    page.get_by_text("Cancelled. Nothing of this file is kept.").wait_for()
+    expect(score).to_be_enabled()
+    expect(cancel).to_be_disabled()
+    expect(page.locator("#summary")).to_be_empty()
+    expect(page.get_by_text("Download all rows as CSV")).to_be_hidden()
+    assert list((desk.settings.home / "run" / "desk").rglob("long.csv")) == []
+    assert violations(page) == []
+
+
+def test_on_the_first_day_it_says_what_is_missing_and_takes_the_first_champion_by_itself(
+    open_desk: Callable[..., tuple[DeskServer, Page]],
+) -> None:
+    desk, page = open_desk(furnished=False)
+    expect(page.locator("div.head").first).to_contain_text(
+        "No model yet. Nothing can be scored before the pipeline has made a champion."
+    )
+    assert violations(page) == []
+    page.get_by_role("button", name="A plain purchase").click()
+    amount = page.get_by_label("Amount", exact=True)
+    expect(amount).to_have_value("46.35")
+    page.get_by_role("button", name="Test this case").click()
+    page.get_by_text("There is no model yet, so nothing can be scored. Run the pipeline").wait_for()
+    expect(amount).to_have_value("46.35")
+    for tab in ("Review queue", "Model and data"):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.get_by_role("tabpanel").filter(visible=True)).not_to_contain_text("Error")
+
+    version = desk.installation.promote(1)
+    page.get_by_role("tab", name="Test a case").click()
+    expect(page.locator("div.head").first).to_contain_text(version, timeout=60_000)
+    page.get_by_role("button", name="Test this case").click()
+    expect(page.locator("#result .decision")).to_be_visible()
+    assert "Traceback" not in desk.log.read_text()
+
+
+@pytest.mark.skipif(POSTGRES is None, reason="needs Debian's package postgresql")
+def test_a_database_that_is_gone_is_told_in_a_sentence_and_scoring_goes_on(
+    open_desk: Callable[..., tuple[DeskServer, Page]],
+) -> None:
+    # Another session of pytest closes pytest's own folder to the user under whom PostgreSQL runs.
+    with tempfile.TemporaryDirectory(prefix="fraud-postgres-") as folder, closing_server(Path(folder)) as postgres:
+        desk, page = open_desk(furnished=True, database=postgres.url)
+        queue, take = page.get_by_role("tab", name="Review queue"), page.get_by_role("button", name="Take the next case")
+        queue.click()
+        page.get_by_text("Precision so far").wait_for()
+        postgres.stop()
+        take.click()
+        told = page.get_by_text("see that it runs and that FRAUD_DATABASE is right").first
+        told.wait_for()
+
+        page.get_by_role("tab", name="Test a case").click()
+        page.get_by_role("button", name="A plain purchase").click()
+        page.get_by_role("button", name="Test this case").click()
+        expect(page.locator("#result .decision")).to_be_visible()
+
+        postgres.start()
+        queue.click()
+        take.click()
+        expect(page.locator("#case .decision")).to_contain_text("Kirlin & Sons")
+        assert "Traceback" not in desk.log.read_text()
+
+
+@contextmanager
+def closing_server(folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL that ends with the test."""
+    server = PostgresServer(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def test_a_case_is_taken_labelled_and_overruled(visit: Visit, desk: DeskServer) -> None:

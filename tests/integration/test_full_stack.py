@@ -20,7 +20,7 @@ from fraud_cli.stack import servers
 from fraud_core.payment import EXAMPLE
 from tests.api_server import eventually
 from tests.servers.processes import free_port, listens
-from tests.simulated import COLUMNS
+from tests.simulated import SHORT
 
 pytestmark = [
     pytest.mark.integration,
@@ -30,34 +30,6 @@ pytestmark = [
     pytest.mark.skipif(servers.find_alertmanager() is None, reason="needs Debian's package prometheus-alertmanager"),
 ]
 
-SOURCE = (
-    """
-name = "small"
-timezone = "UTC"
-cadence = "weekly"
-first = "2024-01-01"
-last = "2024-01-29"
-label_delay_days = 1
-history_days = 7
-
-[simulator]
-seed = 3
-cardholders = 250
-merchants = 80
-transactions_per_card_per_day = 0.5
-fraud_rate = 0.06
-
-[split]
-holdout_days = 7
-validation_days = 7
-training_days = 7
-
-[drift]
-bootstrap_partitions = 5
-reference_partitions = 5
-"""
-    + COLUMNS
-)
 PORTS = ("DAGSTER", "API", "UI", "MLFLOW", "EXPORTER", "REDIS", "PROMETHEUS", "ALERTMANAGER")
 
 
@@ -72,7 +44,7 @@ def ports() -> dict[str, int]:
 
 @pytest.fixture
 def stack(tmp_path: Path, ports: dict[str, int]) -> Iterator["subprocess.Popen[str]"]:
-    (tmp_path / "small.toml").write_text(SOURCE)
+    (tmp_path / "short.toml").write_text(SHORT)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "DAGSTER_"))}
     few = {
         "FRAUD_MIN_HOLDOUT_FRAUDS": "10",
@@ -81,7 +53,7 @@ def stack(tmp_path: Path, ports: dict[str, int]) -> Iterator["subprocess.Popen[s
         "FRAUD_BOOTSTRAP_DRAWS": "100",
         "FRAUD_AUTOMATION": "off",
     }
-    few |= {"FRAUD_HOME": str(tmp_path / "home"), "FRAUD_SOURCE": str(tmp_path / "small.toml")}
+    few |= {"FRAUD_HOME": str(tmp_path / "home"), "FRAUD_SOURCE": str(tmp_path / "short.toml")}
     given = clean | few | {name: str(port) for name, port in ports.items()}
     with (tmp_path / "err").open("w") as err:
         command = [sys.executable, "-m", "fraud_cli.main", "up", "--stack", "full"]

@@ -18,7 +18,7 @@ POSTGRES = shutil.which("postgres", path=os.pathsep.join([*map(str, _BINARIES), 
 class PostgresServer:
     """Can be stopped and started again; a database `fraud` whose owner is `fraud`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", port: int | None = None) -> None:
         assert POSTGRES is not None
         self._user = "postgres" if os.geteuid() == 0 else None
         self.folder = folder
@@ -28,8 +28,8 @@ class PostgresServer:
             self._let_in()
             shutil.chown(folder, self._user)
             shutil.chown(self.data, self._user)
-        self.port = free_port()
-        self.url = f"postgresql://fraud@127.0.0.1:{self.port}/fraud"
+        self.address, self.port = address, port or free_port()
+        self.url = f"postgresql://fraud@{address}:{self.port}/fraud"
         initdb = str(Path(POSTGRES).with_name("initdb"))
         initialize = [initdb, "-D", str(self.data), "-U", "fraud", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
         subprocess.run(initialize, check=True, user=self._user, cwd=folder, stdout=subprocess.DEVNULL)
@@ -40,12 +40,12 @@ class PostgresServer:
 
     @property
     def _postgres(self) -> str:
-        return f"postgresql://fraud@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://fraud@{self.address}:{self.port}/postgres"
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._let_in()
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
+        options = ["-c", f"listen_addresses={self.address}", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
         command = [str(POSTGRES), "-D", str(self.data), "-p", str(self.port), *options]
         self.process = self._running.enter_context(running(command, self.folder / "postgres.log", self._answers, user=self._user))
 
