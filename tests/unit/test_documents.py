@@ -13,7 +13,7 @@ import pytest
 from fraud_cli import main as command_line
 from fraud_core.sources import load_source
 from tests.documents import PAGES, ROOT, Block, blocks, spans
-from tests.integration.test_documents import ALL, LINTED, NOT_RUN, READ, RUN_WITH, SERVERS, WALKS, is_run, plain
+from tests.systems.test_documents import ALL, LINTED, NOT_RUN, READ, RUN_WITH, SERVERS, WALKS, is_run, plain
 
 SHELLCHECK = shutil.which("shellcheck")
 LANGUAGES = {"bash", "python", "toml", "json", "text"}
