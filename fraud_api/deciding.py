@@ -213,7 +213,7 @@ class _Draft:
     def record(self, score: Score, kept: Kept) -> DecisionRecord:
         """What the log keeps. Of a payment that was sent again the log has it already, unless it was lost on the way there."""
         transaction = self.asked.transaction
-        values = features.plain(self._scored.values, self._at)
+        values = self._scored.plain[self._at]
         reasons = () if self._behind is None else tuple(reason.code for reason in self._behind.reasons)
         logged = self._deciding.logs_features(self.entry.content) and kept.new
         return DecisionRecord(

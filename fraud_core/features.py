@@ -5,7 +5,6 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pydantic_core
 
 from fraud_core.geography import whole_metres
 from fraud_core.history import measures
@@ -243,19 +243,22 @@ def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: Zone
     return pl.DataFrame(columns)
 
 
-def plain(arrays: Inputs, at: int) -> dict[str, float | str | None]:
-    """The features of one row as JSON holds them (None: missing)."""
-    values = ((name, array[at]) for name, array in arrays.items())
-    return {name: value if value is None or isinstance(value, str) else _number(float(value)) for name, value in values}
+def plain(arrays: Inputs) -> list[dict[str, float | str | None]]:
+    """The features of n rows, a dictionary each, as JSON holds them (None: missing)."""
+    columns = [_nullable(array) for array in arrays.values()]
+    return [dict(zip(arrays, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _nullable(array: Array) -> list[float | str | None]:
+    values: list[float | str | None] = array.tolist()
+    if array.dtype == object or not np.isnan(array).any():
+        return values
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
 
 def digest(values: Mapping[str, float | str | None]) -> str:
     """SHA-256 of a row's features, in hex: of the same bits the same."""
-    return hashlib.sha256(json.dumps(values, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(pydantic_core.to_json(values)).hexdigest()
 
 
 def _yyyymmdd(days: Array) -> Array:

@@ -31,8 +31,7 @@ def hour_of_day(local: Array) -> Array:
 
 def is_night(local: Array) -> Array:
     """Whether local times are from 22:00 to 06:00 (bool)."""
-    hour = hour_of_day(local)
-    night: Array = (hour >= NIGHT_BEGINS) | (hour < NIGHT_ENDS)
+    night: Array = (local - NIGHT_BEGINS * _HOUR_US) % (24 * _HOUR_US) < (NIGHT_ENDS - NIGHT_BEGINS) % 24 * _HOUR_US
     return night
 
 

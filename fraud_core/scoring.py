@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,11 @@ class Scored:
     probabilities: Floats
     sequence: int | None
     degraded: bool
+
+    @cached_property
+    def plain(self) -> list[dict[str, float | str | None]]:
+        """`values`, a dictionary a payment."""
+        return features.plain(self.values)
 
 
 def score_together(scorer: Scorer, transactions: Sequence[Transaction], recall: Recall | None) -> Scored:

@@ -228,6 +228,6 @@ def _differing(
     wanted = pl.Series([False] * len(around.payments) + [True])
     past = states(payments, wanted, scorer.reach, scorer.zone, corrections_of(words, around.placed))
     inputs = features.inputs_of(frame.hstack(past), scorer.features)
-    values = features.plain(features.compute(scorer.features, inputs, scorer.zone), 0)
+    values = features.plain(features.compute(scorer.features, inputs, scorer.zone))[0]
     names = dict.fromkeys((*values, *logged))
     return tuple(name for name in names if json.dumps(values.get(name, "none")) != json.dumps(logged.get(name, "none")))

@@ -107,6 +107,13 @@ class SqliteHistory:
             counting = _Counting(connection, self.reach)
             kept = [self._record(connection, counting, entry) for entry in entries]
             counting.finish()
+            if entries:
+                newest = max(entry.event.timestamp for entry in entries)
+                connection.execute(
+                    "DELETE FROM payments WHERE sequence IN (SELECT sequence FROM payments ORDER BY sequence LIMIT ?) "
+                    "AND timestamp < ?",
+                    (_REMOVED_AT_ONCE * len(entries), newest - self.reach.history_us),
+                )
         return kept
 
     def _record(self, connection: sqlite3.Connection, counting: "_Counting", entry: Entry) -> Kept:
@@ -118,10 +125,6 @@ class SqliteHistory:
         )
         if inserted.rowcount == 0:
             return self._find(connection, [entry.transaction_id])[entry.transaction_id]
-        connection.execute(
-            "DELETE FROM payments WHERE sequence IN (SELECT sequence FROM payments ORDER BY sequence LIMIT ?) AND timestamp < ?",
-            (_REMOVED_AT_ONCE, event.timestamp - self.reach.history_us),
-        )
         assert inserted.lastrowid is not None
         counting.count(keeper_of(entry.card, event.merchant), event, fraud=None)
         return Kept(True, inserted.lastrowid, entry.content, entry.answer)
