@@ -36,8 +36,9 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: with S3, Redis, MLflow and more; Ctrl-C stops all
 	$(BIN)/fraud up $(if $(STACK),--stack $(STACK))
 
+# Files in their order, the long ones of tests/integration first, so that both processes are at work to the end.
 test: setup ## unit and integration tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/proofs --ignore=tests/systems
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/proofs --ignore=tests/systems
 
 stores: setup ## the tests of pipeline, gate and scorer again, on a real bucket
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --store s3 \
