@@ -35,6 +35,8 @@ from report import write_report
 
 from fraud_api.app import create_app
 from fraud_api.schemas import Score
+from fraud_cli.stack.servers import find_redis
+from fraud_cli.stack.servers import redis as redis_command
 from fraud_core import features
 from fraud_core.payment import Transaction
 from fraud_core.scoring import inputs_of, score_together
@@ -258,15 +260,14 @@ def write_bodies(path: Path, rows: list[dict[str, Any]]) -> Path:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str | None]:
     """A Redis on the load tool's core, by its URL; None where none is installed."""
-    binary = shutil.which("redis-server")
+    binary = find_redis()
     if binary is None:
         told("redis-server is missing (apt-get install redis-server); its row is left out")
         yield None
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir", str(folder)]
-    command = [*on(LOAD_CORE), binary, *options]
+    command = [*on(LOAD_CORE), *redis_command(binary, folder, port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
     try:
         while not is_open(port):

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
+from fraud_core.history.windows import DAY_US, HOUR_US
+
 Array = npt.NDArray[Any]
 
 NIGHT_BEGINS, NIGHT_ENDS = 22, 6
-_HOUR_US = 3_600_000_000
 
 
 def local_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
@@ -25,13 +26,13 @@ def local_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
 
 def hour_of_day(local: Array) -> Array:
     """0 to 23, of local times."""
-    hour: Array = local // _HOUR_US % 24
+    hour: Array = local // HOUR_US % 24
     return hour
 
 
 def is_night(local: Array) -> Array:
     """Whether local times are from 22:00 to 06:00 (bool)."""
-    night: Array = (local - NIGHT_BEGINS * _HOUR_US) % (24 * _HOUR_US) < (NIGHT_ENDS - NIGHT_BEGINS) % 24 * _HOUR_US
+    night: Array = (local - NIGHT_BEGINS * HOUR_US) % DAY_US < (NIGHT_ENDS - NIGHT_BEGINS) % 24 * HOUR_US
     return night
 
 
