@@ -1,0 +1,99 @@
+"""What users have stays readable: installations that earlier versions left are served, judged and trained on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from fraud_core.settings import Settings
+from fraud_core.stores.claims import Claims
+from fraud_core.stores.database import open_database
+from fraud_core.stores.decisions import DecisionLog
+from fraud_core.stores.labels import LabelLog
+from fraud_core.stores.users import Users
+from tests.api_server import Servers
+from tests.earlier import VERSIONS, EarlierInstallation
+from tests.servers.postgres_server import POSTGRES, PostgresServer
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def earlier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EarlierInstallation:
+    return EarlierInstallation(request.param, tmp_path_factory.mktemp("earlier"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def used(
+    request: pytest.FixtureRequest, earlier: EarlierInstallation, tmp_path: Path
+) -> Iterator[tuple[Settings, dict[str, Any]]]:
+    """Settings by which its database is opened, and what was answered while it was used."""
+    settings = Settings(_env_file=None, home=earlier.home)
+    if request.param == "sqlite":
+        yield settings, earlier.made["sqlite"]
+        return
+    if POSTGRES is None:
+        pytest.skip("needs Debian's package postgresql")
+    (tmp_path / "postgres").mkdir()
+    server = PostgresServer(tmp_path / "postgres")
+    try:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(earlier.dump.encode())
+        yield Settings(_env_file=None, home=earlier.home, database=server.url), earlier.made["postgresql"]
+    finally:
+        server.stop()
+
+
+def test_decisions_labels_users_and_claims_of_an_earlier_version_are_read(used: tuple[Settings, dict[str, Any]]) -> None:
+    settings, made = used
+    engine = open_database(settings)
+    log, users = DecisionLog(engine, 36_500), Users(engine)
+    found = log.find_all([answer["transaction_id"] for answer in made["answers"]])
+    assert {identity: (one.probability, one.decision, one.model_version, one.degraded) for identity, one in found.items()} == {
+        answer["transaction_id"]: (answer["probability"], answer["decision"], answer["model_version"], answer["degraded"])
+        for answer in made["answers"]
+    }
+    labels = LabelLog(engine).of(["payment-03", made["judged"]])
+    assert [(one.outcome, one.source) for one in labels["payment-03"]] == [("fraud", "chargeback")]
+    assert [(one.outcome, one.author, one.note) for one in labels[made["judged"]]] == [("fraud", "ann", "the same shop again")]
+    ann, lea = (users.verified(name, made["passwords"][name]) for name in ("ann", "lea"))
+    assert ann is not None
+    assert len(ann.cards) == 1
+    assert lea is not None
+    assert lea.role == "lead"
+    assert users.verified("bob", made["passwords"]["bob"]) is None
+    held_then = log.find(made["held"]).scored_at - timedelta(minutes=1)  # type: ignore[union-attr]
+    assert Claims(engine, timedelta(minutes=30)).held(held_then) == {made["held"]: "lea"}
+    engine.dispose()
+
+
+def test_an_earlier_champion_is_served_with_its_history_and_answers_as_it_did(
+    earlier: EarlierInstallation, servers: Servers
+) -> None:
+    made = earlier.made["sqlite"]
+    server = servers.start(Settings(_env_file=None, home=earlier.home), FRAUD_API_AUTH="keys")
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {made['api_key']}"}) as http:
+        ready = http.get("/readyz").json()
+        assert ready["problem"] is None
+        (version,) = {answer["model_version"] for answer in made["answers"]}
+        assert ready["model_version"] == version
+        answer = http.post("/v1/score", json={"timestamp": "2026-11-28T06:00:00Z", "amount": "9.99", "card": "tok_0"})
+        assert answer.status_code == 200
+        assert answer.json()["degraded"] is False
+    server.stop()
+
+
+def test_the_pipeline_goes_on_from_an_earlier_store_without_a_word_from_anyone(earlier: EarlierInstallation) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
+    command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]
+    ran = subprocess.run(command, env=clean | earlier.variables, capture_output=True, text=True, check=False)
+    assert "Traceback" not in ran.stderr
+    assert '"accepted": 5, "rejected": 1' in ran.stdout, ran.stderr
+    assert f'"version": "{earlier.made["sqlite"]["answers"][0]["model_version"]}"' in ran.stdout
