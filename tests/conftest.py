@@ -188,3 +188,11 @@ def made_transactions() -> Callable[[int], list[dict[str, Any]]]:
         return sent
 
     return make
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what passed where FRAUD_TESTS_PASSED names a file, so that `tests/mended.py` can see that promises were tested."""
+    passed = os.environ.get("FRAUD_TESTS_PASSED")
+    if passed and report.when == "call" and report.passed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with Path(passed).open("a") as noted:
+            noted.write(f"{report.nodeid.split('[')[0]}\n")
