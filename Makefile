@@ -69,6 +69,7 @@ rehearse: setup ## the same proofs, reduced; nothing is written
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md and the sizing table
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/score.py
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/metrics.py
+	OMP_WAIT_POLICY=passive $(BIN)/python bench/busy_card.py
 
 gallery: setup ## look at the data: executes gallery/explore.py; writes docs/gallery.md and its pictures
 	$(BIN)/python -m gallery.make

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraud_core.encoder import Encoder
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
-from fraud_core.history.windows import Reach
+from fraud_core.history.windows import NEWEST_EVENTS, Reach
 from fraud_core.keys import Key, canonical_json, open_signed, sign
 from fraud_core.stores.objects import ObjectStore
 
@@ -49,15 +49,16 @@ class Thresholds(_Model):
 
 
 class Lookback(_Model):
-    """How far the features of the past look back, in days."""
+    """How far the features of the past look back, in days, and at how many payments of a card at most."""
 
     history_days: int
     label_delay_days: int
+    newest_events: int = NEWEST_EVENTS
 
     @property
     def reach(self) -> Reach:
         """The same as the windows take it."""
-        return Reach.of_days(self.history_days, self.label_delay_days)
+        return Reach.of_days(self.history_days, self.label_delay_days, self.newest_events)
 
 
 class LearnedModel(_Model):
@@ -87,7 +88,10 @@ class Learned(LearnedModel):
     @property
     def version(self) -> str:
         """16 hex digits."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+        deciding = self.model_dump(mode="json")
+        if self.lookback is not None and self.lookback.newest_events == NEWEST_EVENTS:
+            del deciding["lookback"]["newest_events"]  # bundles of before it was declared are known by what was declared then
+        return hashlib.sha256(canonical_json(deciding)).hexdigest()[:16]
 
 
 class Lineage(_Model):

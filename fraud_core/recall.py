@@ -57,8 +57,9 @@ class Recall:
         """
         if time.monotonic() < self._rests_until:
             raise StoreError("The history store did not answer a moment ago; it is asked again within a second.")
-        if self._reach is None or reach.total_us > self._reach.total_us:
-            self._reach = self.store.reach = reach  # the new champion looks further back than the one before
+        if self._reach is None or not self._reach.holds(reach):
+            # The new champion looks further back than the one before.
+            self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
         queries = [Query(microseconds(t.timestamp), self.card(t), t.merchant, t.category) for t in transactions]
         try:
             found = self.store.look(queries)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fraud_core import features, partitions, schema
 from fraud_core.errors import PartitionError, SourceError
-from fraud_core.history.windows import Reach
+from fraud_core.history.windows import NEWEST_EVENTS, Reach
 from fraud_core.keys import canonical_json
 from fraud_core.partitions import Cadence
 from fraud_core.simulator import SimulatorConfig
@@ -216,6 +216,9 @@ class Source(_Model):
     last: str = OPEN
     label_delay_days: int = Field(ge=0, description="Days after which a transaction without a chargeback counts as legitimate.")
     history_days: int = Field(30, ge=0, description="How far back features may look.")
+    history_events: int = Field(
+        NEWEST_EVENTS, ge=1, description="So many of a card's newest payments count at most, however many it made in that time."
+    )
     columns: Columns
     excluded_features: tuple[str, ...] = Field(
         (), description="Features this source must not use, with the reason in its comment."
@@ -301,7 +304,7 @@ class Source(_Model):
     @property
     def reach(self) -> Reach:
         """The same as the windows of history take it."""
-        return Reach.of_days(self.history_days, self.label_delay_days)
+        return Reach.of_days(self.history_days, self.label_delay_days, self.history_events)
 
     def preceding(self, key: str) -> list[str]:
         """Keys of the partitions that the features of this one may look back into, oldest first."""

@@ -11,6 +11,7 @@ from fraud_core.artifacts import Artifacts, Pointer, Table, fingerprint
 from fraud_core.errors import PartitionError
 from fraud_core.features import Feature
 from fraud_core.history.columns import COLUMNS, CORRECTIONS, states
+from fraud_core.history.windows import NEWEST_EVENTS
 from fraud_core.labels import corrections, read_labels
 from fraud_core.sources import Source
 
@@ -35,7 +36,14 @@ def dropped_features(source: Source) -> tuple[str, ...]:
 def transformed_inputs(source: Source, raws: Sequence[Pointer]) -> str:
     """Hash of everything a transformed partition is made from: its raw partition and those it looks back into, oldest first."""
     names = [feature.name for feature in source_features(source)]
-    return fingerprint(VERSION, source.timezone, str(source.lookback_days), *names, *(raw.sha256 for raw in raws))
+    return fingerprint(
+        VERSION, source.timezone, str(source.lookback_days), *_capped(source), *names, *(raw.sha256 for raw in raws)
+    )
+
+
+def _capped(source: Source) -> tuple[str, ...]:
+    """How many payments of a card count, where the source says so; else a partition is what it was before that could be said."""
+    return () if source.history_events == NEWEST_EVENTS else (f"events {source.history_events}",)
 
 
 def required_raws(source: Source, artifacts: Artifacts, key: str) -> list[Pointer]:
@@ -78,7 +86,7 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
         rows = rows.hstack(states(payments, asked, source.reach, source.zone, known))
     frame = pl.concat([carried, features.feature_frame(rows, chosen, source.zone)], how="horizontal")
-    parts = [VERSION, source.timezone, *(feature.name for feature in chosen), *(raw.content for raw in raws)]
+    parts = [VERSION, source.timezone, *_capped(source), *(feature.name for feature in chosen), *(raw.content for raw in raws)]
     content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))
     stamps = frame["timestamp"].dt.epoch("us")
     start, _ = partitions.window(key, source.cadence, source.zone)

@@ -6,6 +6,7 @@ Whoever takes them over gives a fixture `opened`: opens the store again and agai
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -107,6 +108,18 @@ def test_recorded_payments_are_read_back_in_order(store: HistoryStore) -> None:
     store.record([entry("a", payment=b'{"amount_cents":1}'), entry("b", declined=True), entry("c")])
     assert store.recorded(0, 2) == [Recorded(1, "a", b'{"amount_cents":1}', False), Recorded(2, "b", b"\x00\xff{}", True)]
     assert [one.sequence for one in store.recorded(2, 9)] == [3]
+
+
+def test_of_a_busy_card_its_newest_payments_count_those_of_equal_time_together_or_not_at_all(store: HistoryStore) -> None:
+    """Ids are such as stand in another order in JSON, so that a store that cuts by its own order is found out."""
+    store.reach = replace(REACH, newest_events=3)
+    together = [entry(identity, NOON + MINUTE, merchant=identity) for identity in ("a", "a!", "a b", 'a"')]
+    store.record([entry("first", NOON), *together, entry("last", NOON + 2 * MINUTE)])
+    paid = {minutes: state(store, NOON + minutes * MINUTE)["card_count_1d"] for minutes in (1, 2, 3)}
+    assert paid == {1: 1, 2: 0, 3: 1}
+    store.reach = replace(REACH, newest_events=5)
+    assert state(store, NOON + 3 * MINUTE)["card_count_1d"] == 5
+    assert state(store, NOON + 3 * MINUTE, merchant="a!")["merchant_seen"] == 1
 
 
 def test_odd_names_are_names(store: HistoryStore) -> None:

@@ -194,7 +194,9 @@ def _choose(
 
 
 def _lookback(source: Source) -> Lookback:
-    return Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days)
+    return Lookback(
+        history_days=source.history_days, label_delay_days=source.label_delay_days, newest_events=source.history_events
+    )
 
 
 def _without_history(encoder: Encoder) -> Encoder | None:

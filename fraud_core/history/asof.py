@@ -1,7 +1,7 @@
 """What a card and a merchant did before one payment, from what a history store holds of them."""
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -84,7 +84,8 @@ class Past(NamedTuple):
 
     Attributes:
         sequence: the number of the newest recorded payment that was taken into account.
-        events: payments of the card in order of time, those of equal time in order of their ids.
+        events: payments of the card before it in order of time, those of equal time in order of their ids; of more than
+            `Reach.newest_events` the newest ones, and the one before them.
         hours: of the merchant.
     """
 
@@ -115,7 +116,10 @@ _NOTHING: tuple[tuple[()], ...] = ((),) * 6
 def _card_state(query: Query, events: Sequence[Seen], reach: Reach, zone: ZoneInfo) -> tuple[float, ...]:
     times, cents, merchants, categories, latitudes, longitudes = zip(*events, strict=True) if events else _NOTHING
     now = query.timestamp
-    oldest, end = bisect_left(times, now - reach.history_us), bisect_left(times, now)
+    end = bisect_left(times, now)
+    oldest = bisect_left(times, now - reach.history_us)
+    if end - oldest > reach.newest_events:
+        oldest = bisect_right(times, times[end - reach.newest_events - 1])
     begins = {name: max(oldest, bisect_left(times, now - span)) for name, span in CARD_WINDOWS.items()}
     last = end - 1
     day = slice(begins[DISTINCT_WINDOW], end)

@@ -74,14 +74,15 @@ def _card_states(payments: pl.DataFrame, reach: Reach, zone: ZoneInfo, result: d
     amounts = payments["amount_cents"].to_numpy()
     cents, nights = _running(amounts), _running(is_night(local_us(times, zone)))
     end = groups.first_from(times)
+    since = _since(groups, times, end, reach)
     for name, span in CARD_WINDOWS.items():
-        begin = groups.first_from(times - min(span, reach.history_us))
+        begin = groups.first_from(np.maximum(times - span, since))
         result[f"card_count_{name}"][rows] = end - begin
         result[f"card_cents_{name}"][rows] = cents[end] - cents[begin]
         if name in RECENT_WINDOWS:
             result[f"card_greatest_cents_{name}"][rows] = _greatest(amounts, begin, end)
             result[f"card_nights_{name}"][rows] = nights[end] - nights[begin]
-    oldest = groups.first_from(times - reach.history_us)
+    oldest = groups.first_from(since)
     used = end > oldest
     last = np.where(used, end - 1, 0)
     result["card_last_us"][rows] = np.where(used, times[last].astype(np.float64), np.nan)
@@ -89,20 +90,28 @@ def _card_states(payments: pl.DataFrame, reach: Reach, zone: ZoneInfo, result: d
         if f"merchant_{axis}" in payments.columns:
             places = payments[f"merchant_{axis}"].cast(pl.Float64).fill_null(np.nan).to_numpy() + 0.0  # minus zero is zero
             result[f"card_last_{axis}"][rows] = np.where(used, places[last], np.nan)
-    begin = groups.first_from(times - min(CARD_WINDOWS[DISTINCT_WINDOW], reach.history_us))
+    begin = groups.first_from(np.maximum(times - CARD_WINDOWS[DISTINCT_WINDOW], since))
     for column, distinct in (("merchant", "card_merchants"), ("category", "card_categories")):
         if column not in payments.columns:
             result[distinct][rows] = 0
             continue
         named = payments[column].is_not_null().to_numpy()
-        before, seen = _occurrences(groups, _codes(payments[column]), times, reach.history_us)
+        before, seen = _occurrences(groups, _codes(payments[column]), times, since)
         result[distinct][rows] = _distinct(begin, end, before, named)
         result[f"{column}_seen"][rows] = np.where(named, seen, np.nan)
 
 
-def _occurrences(groups: "_Groups", values: Integers, times: Integers, history_us: int) -> tuple[Integers, npt.NDArray[np.bool_]]:
+def _since(groups: "_Groups", times: Integers, end: Integers, reach: Reach) -> Integers:
+    """For each payment the instant from which on the card's payments before it (up to `end`) count."""
+    since = times - reach.history_us
+    busy = np.flatnonzero(end - groups.first_from(since) > reach.newest_events)
+    since[busy] = times[end[busy] - reach.newest_events - 1] + 1
+    return since
+
+
+def _occurrences(groups: "_Groups", values: Integers, times: Integers, since: Integers) -> tuple[Integers, npt.NDArray[np.bool_]]:
     """For each payment: the place of the card's previous payment with the same value (-1: none), which may be of equal time; and
-    whether one lies within history, strictly before it."""
+    whether one counts: from `since` on, and strictly before it."""
     order = np.lexsort((values, groups.codes))  # stable: payments of a card with the same value stay in order of time
     pairs = groups.codes[order] * (int(values.max(initial=0)) + 2) + values[order] + 1
     same = np.concatenate([[False], pairs[1:] == pairs[:-1]])
@@ -111,7 +120,7 @@ def _occurrences(groups: "_Groups", values: Integers, times: Integers, history_u
     strict = _Groups(np.cumsum(~same) - 1, times[order])
     places = strict.first_from(times[order])
     seen = np.zeros(len(order), dtype=bool)
-    seen[order] = places > strict.first_from(times[order] - history_us)
+    seen[order] = places > strict.first_from(since[order])
     return before, seen
 
 

@@ -7,9 +7,12 @@ Everything counted is a whole number (payments, cents, hours), so that it is the
 - A merchant's windows hold whole hours of UTC that lie within [t - window, t): payments in flight together cannot disagree.
   Frauds among them are counted in the windows that end the label delay before t, with the labels known in hours ended before t.
 - Nothing older than the source's `history_days` (for frauds: and its label delay) is looked at.
+- A card's windows hold its newest `history_events` payments at most, so that no card, however busy, makes its payments slow: of a
+  card with more of them before t, only those that are later than the newest but `history_events` count. Payments of equal time
+  stay together, so the order in which a store gives them back does not matter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -17,6 +20,7 @@ DAY_US = 24 * HOUR_US
 CARD_WINDOWS = {"1h": HOUR_US, "1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
 MERCHANT_WINDOWS = {"1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
 DISTINCT_WINDOW = "1d"  # in which a card's different merchants and categories are counted
+NEWEST_EVENTS = 10_000  # of a card, at most, where a source says nothing else
 RECENT_WINDOWS = ("1d", "7d")  # in which a card's greatest payment and its payments at night are looked for
 
 CARD_STATE = (
@@ -47,15 +51,26 @@ class Reach:
     Attributes:
         history_us: no payment older than this counts; longer windows end here.
         delay_us: after so long a payment without a chargeback counts as legitimate.
+        newest_events: so many payments of a card count at most.
     """
 
     history_us: int
     delay_us: int
+    newest_events: int = NEWEST_EVENTS
 
     @classmethod
-    def of_days(cls, history_days: int, label_delay_days: int) -> "Reach":
+    def of_days(cls, history_days: int, label_delay_days: int, newest_events: int = NEWEST_EVENTS) -> "Reach":
         """As a source's TOML has it."""
-        return cls(history_days * DAY_US, label_delay_days * DAY_US)
+        return cls(history_days * DAY_US, label_delay_days * DAY_US, newest_events)
+
+    def holds(self, other: "Reach") -> bool:
+        """Whether everything that counts for the other counts here."""
+        return self.total_us >= other.total_us and self.newest_events >= other.newest_events
+
+    def widened(self, other: "Reach") -> "Reach":
+        """The least that holds both."""
+        wider = max(self, other, key=lambda reach: reach.total_us)
+        return replace(wider, newest_events=max(self.newest_events, other.newest_events))
 
     @property
     def total_us(self) -> int:

@@ -46,11 +46,12 @@ _LOADED_AT_ONCE = 200  # payments in one call, for which all others wait
 _LOOK = """
 local found = {redis.call('GET', 'fraud:sequence') or '0'}
 local empty_day = string.rep('\\0', tonumber(ARGV[1]))
-for at = 2, #ARGV, 6 do
+for at = 3, #ARGV, 6 do
   local keeper, begin, before, merchant, first_day, end_day = unpack(ARGV, at, at + 5)
   local events, days, corrections = '', '', {}
   if keeper ~= '' then
-    events = table.concat(redis.call('ZRANGEBYSCORE', 'fraud:events:' .. keeper, begin, '(' .. before), ',')
+    local newest = redis.call('ZREVRANGEBYSCORE', 'fraud:events:' .. keeper, '(' .. before, begin, 'LIMIT', 0, ARGV[2])
+    events = table.concat(newest, ',')
   end
   if merchant ~= '' then
     merchant = string.sub(merchant, 2)
@@ -229,7 +230,7 @@ class RedisHistory:
 
     def look(self, queries: Sequence[Query]) -> list[Past]:
         spans = [days_of(*hour_span(query, self.reach)) for query in queries]
-        arguments: list[Any] = [len(EMPTY_DAY)]
+        arguments: list[Any] = [len(EMPTY_DAY), self.reach.newest_events + 1]
         for query, days in zip(queries, spans, strict=True):
             keeper = "" if query.card is None else str(keeper_of(query.card, None))
             arguments += [keeper, *event_span(query, self.reach), _marked(query.merchant), days.start, days.stop]

@@ -83,9 +83,9 @@ class SqliteHistory:
         if query.card is not None:
             events = connection.execute(
                 "SELECT timestamp, amount_cents, merchant, category, latitude, longitude FROM events "
-                "WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, id",
-                (keeper_of(query.card, None), *event_span(query, self.reach)),
-            ).fetchall()
+                "WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?",
+                (keeper_of(query.card, None), *event_span(query, self.reach), self.reach.newest_events + 1),
+            ).fetchall()[::-1]
         if query.merchant is not None:
             begin, end = hour_span(query, self.reach)
             days = days_of(begin, end)

@@ -116,8 +116,9 @@ def test_the_version_follows_from_what_was_learned_and_from_nothing_else() -> No
         bundle(**second()),
         bundle(**second(model=b"other trees")),
         bundle(**second() | {"lookback": Lookback(history_days=7, label_delay_days=7)}),
+        bundle(**second() | {"lookback": Lookback(history_days=7, label_delay_days=7, newest_events=500)}),
     ]
-    assert len({bundle().version, *(each.version for each in changed)}) == 12
+    assert len({bundle().version, *(each.version for each in changed)}) == 13
 
 
 @pytest.mark.parametrize(

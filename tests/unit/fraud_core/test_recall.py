@@ -30,3 +30,5 @@ def test_the_store_remembers_for_the_widest_model_and_widely_before_there_is_one
         recall.past([PAYMENT], Reach.of_days(*days), ZONE)
         told.append(recall.store.reach)
     assert told == [Reach.of_days(30, 7), Reach.of_days(30, 60), Reach.of_days(30, 60)]
+    recall.past([PAYMENT], Reach.of_days(7, 7, newest_events=20_000), ZONE)
+    assert recall.store.reach == Reach.of_days(30, 60, newest_events=20_000)

@@ -216,6 +216,7 @@ def test_the_partitions_looked_back_into_and_its_own_are_what_it_is_made_of(inta
     assert transformed_inputs(source, raws[1:]) != pointer.inputs
     assert transformed_inputs(intake.source(excluded_features=["hour"]), raws) != pointer.inputs
     assert transformed_inputs(intake.source(history_days=60), raws) != pointer.inputs
+    assert transformed_inputs(intake.source(history_events=500), raws) != pointer.inputs
 
 
 # ---- the same everywhere, and no card number anywhere
