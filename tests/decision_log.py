@@ -57,8 +57,23 @@ def test_after_its_retention_a_decision_is_gone_and_others_are_not(
     decision_log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fraud_core.stores.decisions._DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("fraud_core.stores.decisions.LARGEST_SHARE", 1.0)
+    month = decision_log.retention_days * 24 * 60
     decision_log.append([decided(f"old{number}", minutes=-number) for number in range(1, 6)])
-    decision_log.append([decided("young", minutes=0)])
-    assert decision_log.expire(NOON + timedelta(days=30)) == 5
-    assert [one.transaction_id for one in decision_log.recent(NOON - timedelta(days=99), 99)] == ["young"]
-    assert decision_log.expire(NOON + timedelta(days=30)) == 0
+    decision_log.append([decided("young"), decided("newest", minutes=month)])
+    now = NOON + timedelta(minutes=month)
+    assert decision_log.expire(now) == 5
+    assert [one.transaction_id for one in decision_log.recent(NOON - timedelta(days=99), 99)] == ["newest", "young"]
+    assert decision_log.expire(now) == 0
+
+
+def test_no_clock_takes_decisions_away_but_a_hundredth_at_a_time(decision_log: DecisionLog) -> None:
+    ahead = 500 * 24 * 60
+    decision_log.append([decided(f"t{number:03d}", minutes=number) for number in range(299)])
+    assert decision_log.expire(NOON + timedelta(minutes=ahead)) == 0  # the clock alone makes none old
+    decision_log.append([decided("made by a wrong clock", minutes=ahead)])
+    assert decision_log.expire(NOON + timedelta(minutes=ahead)) == 3
+    assert decision_log.find("t003") is not None
+    assert decision_log.find("t002") is None
+    assert decision_log.expire(NOON + timedelta(days=1)) == 0  # nor does what it left, once it is set right
+    assert decision_log.count() == 297

@@ -1,14 +1,16 @@
 """The SQL database behind decisions, labels, users and the review queue: SQLite by default, PostgreSQL by its URL."""
 
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
@@ -18,21 +20,31 @@ BUSY_SECONDS = 10.0  # how long a writer waits for another one
 GONE_SECONDS = 3  # a server that does not answer for so long is taken to be gone
 
 
-def open_database(settings: Settings) -> Engine:
+def open_database(settings: Settings, patience: int | None = None) -> Engine:
     """The database that the settings name. Nothing is connected to yet.
+
+    Args:
+        settings: all of it.
+        patience: milliseconds after which a statement gives up that waits for others, or for a silent server; None: seconds.
 
     Raises:
         SettingsError: the URL is not one of PostgreSQL.
     """
     if settings.database is None:
         settings.home.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{settings.home / 'fraud.sqlite'}", connect_args={"timeout": BUSY_SECONDS})
+        seconds = BUSY_SECONDS if patience is None else patience / 1_000
+        engine = create_engine(f"sqlite:///{settings.home / 'fraud.sqlite'}", connect_args={"timeout": seconds})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
+        _stay_with_the_file(engine, settings.home / "fraud.sqlite")
         return engine
     url = postgresql_url(settings.database, "FRAUD_DATABASE")
-    patience = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": GONE_SECONDS * 1_000}
-    return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=patience)
+    silent = GONE_SECONDS * 1_000 if patience is None else patience
+    options = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": silent}
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=options)
+    if patience is not None:
+        event.listen(engine, "connect", lambda connection, _: _give_up_after(connection, patience))
+    return engine
 
 
 def postgresql_url(given: SecretStr, name: str) -> URL:
@@ -63,12 +75,25 @@ def create_tables(engine: Engine, metadata: MetaData) -> None:
             metadata.create_all(engine)  # another process made one between our look and our attempt
 
 
-class Tables:
-    """Some tables of the database, made at their first use. Safe to share between threads."""
+def upgrade_tables(engine: Engine, upgrade: Callable[[Connection], None]) -> None:
+    """Bring tables of an earlier version to their present form, whole or not at all, one process after the other.
 
-    def __init__(self, engine: Engine, metadata: MetaData) -> None:
+    Raises:
+        StoreError: the database cannot be reached, or refuses.
+    """
+    with reached(engine), engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        upgrade(connection)
+
+
+class Tables:
+    """Some tables of the database, made and brought to their present form at their first use. Safe to share between threads."""
+
+    def __init__(self, engine: Engine, metadata: MetaData, upgrade: Callable[[Connection], None] | None = None) -> None:
         self.engine = engine
         self._metadata = metadata
+        self._upgrade = upgrade
         self._made = False
 
     @contextmanager
@@ -80,6 +105,8 @@ class Tables:
         """
         if not self._made:
             create_tables(self.engine, self._metadata)
+            if self._upgrade is not None:
+                upgrade_tables(self.engine, self._upgrade)
             self._made = True
         with reached(self.engine), self.engine.begin() as connection:
             yield connection
@@ -117,3 +144,50 @@ def _prepare_sqlite(connection: Any, synchronous: str) -> None:
     assert isinstance(connection, sqlite3.Connection)
     for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _give_up_after(connection: Any, milliseconds: int) -> None:
+    """Have a statement fail that waits for a lock, or takes longer than this."""
+    for name in ("lock_timeout", "statement_timeout"):
+        connection.execute(f"SET {name} = {milliseconds}")
+    connection.commit()
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another that took its place; None: there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - each transaction asks, and pathlib takes three times as long
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _stay_with_the_file(engine: Engine, path: Path) -> None:
+    """Write into the SQLite file that stands at the path, never into one that was moved or deleted while it was open.
+
+    Another file in its place is opened instead. While there is none, connections are refused: an empty one in its place would
+    hide that everything is gone.
+    """
+    was_there = False
+
+    def connecting(dialect: Any, record: Any, arguments: Any, options: Any) -> None:
+        if was_there and file_identity(path) is None:
+            raise sqlite3.OperationalError(moved_away(path))
+
+    def connected(connection: Any, record: Any) -> None:
+        nonlocal was_there
+        was_there = True
+        record.info["file"] = file_identity(path)
+
+    def used(connection: Any, record: Any, proxy: Any) -> None:
+        if file_identity(path) != record.info["file"]:
+            raise DisconnectionError(moved_away(path))
+
+    event.listen(engine, "do_connect", connecting)
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "checkout", used)
+
+
+def moved_away(path: Path) -> str:
+    """What to say of a file that is no longer where it was."""
+    return f"{path} was moved away or deleted while it was in use; put it back, or start again to begin with an empty one"

@@ -29,6 +29,9 @@ class HistoryWriter:
     def __init__(self, store: HistoryStore, spool: Spool) -> None:
         self.store = store
         self.spool = spool
+        self.problem: str | None = None
+        """Why payments can be recorded nowhere at present; None: they can."""
+        self._is_gone = False
         self._rests_until = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._tend, name="history-spool", daemon=True)
@@ -42,11 +45,24 @@ class HistoryWriter:
         """
         if time.monotonic() >= self._rests_until:
             try:
-                return self.store.record(entries)
+                kept = self.store.record(entries)
             except StoreError as error:
-                logger.error("payments go to the spool %s until the history is back: %s", self.spool.path, error)
+                if not self._is_gone:
+                    logger.error("payments go to the spool %s until the history is back: %s", self.spool.path, error)
+                self._is_gone = True
                 self._rests_until = time.monotonic() + REST_SECONDS
-        self.spool.append([_to_json(entry) for entry in entries])
+            else:
+                self._is_gone = False
+                self.problem = None
+                return kept
+        try:
+            self.spool.append([_to_json(entry) for entry in entries])
+        except StoreError as error:
+            if self.problem is None:
+                logger.error("payments can be recorded nowhere, and are refused until they can: %s", error)
+            self.problem = str(error)
+            raise
+        self.problem = None
         return [Kept(True, 0, entry.content, entry.answer) for entry in entries]
 
     def close(self) -> None:
@@ -59,6 +75,10 @@ class HistoryWriter:
         while not ended:
             ended = self._closed.wait(TEND_SECONDS)
             try:
+                if self.problem is not None:
+                    self.spool.see_that_it_takes()
+                    self.problem = None
+                    logger.info("payments can be recorded again")
                 kept = self.spool.waiting()
                 if kept:
                     self.spool.deliver(lambda lines: self.store.record([_from_json(line) for line in lines]))

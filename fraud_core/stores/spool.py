@@ -1,13 +1,18 @@
-"""What cannot be delivered at present waits on this machine's disk."""
+"""A durable queue on this machine's disk (SQLite) for what cannot be delivered at present."""
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fraud_core.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 DELIVERED_AT_ONCE = 500
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Spool:
@@ -40,8 +45,18 @@ class Spool:
                 )
             connection.executemany("INSERT INTO spool (line) VALUES (?)", [(line,) for line in lines])
 
+    def see_that_it_takes(self) -> None:
+        """Write something and take it back.
+
+        Raises:
+            StoreError: nothing can be written at present.
+        """
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT OR REPLACE INTO looks VALUES (1, julianday())")
+
     def waiting(self) -> int:
-        """How many are kept."""
+        """How many are kept. Raises StoreError where the file cannot be read."""
         if not self.path.exists():
             return 0
         with self._connected() as connection:
@@ -77,6 +92,25 @@ class Spool:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(f"PRAGMA synchronous={self._synchronous}")
                 connection.execute("CREATE TABLE IF NOT EXISTS spool (number INTEGER PRIMARY KEY AUTOINCREMENT, line TEXT)")
+                connection.execute("CREATE TABLE IF NOT EXISTS looks (number INTEGER PRIMARY KEY, at REAL)")
                 yield connection
         except (sqlite3.Error, OSError) as error:
+            if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                self._set_aside()
             raise StoreError(f"{self.path} cannot be used ({error}); see that its disk is writable and has room.") from error
+
+    def _set_aside(self) -> None:
+        """Rename a file that is damaged, so that a new one is begun with the next call."""
+        aside = self.path.with_name(f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+        with suppress(OSError):  # another process was quicker, or the disk is read-only
+            for end in ("-wal", "-shm", ""):
+                file = Path(f"{self.path}{end}")
+                if file.exists():
+                    file.rename(f"{aside}{end}")
+            logger.error(
+                "%s is damaged and was set aside as %s; a new one is begun. What it held was not delivered: try "
+                "`sqlite3 %s .recover`, and keep the file.",
+                self.path,
+                aside,
+                aside,
+            )

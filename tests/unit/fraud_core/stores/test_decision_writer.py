@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from datetime import UTC, datetime
@@ -28,13 +29,14 @@ class MoodyLog(DecisionLog):
 
     gone = False
 
-    def append(self, records: Sequence[DecisionRecord]) -> None:
+    def append(self, records: Sequence[DecisionRecord], *, answered: bool = False) -> dict[str, DecisionRecord]:
         self.attempted.set()
         self.may_go_on.wait()
         if self.gone:
             raise StoreError("The database is gone.")
-        super().append(records)
+        standing = super().append(records, answered=answered)
         self.groups.append([record.transaction_id for record in records])
+        return standing
 
     def prepare(self) -> "MoodyLog":
         self.groups: list[list[str]] = []
@@ -166,12 +168,86 @@ def test_closing_writes_what_was_submitted(log: MoodyLog, spool: Spool) -> None:
         writer.submit([decided("late")])
 
 
-def test_the_writer_removes_what_is_past_its_retention(tmp_path: Path, spool: Spool) -> None:
+def test_the_writer_removes_what_is_past_its_retention(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraud_core.stores.decisions.LARGEST_SHARE", 1.0)
     log = DecisionLog(open_database(Settings(_env_file=None, home=tmp_path / "home")), 30)
     log.append([decided("old"), decided("young", scored_at=datetime.now(UTC))])
     writer = DecisionWriter(log, spool)
     eventually(lambda: kept(log) == ["young"])
     writer.close()
+
+
+def test_on_a_clock_that_was_set_while_it_ran_the_writer_removes_nothing(
+    log: MoodyLog, opened: Callable[[], DecisionWriter], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fraud_core.stores.decision_writer.EXPIRY_SECONDS", 0.0)
+    expired: list[datetime] = []
+    monkeypatch.setattr(log, "expire", expired.append)
+    opened()
+    eventually(lambda: expired)
+    real = time.time
+    monkeypatch.setattr("fraud_core.stores.decision_writer.time.time", lambda: real() + 500 * 86_400)
+    eventually(lambda: "clock was set by +432000" in caplog.text)
+    before = len(expired)
+    caplog.clear()
+    eventually(lambda: "clock was set" in caplog.text)
+    assert len(expired) == before
+
+
+def test_a_decision_on_an_id_that_the_log_has_tells_what_stood_there(opened: Callable[[], DecisionWriter]) -> None:
+    writer = opened()
+    first = decided("a", amount_cents=500)
+    assert writer.submit([first]).result(10) == {}
+    again = decided("a", 9, timestamp=first.timestamp, amount_cents=500)
+    other = decided("a", 9, amount_cents=900_000, decision="review")
+    assert writer.submit([again, decided("b")]).result(10) == {"a": first}
+    assert writer.submit([other]).result(10) == {"a": first}
+    assert kept(writer.log) == ["a", "b"]
+
+
+def test_what_was_answered_while_neither_history_nor_log_could_tell_is_on_record_once(
+    log: MoodyLog, spool: Spool, opened: Callable[[], DecisionWriter], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, other = decided("a", amount_cents=500), decided("a", 9, amount_cents=900_000, decision="review")
+    log.append([first])
+    for _ in range(2):  # a delivery that was cut short comes again
+        spool.append([to_json(other), to_json(first)])
+        writer = opened()
+        eventually(lambda: not writer.log_is_gone)  # noqa: B023 - waited for here
+        writer.close()
+    assert log.find("a") == first
+    assert log.to_review(NOON, 9) == [other]
+    assert log.count() == 2
+    assert caplog.text.count("was decided again with other content") == 1
+
+
+def test_when_nothing_can_be_written_the_writer_says_so_once_and_tells_when_it_can_again(
+    log: MoodyLog,
+    spool: Spool,
+    opened: Callable[[], DecisionWriter],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    writer = opened()
+    log.gone = True
+
+    def full(*_: object) -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(spool, "append", full)
+        disk.setattr(spool, "see_that_it_takes", full)
+        for name in "abc":
+            with pytest.raises(StoreError, match="full"):
+                writer.submit([decided(name)]).result(10)
+        assert writer.problem == "The disk is full."
+    eventually(lambda: writer.problem is None)
+    assert caplog.text.count("can be written nowhere") == 1
+    assert "can be written again" in caplog.text
+    writer.submit([decided("d")]).result(10)
+    assert spool.waiting() == 1
+    log.gone = False
 
 
 # Says the id of each decision that it was told is written.
