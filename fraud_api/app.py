@@ -116,9 +116,11 @@ def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Ser
     history = open_history(settings, WIDE_REACH)
     recall = Recall(history, card_key(settings))
     engine = open_database(settings)
-    decisions = open_decision_writer(settings, DecisionLog(engine, settings.decision_retention_days))
+    log = DecisionLog(open_database(settings, settings.decision_log_timeout), settings.decision_retention_days)
+    decisions = open_decision_writer(settings, log)
     writer = open_history_writer(settings, history)
     metrics.watch_backlog(lambda: decisions.backlog + decisions.spool.waiting())
+    metrics.watch_recording(lambda: (writer.problem or decisions.problem) is not None)
     return Services(
         settings=settings,
         holder=holder,

@@ -33,7 +33,7 @@ from fraud_core.scorer import Decision
 from fraud_core.scoring import Examined, Scored, examined, made_id, score_together
 from fraud_core.settings import Settings
 from fraud_core.stores.decision_writer import DecisionWriter
-from fraud_core.stores.decisions import DecisionRecord
+from fraud_core.stores.decisions import DecisionRecord, same_payment
 from fraud_core.stores.history import Entry, Kept
 from fraud_core.stores.history_writer import HistoryWriter
 
@@ -96,6 +96,8 @@ class Deciding:
             group = [asked for asked in waiting if asked.served is model]
             try:
                 self._decide(model, group)
+            except StoreError:  # the writer has said why, once
+                _fail(group, not_recorded())
             except Exception as error:
                 # Each of those requests fails as it would have failed alone, and none is left waiting.
                 _fail(group, error)
@@ -116,6 +118,7 @@ class Deciding:
         kept = self._history.record([draft.entry for draft in drafts])
         self._metrics.history_seconds("write", time.perf_counter() - begun)
         answers: list[tuple[_Asked, Score]] = []
+        new: set[str] = set()
         records: list[DecisionRecord] = []
         for draft, found in zip(drafts, kept, strict=True):
             if found.content != draft.entry.content:
@@ -123,6 +126,8 @@ class Deciding:
                 continue
             score = draft.score if found.new else Score.model_validate_json(found.answer)
             answers.append((draft.asked, score))
+            if found.new:
+                new.add(score.transaction_id)
             records.append(draft.record(score, found))
         begun = time.perf_counter()
         written = self._log.submit(records)
@@ -131,10 +136,11 @@ class Deciding:
         def logged() -> None:
             self._metrics.decision_log_seconds(time.perf_counter() - begun)
             error = written.exception()
-            if error is None:
-                self._answer(answers)
-            else:
-                _fail([asked for asked, _ in answers], not_logged() if isinstance(error, StoreError) else error)
+            if error is not None:
+                _fail([asked for asked, _ in answers], not_recorded() if isinstance(error, StoreError) else error)
+                return
+            standing = {identity: before for identity, before in written.result().items() if identity in new}
+            self._answer(_as_logged(answers, records, standing) if standing else answers)
 
         written.add_done_callback(lambda _: loop.call_soon_threadsafe(logged))
 
@@ -253,10 +259,39 @@ def another_payment() -> Refused:
     )
 
 
-def not_logged() -> Refused:
+def not_recorded() -> Refused:
     """No decision without a record of it."""
     return Refused(
-        503, "decision-log", "The decision could not be written down, so none is given; try again shortly. The log has more."
+        503,
+        "decision-log",
+        "The decision could not be written down, so none is given; try again shortly. The log has more.",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _as_logged(
+    answers: list[tuple[_Asked, Score]], records: list[DecisionRecord], standing: Mapping[str, DecisionRecord]
+) -> list[tuple[_Asked, Score]]:
+    """The answers, where the log has decisions on ids that history took for new, since it forgot them or was gone."""
+    kept: list[tuple[_Asked, Score]] = []
+    for (asked, score), record in zip(answers, records, strict=True):
+        before = standing.get(record.transaction_id)
+        if before is None:
+            kept.append((asked, score))
+        elif same_payment(before, record):
+            kept.append((asked, _score_of(before)))
+        else:
+            _fail([asked], another_payment())
+    return kept
+
+
+def _score_of(record: DecisionRecord) -> Score:
+    return Score(
+        transaction_id=record.transaction_id,
+        probability=record.probability,
+        decision=record.decision,
+        model_version=record.model_version,
+        degraded=record.degraded,
     )
 
 

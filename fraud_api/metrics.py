@@ -87,6 +87,13 @@ class Metrics:
         labels = Counter("fraud_labels_received", "Outcomes that the API was told.", ("outcome", "source"), registry=registry)
         self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
         self._waiting: Callable[[], int] = lambda: 0
+        self._recording_failing = Gauge(
+            "fraud_recording_failing",
+            "1 while payments can be recorded nowhere, and are refused.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._fails: Callable[[], bool] = lambda: False
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
 
@@ -103,6 +110,7 @@ class Metrics:
             if status.served is not None:
                 self.traffic.follow(status.served, self._store, self._key)
             self.settle()
+            self._recording_failing.set(self._fails())
             self._backlog.set(self._waiting())
         except Exception:
             logger.exception("the metrics are not brought up to date; the next look tries again")
@@ -131,6 +139,10 @@ class Metrics:
     def watch_backlog(self, waiting: Callable[[], int]) -> None:
         """Ask here, at each look at the pointer, how many decisions wait for the database on this machine."""
         self._waiting = waiting
+
+    def watch_recording(self, fails: Callable[[], bool]) -> None:
+        """Ask here, at each look at the pointer, whether payments can be recorded nowhere."""
+        self._fails = fails
 
     def label_received(self, outcome: Outcome, source: LabelSource) -> None:
         """Count an outcome that the API was told."""

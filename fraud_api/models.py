@@ -8,16 +8,16 @@ from fraud_core.stores.objects import ObjectStore
 _FIELD_OF = {"amount_cents": "amount"}
 
 
-def readiness(status: Status, *, stopping: bool = False) -> Readiness:
+def readiness(status: Status, *, stopping: bool = False, unrecorded: bool = False) -> Readiness:
     """Whether this process can score. A newest model that cannot be loaded does not make it unready: the one before scores."""
     served = status.served
     return Readiness(
-        ready=served is not None and not stopping,
+        ready=served is not None and not stopping and not unrecorded,
         stopping=stopping,
         model_version=served.version if served else None,
         sequence=served.latest.sequence if served else None,
         checked_at=status.checked_at,
-        problem=status.problem_kind,
+        problem="StoreError" if unrecorded else status.problem_kind,
     )
 
 

@@ -155,12 +155,16 @@ async def healthz() -> Health:
     "/readyz",
     tags=["operation"],
     summary="Can it score?",
-    responses={503: {"model": Readiness, "description": "There is no model, or the server is about to stop."}},
+    responses={
+        503: {"model": Readiness, "description": "There is no model, nothing can be recorded, or the server is about to stop."}
+    },
 )
 async def readyz(request: Request, response: Response) -> Readiness:
     """Whether there is a model, which one, and whether the newest could be loaded."""
     services = services_of(request)
-    readiness = models.readiness(services.holder.status, stopping=services.draining.active)
+    readiness = models.readiness(
+        services.holder.status, stopping=services.draining.active, unrecorded=services.unrecorded is not None
+    )
     response.status_code = 200 if readiness.ready else 503
     return readiness
 

@@ -143,7 +143,9 @@ class Readiness(BaseModel):
     model_version: str | None = None
     sequence: int | None = Field(None, description="Number of the change of the pointer that is served.")
     checked_at: AwareDatetime | None = Field(None, description="When the pointer was last looked at.")
-    problem: str | None = Field(None, description="Kind of the error that keeps the newest model out; the log has more.")
+    problem: str | None = Field(
+        None, description="Kind of the error that keeps the newest model out, or payments from being recorded; the log has more."
+    )
 
 
 class TrainedOn(BaseModel):

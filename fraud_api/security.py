@@ -70,6 +70,13 @@ class Guard:
     def _admit(self, scope: Scope) -> None:
         now = time.monotonic()
         key = self._ring.holder_of(_bearer_token(scope), now)
+        if key is None and self._ring.is_damaged:
+            raise Refused(
+                503,
+                "keys-unreadable",
+                "The API keys cannot be read, and yours is not among those that were read last; the log says what to do.",
+                headers={"Retry-After": "30"},
+            )
         if key is None:
             raise Refused(
                 401,

@@ -31,6 +31,11 @@ class Services:
     uploads: Uploads
     draining: Draining
 
+    @property
+    def unrecorded(self) -> str | None:
+        """Why payments cannot be recorded at present, and so are not decided; None: they can."""
+        return self.history.problem or self.decisions.problem
+
     def close(self) -> None:
         """Write what was decided, and let go of the stores."""
         self.decisions.close()

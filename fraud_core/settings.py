@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         "process",
         description="What an answered decision in an SQLite file survives: the end of the process, or a loss of power as well.",
     )
+    decision_log_timeout: int = Field(
+        250,
+        ge=1,
+        description="After so many milliseconds a decision log that is locked or silent is taken to be gone; decisions then wait "
+        "on the machine's own disk.",
+    )
     decision_spool: int = Field(
         100_000, ge=1, description="Decisions that are kept on the machine's own disk while the database is gone."
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fraud_core.errors import SettingsError, StoreError
+
+logger = logging.getLogger(__name__)
 
 SCOPES = ("score", "label", "metrics", "admin")  # admin: keys, reload, models
 PREFIX = "fraud"
@@ -138,6 +141,8 @@ class KeyRing:
         self._read_at = float("-inf")
         self._stamp: tuple[int, int, int] | None = None
         self._by_id: dict[str, ApiKey] = {}
+        self.is_damaged = False
+        """Whether the file cannot be read at present; what was read of it last still holds."""
 
     def holder_of(self, token: str, now: float) -> ApiKey | None:
         """The living key behind a token, None where there is none.
@@ -154,11 +159,22 @@ class KeyRing:
         return key if key is not None and matches and key.revoked is None else None
 
     def _refresh(self, now: float) -> None:
-        stamp = self._keys.stamp()
-        if stamp != self._stamp:
-            self._by_id = {key.id: key for key in self._keys.list()}
-            self._stamp = stamp
         self._read_at = now
+        try:
+            stamp = self._keys.stamp()
+            if stamp == self._stamp:
+                return
+            if stamp is None and self._by_id:
+                raise StoreError(f"The API keys in {self._keys.path} are gone.")
+            found = {key.id: key for key in self._keys.list()}
+        except (StoreError, OSError, ValueError) as error:
+            if not self.is_damaged:
+                logger.error("%s Those that were read last still hold; put back a copy of the file, or make new keys.", error)
+            self.is_damaged = True
+            return
+        if self.is_damaged:
+            logger.info("the API keys can be read again")
+        self._by_id, self._stamp, self.is_damaged = found, stamp, False
 
 
 def _hash(token: str) -> bytes:

@@ -70,7 +70,7 @@ Index("decisions_review", _DECISIONS.c.scored_at.label("at"), sqlite_where=_IN_R
 
 _ASKED_AT_ONCE = 500  # ids in one statement
 _DELETED_AT_ONCE = 500  # so that an expiry holds no writer up for long
-# Of all decisions an expiry, each hour, removes this much at most; a four-hundredth is past its days daily. A wrong clock does no more.
+# An expiry, each hour, removes this much of all at most; daily a four-hundredth is past its days. A wrong clock does no more.
 LARGEST_SHARE = 0.01
 
 
@@ -169,7 +169,8 @@ class DecisionLog:
             if connection.execute(known).first() is None:  # a delivery that was cut short comes again
                 connection.execute(insert(_DECISIONS), row | {"repeated": True})
                 logger.warning(
-                    "payment %s was decided again with other content while neither history nor log could tell; both are on record",
+                    "payment %s was decided again with other content while neither history nor log could tell; "
+                    "both are on record",
                     record.transaction_id,
                 )
 
@@ -229,8 +230,8 @@ class DecisionLog:
             if count == 0:
                 return 0
             oldest = min(to_microseconds(now), newest) - self.retention_days * DAY_US
-            due = connection.execute(select(func.count()).where(_DECISIONS.c.scored_at < oldest)).scalar_one()
-        most = ceil(LARGEST_SHARE * count)
+            due: int = connection.execute(select(func.count()).where(_DECISIONS.c.scored_at < oldest)).scalar_one()
+        most: int = ceil(LARGEST_SHARE * count)
         if due > most:
             logger.warning("%d decisions are past their %d days; %d of them are removed now", due, self.retention_days, most)
         left = min(due, most)
@@ -238,7 +239,7 @@ class DecisionLog:
             some = select(_DECISIONS.c.number).where(_DECISIONS.c.scored_at < oldest).order_by(_DECISIONS.c.scored_at)
             with self._tables.transaction() as connection:
                 old = some.limit(min(left, _DELETED_AT_ONCE)).scalar_subquery()
-                removed = connection.execute(delete(_DECISIONS).where(_DECISIONS.c.number.in_(old))).rowcount
+                removed: int = connection.execute(delete(_DECISIONS).where(_DECISIONS.c.number.in_(old))).rowcount
             if not removed:
                 break  # another process was quicker
             left -= removed

@@ -15,6 +15,7 @@ import polars as pl
 from fraud_core.errors import StoreError
 from fraud_core.history.asof import NO_HOURS, Correction, Event, Past, Query, event_span, hour_span
 from fraud_core.history.windows import DAY_US, Reach
+from fraud_core.stores.database import file_identity, moved_away
 from fraud_core.stores.history import (
     EMPTY_DAY,
     HOURS_A_DAY,
@@ -72,6 +73,7 @@ class SqliteHistory:
         self._timeout = timeout
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
+        self._was_there = False
 
     def look(self, queries: Sequence[Query]) -> list[Past]:
         with self._transaction("BEGIN") as connection:
@@ -213,9 +215,15 @@ class SqliteHistory:
             ) from error
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's own one."""
+        """This thread's own one, to the file that stands at the path now; as `database.open_database` does."""
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        file = file_identity(self.path)
+        if found is not None and file != self._local.file:
+            self._let_go()
+            found = None
         if found is None:
+            if file is None and self._was_there:
+                raise sqlite3.OperationalError(moved_away(self.path))
             self.path.parent.mkdir(parents=True, exist_ok=True)
             found = sqlite3.connect(self.path, timeout=_OPENING_SECONDS, isolation_level=None, check_same_thread=False)
             self._local.connection = found
@@ -224,6 +232,8 @@ class SqliteHistory:
                 found.execute(f"PRAGMA {pragma}")
             found.executescript(_SCHEMA)
             found.execute(f"PRAGMA busy_timeout={self._timeout}")
+            self._local.file = file_identity(self.path)
+            self._was_there = True
         return found
 
     def _let_go(self) -> None:

@@ -1,6 +1,7 @@
 """Decisions on single payments: those that arrive together, those that are sent again, and stores that are gone."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -210,6 +211,33 @@ def test_a_history_that_cannot_be_written_is_caught_up_with_from_the_spool(
     monkeypatch.setattr(store, "record", real)
     eventually(lambda: services(api).history.spool.waiting() == 0)
     assert [one.transaction_id for one in store.recorded(0, 10)] == [payment["transaction_id"] for payment in payments]
+
+
+@pytest.mark.parametrize("why", ["forgotten", "gone"])
+def test_what_history_cannot_tell_of_an_id_the_log_tells(
+    why: str, call: Any, installation: Any, payments_of_a_day: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.promote(1)
+    api = call(installation.settings)
+    payment = payments_of_a_day(1)[0] | {"amount": "5.00"}
+    first = api.post("/v1/score", json=payment).json()
+    installation.promote(2)  # which would decide otherwise
+    services(api).holder.poll()
+    store = services(api).history.store
+    if why == "forgotten":
+        with closing(sqlite3.connect(installation.settings.home / "history.sqlite")) as history, history:
+            history.execute("DELETE FROM payments")
+    else:
+
+        def gone(*_: Any) -> None:
+            raise StoreError("the history is gone")
+
+        monkeypatch.setattr(store, "look", gone)
+        monkeypatch.setattr(store, "record", gone)
+    assert api.post("/v1/score", json=payment).json() == first
+    other = api.post("/v1/score", json=payment | {"amount": "9000.00"})
+    assert (other.status_code, other.json()["type"]) == (409, "urn:fraud:problem:another-payment")
+    assert [one.amount_cents for one in services(api).decisions.log.recent(datetime(2020, 1, 1, tzinfo=UTC), 9)] == [500]
 
 
 def test_without_a_log_and_a_spool_no_decision_is_given(
