@@ -116,8 +116,10 @@ def test_damaged_spools_and_keys_keep_nobody_from_starting_and_are_set_aside(ser
     eventually(lambda: asked(mine).status_code == 200)
     keys.write_bytes(b"damaged again" * 1_000)
     eventually(
-        lambda: asked(nobodys).status_code == 503
-        and "Those that were read last still hold" in server.log.read_text().rpartition("can be read again")[2]
+        lambda: (
+            asked(nobodys).status_code == 503
+            and "Those that were read last still hold" in server.log.read_text().rpartition("can be read again")[2]
+        )
     )
     assert (asked(mine).status_code, asked(nobodys).status_code) == (200, 503)
     assert {file.name.partition(".damaged-")[0] for file in spool.glob("*.damaged-*")} == {"decisions.sqlite", "history.sqlite"}
