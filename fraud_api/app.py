@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from fraud_api import openapi
+from fraud_api import openapi, pages
 from fraud_api.bodies import BodyLimit, BodyLimits
 from fraud_api.deciding import Deciding
 from fraud_api.metrics import Metrics
@@ -79,11 +79,13 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         version="1",
         description="A fraud probability and a decision for card payments, by the newest champion.",
         lifespan=lifespan,
-        docs_url=None,  # these pages load their scripts from elsewhere
+        docs_url=None,  # FastAPI's own load their scripts from elsewhere; see pages.py
         redoc_url=None,
     )
     app.state.services = services
-    app.router.routes += [route for route in router.routes if not (own_door and getattr(route, "path", "") == METRICS)]
+    app.router.routes += [
+        route for route in [*router.routes, *pages.router.routes] if not (own_door and getattr(route, "path", "") == METRICS)
+    ]
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)

@@ -1,4 +1,4 @@
-"""What every request gets: an id that returns to the caller, and one line in the log. Neither holds anything of its content."""
+"""Request logging: each request gets an id that returns to its caller, and one line in the log. Neither holds anything of its content."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ class Draining:
 class Observed:
     """ASGI middleware around all others.
 
-    A path that leads nowhere is not written down: callers put anything into paths.
+    A slash at a path's end changes nothing. A path that leads nowhere is not written down: callers put anything into paths.
     """
 
     def __init__(self, app: ASGIApp, draining: Draining, as_json: bool) -> None:
@@ -34,6 +34,9 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = scope["path"]
+        if path[-1:] == "/" and len(path) > 1:  # many clients do not send a body again where a redirect asks them to
+            scope["path"] = path.rstrip("/") or "/"
         started = time.perf_counter()
         request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})

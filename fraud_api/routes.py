@@ -32,7 +32,7 @@ from fraud_core.refusals import FieldProblem, wrong_fields
 from fraud_core.scoring import score_rows
 
 logger = logging.getLogger(__name__)
-router = APIRouter()
+router = APIRouter(generate_unique_id_function=lambda route: route.name)  # operation ids stay whatever becomes of paths
 _T = TypeVar("_T")
 
 METRICS = "/metrics"
@@ -145,12 +145,14 @@ async def reload(request: Request) -> Readiness:
     return models.readiness(status)
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["operation"], summary="Is the process alive?")
 async def healthz() -> Health:
     """Yes."""
     return Health()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     tags=["operation"],

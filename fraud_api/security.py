@@ -5,6 +5,7 @@ import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fraud_api import pages
 from fraud_api.problems import Refused, response
 from fraud_api.rates import SharedRate
 from fraud_core.addresses import is_loopback
@@ -14,7 +15,7 @@ from fraud_core.stores.api_keys import ApiKeys, KeyRing
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = pages.PATHS | {"/healthz", "/readyz", "/openapi.json"}
 # Any of these scopes opens the path.
 SCOPES_OF = {
     "/v1/score": ("score",),

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +56,7 @@ class FraudClient:
         patience: float = 5.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"User-Agent": f"fraud-client/{_version()}"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._patience = patience
 
@@ -189,6 +190,13 @@ class FraudClient:
                     raise UnavailableError(str(_refusal(answer)))
             time.sleep(wait)
             pause *= 2
+
+
+def _version() -> str:
+    try:
+        return version("fraud-detection")
+    except PackageNotFoundError:  # copied into another project
+        return "0"
 
 
 def _retry_after(answer: httpx.Response, otherwise: float) -> float:
