@@ -83,9 +83,8 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         redoc_url=None,
     )
     app.state.services = services
-    app.router.routes += [
-        route for route in [*router.routes, *pages.router.routes] if not (own_door and getattr(route, "path", "") == METRICS)
-    ]
+    routes = [*router.routes, *pages.router.routes]
+    app.router.routes += [route for route in routes if not (own_door and getattr(route, "path", "") == METRICS)]
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
