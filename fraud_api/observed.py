@@ -1,4 +1,4 @@
-"""Request logging: each request gets an id that returns to its caller, and a line in the log. Neither holds any of its content."""
+"""Request logging: each request gets an id that returns to its caller, and a line in the log. Neither holds anything of it."""
 
 import json
 import logging
