@@ -131,9 +131,18 @@ def card_of(value: Any) -> SecretStr | None:
 
 def clean_text(value: str) -> str:
     """The text, unless it holds control characters or a card number."""
+    return _clean(value, alone=False)
+
+
+def clean_id(value: str) -> str:
+    """As `clean_text`, for ids, which may be long numbers themselves."""
+    return _clean(value, alone=True)
+
+
+def _clean(value: str, *, alone: bool) -> str:
     if not value.isprintable() and _CONTROL.search(value):
         raise wrong("holds control characters")
-    if holds_card_number(value):
+    if holds_card_number(value, alone=alone):
         raise wrong("holds what looks like a card number; card numbers belong into `card` alone")
     return value
 
@@ -186,7 +195,7 @@ class Transaction(BaseModel):
         json_schema_extra={"examples": [EXAMPLE]},
     )
 
-    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] | None = Field(
+    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_id)] | None = Field(
         None, description="Your id of the payment; one is made where none is given."
     )
     timestamp: Annotated[datetime, _shown_as(timestamp_of, datetime)] = Field(

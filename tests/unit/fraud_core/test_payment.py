@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fraud_core.card_numbers import holds_card_number
 from fraud_core.payment import EXAMPLE, Transaction, cents_of
 from fraud_core.refusals import wrong_fields
 
@@ -135,35 +134,3 @@ def test_a_binary_amount_is_taken_or_refused_as_the_intake_does(amount: float) -
         assert not taken
     else:
         assert taken
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "order_4111111111111111",
-        "pan=4111111111111111;",
-        "4111111111111111",
-        "4111 1111 1111 1111",
-        "4111-1111-1111-1111",
-        "card 378282246310005.",
-        "3782 822463 10005",
-    ],
-)
-def test_card_numbers_are_recognised(text: str) -> None:
-    assert holds_card_number(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a4111111111111111",
-        "4111111111111111f",
-        "4111111111111112",
-        "2da90c7d74bd46a0caf3777415b3ebd3",
-        "0000000000000000",
-        "+1 555 0100",
-        "",
-    ],
-)
-def test_other_numbers_are_not_taken_for_cards(text: str) -> None:
-    assert not holds_card_number(text)
