@@ -109,7 +109,7 @@ async def score_file(request: Request) -> StreamingResponse:
     response_class=Response,
     tags=["labels"],
     summary="Say what became of payments",
-    responses=openapi.LABELS_ANSWER | openapi.refusals(400, 404, 408, 413, 415, 422, 503),
+    responses=openapi.LABELS_ANSWER | openapi.refusals(400, 408, 413, 415, 422, 503),
     openapi_extra=openapi.LABELS_BODY,
 )
 async def label(request: Request) -> Response:

@@ -18,6 +18,7 @@ from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
 from fraud_core.intake.files import SourceFile, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
+from fraud_core.intake.repeats import Landed, find_repeats
 from fraud_core.keys import Key
 from fraud_core.sources import Source
 from fraud_core.stores.objects import ObjectStore
@@ -65,6 +66,7 @@ class Landing(BaseModel):
 
     parse: str
     files: dict[str, LandedFile]
+    repeats: tuple[Segment, ...] = ()  # rows whose id stands in another partition (see `repeats.SCHEMA`)
 
     def partitions(self) -> list[str]:
         """Keys of the partitions that have rows, in time order."""
@@ -81,6 +83,10 @@ class Landing(BaseModel):
     def in_order(self) -> list[LandedFile]:
         """The files in the order they came; of those that came together, in the order of their names."""
         return [self.files[name] for name in sorted(self.files, key=lambda name: (self.files[name].since, name))]
+
+    def repeated(self, partition: str) -> Segment | None:
+        """The partition's rows whose id stands in another one."""
+        return next((segment for segment in self.repeats if segment.partition == partition), None)
 
     def content(self) -> str:
         """Hash of what has landed, the same under every card key."""
@@ -146,7 +152,32 @@ def land(
                 landed_at = came.get(file.sha256, now)
                 landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, landed_at, progress)
                 contents.add(file.sha256)
-    return Landing(parse=parsing, files=landed)
+    landing = Landing(parse=parsing, files=landed)
+    if previous is not None and previous.parse == parsing and previous.files == landed:
+        return previous
+    return landing if source.columns.transaction_id is None else _with_repeats(landing, store)
+
+
+def _with_repeats(landing: Landing, store: ObjectStore) -> Landing:
+    """What has landed, with the rows that are refused because their id stands in another partition."""
+    files = enumerate(landing.in_order())
+    landed = [Landed(one.partition, came, store.local_path(one.key)) for came, file in files for one in file.segments]
+    written = []
+    for partition, rows in sorted(find_repeats(landed).items()):
+        key, sha256 = _written(store, partition, rows)
+        written.append(Segment(partition=partition, key=key, rows=len(rows), digest=sha256))
+    return landing.model_copy(update={"repeats": tuple(written)})
+
+
+def _written(store: ObjectStore, partition: str, frame: pl.DataFrame) -> tuple[str, str]:
+    """Key and hash of the object with these rows."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
+    key = f"assets/landing/{partition}/{sha256[:12]}.parquet"
+    if not store.exists(key):
+        store.put(key, buffer.getvalue())
+    return key, sha256
 
 
 @dataclass
@@ -184,12 +215,7 @@ class _Router:
 
     def _write(self, partition: str, frames: list[pl.DataFrame], digest: str | None) -> Segment:
         frame = pl.concat(frames)
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer, compression="zstd")
-        sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
-        key = f"assets/landing/{partition}/{sha256[:12]}.parquet"
-        if not self.store.exists(key):
-            self.store.put(key, buffer.getvalue())
+        key, sha256 = _written(self.store, partition, frame)
         return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256)
 
 
