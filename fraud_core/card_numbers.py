@@ -65,7 +65,7 @@ def holding_card_numbers(text: pl.Expr, *, alone: bool = False) -> pl.Expr:
     return text.map_batches(judged, return_dtype=pl.Boolean)
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """A merchant's, category's or other value of the data as it may be printed: in logs, verdicts, cards, metadata and pages."""
     return MASK if holds_card_number(text) else text
 

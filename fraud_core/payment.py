@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -133,20 +133,36 @@ def card_of(value: Any) -> SecretStr | None:
     return SecretStr(text)
 
 
-def text_of(value: Any) -> str | None:
+def text_of(value: Any, info: ValidationInfo) -> str | None:
     """A merchant or category by its canonical text, unless it holds control characters or a card number."""
     text = _text_of(value, schema.BY_NAME["merchant"])
-    return None if text is None else clean_text(text)
+    return text if text is None or _is_declared(text, info) else clean_text(text)
 
 
-def id_of(value: Any) -> str | None:
+def id_of(value: Any, info: ValidationInfo) -> str | None:
     """As `text_of`, for ids, which may be long numbers themselves."""
     if value is None:
         return None
     text = _text_of(value, schema.BY_NAME["transaction_id"])
     if text is None:
         raise wrong("is empty")
-    return clean_id(text)
+    return text if _is_declared(text, info) else _clean(text, alone=True)
+
+
+def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The context in which payments are validated.
+
+    Args:
+        digits: by field, of how many digits numbers are that stand in it by design: they are no card numbers.
+    """
+    return {"digits": digits}
+
+
+def _is_declared(text: str, info: ValidationInfo) -> bool:
+    """Whether a text is a number of a length that the source declares."""
+    if not info.context or not text.isdecimal():
+        return False
+    return len(text) in info.context["digits"].get(info.field_name, ())
 
 
 def _text_of(value: Any, column: schema.Column) -> str | None:
@@ -172,11 +188,6 @@ def _text_of(value: Any, column: schema.Column) -> str | None:
 def clean_text(value: str) -> str:
     """The text, unless it holds control characters or a card number."""
     return _clean(value, alone=False)
-
-
-def clean_id(value: str) -> str:
-    """As `clean_text`, for ids."""
-    return _clean(value, alone=True)
 
 
 def _clean(value: str, *, alone: bool) -> str:

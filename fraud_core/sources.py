@@ -140,6 +140,12 @@ class Columns(_Model):
         return tuple(column.name for column in schema.CANONICAL if column.name in given)
 
     @property
+    def digits(self) -> dict[str, tuple[int, ...]]:
+        """By canonical column, of how many digits numbers are that stand in it by design."""
+        texts = {name: declared for name in self.canonical if isinstance(declared := self.declared(name), TextColumn)}
+        return {name: declared.digits for name, declared in texts.items() if declared.digits}
+
+    @property
     def wanted(self) -> tuple[str, ...]:
         """The source's own columns that are read; no other column is ever looked at."""
         names: list[str] = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_core.card_numbers import MASK, holding_card_numbers, holds_card_number, shown
+from fraud_core.card_numbers import MASK, holding_card_numbers, holds_card_number, printable
 
 CARD = "4111111111111111"
 AS_ON_A_CARD = [
@@ -47,13 +47,13 @@ NONE = [
 @pytest.mark.parametrize("text", [*AS_ON_A_CARD, *OTHERWISE])
 def test_card_numbers_are_recognised_and_not_printed(text: str) -> None:
     assert holds_card_number(text)
-    assert shown(text) == MASK
+    assert printable(text) == MASK
 
 
 @pytest.mark.parametrize("text", NONE)
 def test_other_numbers_are_not_taken_for_cards(text: str) -> None:
     assert not holds_card_number(text)
-    assert shown(text) == text
+    assert printable(text) == text
 
 
 @pytest.mark.parametrize("text", AS_ON_A_CARD)

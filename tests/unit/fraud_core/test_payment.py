@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fraud_core.payment import EXAMPLE, Transaction, cents_of
+from fraud_core.payment import EXAMPLE, Transaction, cents_of, reading
 from fraud_core.refusals import wrong_fields
+from fraud_core.scoring import from_values
 
 
 def refused(**changes: Any) -> dict[str, str]:
@@ -102,6 +103,16 @@ def test_a_time_up_to_five_minutes_ahead_is_taken() -> None:
 def test_what_is_optional_may_be_null_or_left_out(name: str) -> None:
     assert refused(**{name: None}) == {}
     Transaction.model_validate({key: value for key, value in EXAMPLE.items() if key != name})
+
+
+def test_a_number_of_a_length_that_the_source_declares_is_no_card_number() -> None:
+    acquirer = "411111111111111118"
+    assert "card number" in refused(merchant=acquirer)["merchant"]
+    context = reading({"merchant": (18,)})
+    assert from_values({**EXAMPLE, "merchant": int(acquirer)}, context=context).merchant == acquirer
+    for field, text in (("merchant", "4111111111111111"), ("category", acquirer)):
+        with pytest.raises(ValidationError, match="card number"):
+            from_values({**EXAMPLE, field: text}, context=context)
 
 
 def test_empty_text_is_a_missing_value_as_at_training() -> None:
