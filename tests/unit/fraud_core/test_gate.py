@@ -253,7 +253,7 @@ def test_a_card_number_in_a_shifted_column_is_in_no_verdict(past: gate.Past) -> 
     judgement = judged(frame, past)
     assert ("unseen_category", "category") in names(judgement.verdict)
     assert MASK in gate.explain(judgement.verdict)
-    assert "1111" not in judgement.verdict.model_dump_json(include={"findings"})
+    assert not any("1111" in finding.message for finding in judgement.verdict.findings)
 
 
 @pytest.mark.parametrize(
