@@ -94,7 +94,7 @@ def canonical_texts(name: str, dtype: pl.DataType) -> pl.Expr:
         return text.str.replace(r"\.0+$", "")
     stripped = text.str.strip_chars(_WHITE_SPACE)
     found = stripped.str.extract(_WHOLE, 1)
-    is_exact = (found.str.len_bytes() <= 18) & (found.cast(pl.Int64, strict=False).abs() < _EXACT)  # type: ignore[operator]
+    is_exact = (found.str.len_bytes() <= 18) & (found.cast(pl.Int64, strict=False).abs() < _EXACT)
     return pl.when(is_exact).then(found).when(stripped != "").then(stripped.replace(_BOOLEANS))
 
 

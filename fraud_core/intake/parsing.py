@@ -55,6 +55,7 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
         now: the moment of landing: rows that lie further ahead of it than a scorer takes are refused. None: any time is taken.
     """
     columns = source.columns
+    chunk = chunk.with_columns(_within_calendar(name, dtype) for name, dtype in chunk.schema.items() if dtype.is_temporal())
     readings: dict[str, _Reading] = {}
     for name in columns.canonical:
         declared, column = source.columns.declared(name), schema.BY_NAME[name]
@@ -168,6 +169,23 @@ def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: S
     ]
     checks = (missing, (_none_of(parsed), _unlike(declared)), *_ambiguous(utc), skipped)
     return _Reading(_as_text(declared.column, chunk), _first_of(utc, schema.UTC_MICROSECONDS), checks)
+
+
+_CALENDAR = (-62_135_000_000, 253_402_100_000)  # seconds since 1970: the years 1 to 9999, less some days for every time zone
+
+
+def _within_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
+    """The typed time, or the calendar's border where it lies beyond: it is out of bounds all the same, and nothing overflows."""
+    column = pl.col(name)
+    match dtype:
+        case pl.Datetime():
+            unit = {"ms": 10**3, "us": 10**6, "ns": 10**9}[dtype.time_unit]
+            bounds = [max(-(2**63) + 1, min(2**63 - 1, seconds * unit)) for seconds in _CALENDAR]
+        case pl.Date():
+            bounds = [seconds // 86_400 for seconds in _CALENDAR]
+        case _:
+            return column
+    return column.to_physical().clip(*bounds).cast(dtype)
 
 
 def _in_zone(local: pl.Expr, zone: str) -> pl.Expr:

@@ -492,6 +492,20 @@ def test_a_row_ahead_of_the_moment_of_landing_is_refused_and_makes_no_partition(
         assert len(parse(read(path, intake.source()).head(1), "a.csv", intake.source(), CARD_KEY, moment).rows) == kept
 
 
+@pytest.mark.parametrize("dtype", [pl.Datetime("ms", "UTC"), pl.Datetime("us"), pl.Datetime("ns"), pl.Date()])
+def test_a_typed_time_beyond_the_calendar_is_refused_and_nothing_else(dtype: pl.DataType) -> None:
+    now = datetime(2024, 6, 1, tzinfo=UTC)
+    for least in (False, True):
+        wild = pl.Series("when", [(-1 if least else 1) * (2**31 - 1 if dtype == pl.Date() else 2**63 - 2), 0]).cast(
+            pl.Int32 if dtype == pl.Date() else pl.Int64
+        )
+        chunk = (
+            pl.DataFrame([ROW, ROW | {"id": "t2"}]).with_columns(wild.cast(dtype), born=pl.lit("")).with_row_index(LINE, offset=1)
+        )
+        result = parse(chunk.with_columns(pl.col(LINE).cast(pl.UInt32)), "a.csv", source(), CARD_KEY, now)
+        assert (result.rows["transaction_id"].to_list(), result.refused["column"].to_list()) == (["t2"], ["timestamp"])
+
+
 def test_a_payment_whose_label_is_not_known_yet_waits_for_it() -> None:
     assert one({"outcome": " "})["label"] is None
     assert one({"outcome": None}, outcome=pl.Int8())["label"] is None
