@@ -16,6 +16,7 @@ _FEWEST, _MOST = 13, 19  # digits of a card number
 # Groups of digits with at most three characters between them, none of which is a letter.
 _NUMBER = re.compile(r"[0-9]+(?:[\W_]{1,3}[0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
+_ENOUGH = re.compile(r"(?:[0-9][\W_]{0,3}){12}[0-9]")  # most texts are told apart by one search
 # Numbers of other kinds, in which a card number would be there by chance: UUIDs and long hexadecimal hashes.
 _HEXADECIMAL = re.compile(
     r"(?<![^\W_])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[0-9]*[a-f])[0-9a-f]{24,})(?![^\W_])", re.IGNORECASE
@@ -46,9 +47,11 @@ def holds_card_number(text: str, *, alone: bool = False) -> bool:
         text: any.
         alone: for ids, which may be long numbers themselves: the number must stand by itself, written as on a card.
     """
-    if _is_short_of_digits(text):
+    if not text.isascii():
+        text = _plain(text)
+    if _ENOUGH.search(text) is None:
         return False
-    plain = _HEXADECIMAL.sub(" ", _plain(text))
+    plain = _HEXADECIMAL.sub(" ", text)
     return any(_is_card(plain, found, alone=alone) for found in _NUMBER.finditer(plain))
 
 
@@ -70,17 +73,13 @@ def printable(text: str) -> str:
     return MASK if holds_card_number(text) else text
 
 
-def _is_short_of_digits(text: str) -> bool:
-    """Whether there are fewer than a card number has. Characters beyond ASCII may stand for two digits each."""
-    if text.isascii():
-        return len(text) < _FEWEST or sum(map(text.count, "0123456789")) < _FEWEST
-    return sum(map(str.isnumeric, text)) < _FEWEST // 2
-
-
 def _plain(text: str) -> str:
-    """The text as it reads: compatibility forms resolved, digits of every script as ASCII, without characters nobody sees."""
-    if text.isascii():
-        return text
+    """The text as it reads: compatibility forms resolved, digits of every script as ASCII, without characters nobody sees.
+
+    Nothing where it has too few digits.
+    """
+    if sum(map(str.isnumeric, text)) < _FEWEST // 2:  # one character may stand for two digits
+        return ""
     read = unicodedata.normalize("NFKC", text)
     return "".join(str(unicodedata.decimal(one, one)) for one in read if unicodedata.category(one) not in {"Cf", "Mn", "Me"})
 

@@ -20,6 +20,7 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST_BIRTH = date(1900, 1, 1)
 
 _AMOUNT = schema.BY_NAME["amount_cents"]
+_ID, _NAME, _CARD = (schema.BY_NAME[name] for name in ("transaction_id", "merchant", "card"))
 _DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -127,7 +128,7 @@ def card_of(value: Any) -> SecretStr | None:
         return value
     if value is None:
         return None
-    text = None if isinstance(value, bool) else _text_of(value, schema.BY_NAME["card"])
+    text = None if isinstance(value, bool) else _text_of(value, _CARD)
     if text is None:
         raise wrong("must be text of 1 to 64 characters, or a whole number")
     return SecretStr(text)
@@ -135,18 +136,22 @@ def card_of(value: Any) -> SecretStr | None:
 
 def text_of(value: Any, info: ValidationInfo) -> str | None:
     """A merchant or category by its canonical text, unless it holds control characters or a card number."""
-    text = _text_of(value, schema.BY_NAME["merchant"])
-    return text if text is None or _is_declared(text, info) else clean_text(text)
+    text = _text_of(value, _NAME)
+    if text is not None and holds_card_number(text) and not _is_declared(text, info):
+        raise _holds_card()
+    return text
 
 
 def id_of(value: Any, info: ValidationInfo) -> str | None:
     """As `text_of`, for ids, which may be long numbers themselves."""
     if value is None:
         return None
-    text = _text_of(value, schema.BY_NAME["transaction_id"])
+    text = _text_of(value, _ID)
     if text is None:
         raise wrong("is empty")
-    return text if _is_declared(text, info) else _clean(text, alone=True)
+    if holds_card_number(text, alone=True) and not _is_declared(text, info):
+        raise _holds_card()
+    return text
 
 
 def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -187,15 +192,15 @@ def _text_of(value: Any, column: schema.Column) -> str | None:
 
 def clean_text(value: str) -> str:
     """The text, unless it holds control characters or a card number."""
-    return _clean(value, alone=False)
-
-
-def _clean(value: str, *, alone: bool) -> str:
     if not value.isprintable() and _CONTROL.search(value):
         raise wrong("holds control characters")
-    if holds_card_number(value, alone=alone):
-        raise wrong("holds what looks like a card number; card numbers belong into `card` alone")
+    if holds_card_number(value):
+        raise _holds_card()
     return value
+
+
+def _holds_card() -> PydanticCustomError:
+    return wrong("holds what looks like a card number; card numbers belong into `card` alone")
 
 
 def _number(name: str) -> Any:
@@ -210,7 +215,7 @@ def _shown_as(of: Callable[..., Any], shown: Any) -> PlainValidator:
 _WholeNumber = Annotated[int, Field(gt=-(2**53), lt=2**53)]
 _Text = Annotated[str, Field(max_length=200)] | _WholeNumber | bool | None
 _Id = Annotated[str, Field(min_length=1, max_length=128)] | _WholeNumber | None
-_Card = Annotated[str, Field(max_length=64)] | Annotated[int, Field(ge=0, lt=10**19)] | None
+_CardShown = Annotated[str, Field(max_length=64)] | Annotated[int, Field(ge=0, lt=10**19)] | None
 _Money = (
     Annotated[float, Field(ge=0, le=10**9, json_schema_extra={"multipleOf": 0.01})]
     | Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,2})?$")]
@@ -254,7 +259,7 @@ class Transaction(BaseModel):
     amount_cents: Annotated[int, _shown_as(cents_of, _Money)] = Field(
         alias="amount", description="With at most two decimals: a number or decimal text."
     )
-    card: Annotated[SecretStr | None, _shown_as(card_of, _Card)] = Field(
+    card: Annotated[SecretStr | None, _shown_as(card_of, _CardShown)] = Field(
         None, description="Card number, or a token that stands for it. Hashed on arrival and never repeated."
     )
     merchant: Annotated[str | None, _shown_as(text_of, _Text)] = None
