@@ -1,4 +1,7 @@
-"""Labels that come in over HTTP, about payments that were decided here."""
+"""Labels that come in over HTTP. A payment need not have been scored here, nor have come in yet: a chargeback may be there first.
+
+Such a label waits in the log until a file brings the payment; from then on it counts as any other does.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +11,6 @@ from fraud_api.problems import Refused
 from fraud_api.schemas import Labelled, Labelling
 from fraud_api.services import Services
 from fraud_core.errors import StoreError
-from fraud_core.refusals import MOST_PROBLEMS, FieldProblem
 from fraud_core.stores.labels import Word
 
 logger = logging.getLogger(__name__)
@@ -20,24 +22,23 @@ def add(services: Services, given: Sequence[Labelling], author: str) -> list[Lab
     """Write labels down, all or none; known from now on.
 
     Raises:
-        Refused: a payment is not in the decision log; or the database cannot be used.
+        Refused: the database cannot be used, or whether a payment was decided is not known before it can be.
     """
     known_at = datetime.now(UTC)
     try:
         waiting = services.decisions.are_waiting
         decided = services.decisions.log.find_all([one.transaction_id for one in given])
-        unknown = [at for at, one in enumerate(given) if one.transaction_id not in decided]
-        if unknown and waiting:
+        if waiting and any(one.transaction_id not in decided for one in given):
             raise not_yet_known()
-        if unknown:
-            raise no_such_payment(given, unknown)
+        # When a payment was made that was not decided here, nobody knows: the label's own time stands for it.
+        times = {identity: record.timestamp for identity, record in decided.items()}
         words = [
             Word(
                 one.transaction_id,
                 one.outcome,
                 one.source,
                 author,
-                decided[one.transaction_id].timestamp,
+                times.get(one.transaction_id, known_at),
                 known_at,
                 note=one.note,
             )
@@ -49,25 +50,15 @@ def add(services: Services, given: Sequence[Labelling], author: str) -> list[Lab
         raise Refused(
             503, "labels-unreachable", "The labels cannot be written now, and none was; send them again shortly."
         ) from error
-    return [Labelled(transaction_id=one.transaction_id, sequence=one.sequence, known_at=one.known_at) for one in added]
-
-
-def no_such_payment(given: Sequence[Labelling], places: Sequence[int]) -> Refused:
-    """The refusal of labels about payments that nobody asked about, each named."""
-    problems = [
-        FieldProblem(
-            field="transaction_id" if len(given) == 1 else f"{at}.transaction_id",
-            reason=f"no decision is known about {given[at].transaction_id}",
+    return [
+        Labelled(
+            transaction_id=one.transaction_id,
+            sequence=one.sequence,
+            known_at=one.known_at,
+            decided=one.transaction_id in decided,
         )
-        for at in places[:MOST_PROBLEMS]
+        for one in added
     ]
-    count = "One payment is" if len(places) == 1 else f"{len(places)} payments are"
-    return Refused(
-        404,
-        "no-such-payment",
-        f"{count} not in the decision log, so nothing was added. Send the transaction_id under which the payment was scored.",
-        problems,
-    )
 
 
 def not_yet_known() -> Refused:

@@ -24,7 +24,7 @@ _REFUSALS = {
     400: "The body is not JSON, or was cut off.",
     401: "No living API key was sent.",
     403: "The key lacks the scope.",
-    404: "There is nothing at this path, or no such payment was scored.",
+    404: "There is nothing at this path.",
     405: "This path does not take this method.",
     406: "The answer does not come in the wanted form.",
     408: "The body took too long to arrive.",

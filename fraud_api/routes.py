@@ -51,7 +51,7 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     """The probability of fraud and a decision, by the newest champion."""
     services = services_of(request)
     served = _served(request, services)
-    transaction = _checked(await _json_body(request))
+    transaction = _checked(await _json_body(request), served)
     result = await services.deciding.decide(served, transaction, explain=explain)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
 
@@ -109,14 +109,14 @@ async def score_file(request: Request) -> StreamingResponse:
     response_class=Response,
     tags=["labels"],
     summary="Say what became of payments",
-    responses=openapi.LABELS_ANSWER | openapi.refusals(400, 404, 408, 413, 415, 422, 503),
+    responses=openapi.LABELS_ANSWER | openapi.refusals(400, 408, 413, 415, 422, 503),
     openapi_extra=openapi.LABELS_BODY,
 )
 async def label(request: Request) -> Response:
     """One label, or a list of up to 1,000: all are added, or none. Labels are only ever added; the last one known counts, a
     chargeback before an analyst. They change the fraud rates of merchants within minutes, and the next training."""
     services = services_of(request)
-    given = _labels(await _json_body(request))
+    given = _labels(await _json_body(request), services.holder.served)
     author = request.scope["state"].get("key_name", labelling.UNKEYED)
     answer = await asyncio.to_thread(labelling.add, services, given if isinstance(given, list) else [given], author)
     told = answer if isinstance(given, list) else answer[0]
@@ -195,9 +195,9 @@ async def _json_body(request: Request) -> bytes:
     return await request.body()
 
 
-def _checked(body: bytes) -> Transaction:
+def _checked(body: bytes, served: Served) -> Transaction:
     try:
-        return Transaction.__pydantic_validator__.validate_json(body)  # type: ignore[no-any-return]
+        return Transaction.__pydantic_validator__.validate_json(body, context=served.scorer.reading)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise _refused(wrong_fields(error)) from None
 
@@ -216,10 +216,10 @@ def _rows(body: bytes) -> list[Any]:
         raise _refused(wrong_fields(error)) from None
 
 
-def _labels(body: bytes) -> Labelling | list[Labelling]:
+def _labels(body: bytes, served: Served | None) -> Labelling | list[Labelling]:
     wanted = _MANY_LABELS if body.lstrip()[:1] == b"[" else _ONE_LABEL
     try:
-        return wanted.validate_json(body)
+        return wanted.validate_json(body, context=None if served is None else served.scorer.reading)
     except ValidationError as error:
         raise _refused(wrong_fields(error)) from None
 

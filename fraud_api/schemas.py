@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from fraud_core.payment import EXAMPLE, Transaction, clean_text
+from fraud_core.payment import EXAMPLE, Transaction, clean_text, id_of
 from fraud_core.scorer import Decision
 from fraud_core.stores.labels import Outcome
 
@@ -97,7 +97,7 @@ _LABELLED = EXAMPLE["transaction_id"]
 
 
 class Labelling(BaseModel):
-    """What became of a payment that was scored."""
+    """What became of a payment, whether it was scored here or not."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -107,8 +107,8 @@ class Labelling(BaseModel):
         json_schema_extra={"examples": [{"transaction_id": _LABELLED, "outcome": "fraud", "note": "Case 4711 of the scheme"}]},
     )
 
-    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] = Field(
-        description="Under which it was scored."
+    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(id_of)] = Field(
+        description="Under which it was scored, or stands in the files that are trained on."
     )
     outcome: Outcome = Field(description="unsure: nobody can tell; the payment counts in no training and no fraud rate.")
     source: Literal["chargeback", "analyst"] = Field("chargeback", description="A chargeback goes before an analyst's word.")
@@ -119,12 +119,24 @@ class Labelled(BaseModel):
     """A label that was added. Labels are only ever added; of equal weight the last one counts."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"transaction_id": _LABELLED, "sequence": 1, "known_at": "2020-06-28T09:00:00.000000Z"}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "transaction_id": _LABELLED,
+                    "sequence": 1,
+                    "known_at": "2020-06-28T09:00:00.000000Z",
+                    "decided": True,
+                }
+            ]
+        }
     )
 
     transaction_id: str
     sequence: int = Field(ge=1, description="Its number; later labels have greater ones.")
     known_at: AwareDatetime = Field(description="Since when it is known, by the server's clock. History and training go by it.")
+    decided: bool = Field(
+        description="Whether the payment is in the decision log. If not, the label waits until a file brings it: look at the id."
+    )
 
 
 class Health(BaseModel):

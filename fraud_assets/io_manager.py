@@ -8,6 +8,7 @@ from fraud_assets import delivery
 from fraud_assets.project import Project
 from fraud_core import schema
 from fraud_core.artifacts import Document, Estimator, Pointer, Table
+from fraud_core.card_numbers import printable
 
 SAMPLE_ROWS = 5
 
@@ -70,5 +71,9 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
         return "(no rows)"
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(str(row[name]).replace("|", "\\|") for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return (printable(value) if isinstance(value, str) else str(value)).replace("|", "\\|")

@@ -11,7 +11,7 @@ from fraud_assets.project import Project
 from fraud_core.artifacts import Table, fingerprint
 from fraud_core.labels import ASSET, SCHEMA, log_since
 from fraud_core.stores.database import open_database
-from fraud_core.stores.labels import LabelLog
+from fraud_core.stores.labels import LabelLog, Word
 
 
 def build(project: Project) -> list[dg.AssetsDefinition]:
@@ -49,6 +49,50 @@ def export(project: Project, now: datetime) -> Table | None:
     return Table(frame=frame, content=content, inputs=content, facts=facts)
 
 
+def hear(project: Project, relabels: pl.DataFrame) -> int:
+    """Write down what the data source says of payments by now; what was heard before is not written again.
+
+    Args:
+        project: the installation.
+        relabels: see `intake.raw.RELABELS`.
+
+    Returns:
+        How many labels were new.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    log = _log(project)
+    rows = relabels.rows(named=True)
+    before = log.of([row["transaction_id"] for row in rows])
+    words = [
+        Word(
+            transaction_id=row["transaction_id"],
+            outcome="fraud" if row["label"] else "legitimate",
+            source="source",
+            author=project.source.name,
+            event_time=row["timestamp"],
+            known_at=row["known_at"],
+        )
+        for row in rows
+    ]
+    heard = {(one.transaction_id, one.source, one.outcome, one.known_at) for known in before.values() for one in known}
+    new = [word for word in words if (word.transaction_id, word.source, word.outcome, word.known_at) not in heard]
+    if new:
+        log.append_all(new)
+    return len(new)
+
+
+def has_news(project: Project) -> bool:
+    """Whether labels came in since the last export.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    pointer = project.artifacts.pointer(ASSET)
+    return bool(_log(project).since(0 if pointer is None else int(pointer.facts["last_sequence"]), 1))
+
+
 def are_waiting(project: Project, now: datetime) -> bool:
     """Whether labels came in since the last export, and that was before today (in UTC): each export may cause a training.
 
@@ -58,8 +102,7 @@ def are_waiting(project: Project, now: datetime) -> bool:
     pointer = project.artifacts.pointer(ASSET)
     if pointer is not None and datetime.fromtimestamp(int(pointer.facts["as_of_us"]) / 1e6, UTC).date() >= now.date():
         return False
-    last = 0 if pointer is None else int(pointer.facts["last_sequence"])
-    return bool(_log(project).since(last, 1))
+    return has_news(project)
 
 
 def _log(project: Project) -> LabelLog:

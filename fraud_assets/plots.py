@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogitLocator, NullFormatter
 
+from fraud_core.card_numbers import printable
 from fraud_core.evaluation import Report
 from fraud_core.metrics import CalibrationBin
 
@@ -169,7 +170,8 @@ def _category_bars(axes: Axes, present: list[Array], labels: list[str]) -> None:
         if len(names) > len(shown):
             shares.append(1.0 - sum(shares) if len(part) else 0.0)
         axes.barh(places + side, shares, 0.4, color=colour, label=label)
-    ticks = [*shown, f"{len(names) - len(shown)} others"] if len(names) > len(shown) else list(shown)
+    others = [f"{len(names) - len(shown)} others"] if len(names) > len(shown) else []
+    ticks = [*(printable(str(name)) for name in shown), *others]
     axes.set_yticks(places, ticks, fontsize=8, parse_math=False)  # a name may hold a dollar sign
     axes.invert_yaxis()
     x, y = axes.get_xlabel(), axes.get_ylabel()

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fraud_assets import labels
 from fraud_assets.io_manager import markdown_table
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
@@ -38,6 +39,9 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         made = build_raw(
             project.source, Landing.model_validate(landing), context.partition_key, project.artifacts.store, project.card_key
         )
+        if not made.relabels.is_empty():
+            heard = labels.hear(project, made.relabels)
+            context.log.info(f"{heard} labels became known by copies of payments that were there already.")
         reasons = made.quarantine.frame.group_by("column", "reason").len().sort("len", descending=True).head(10)
         yield dg.Output(made.rows, output_name="raw")
         yield dg.Output(
@@ -51,7 +55,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         """At most the tolerated share of rows was refused ([quality] of the source's TOML)."""
         pointer = project.artifacts.pointer("raw", context.partition_key)
         assert pointer is not None
-        kept, refused = int(pointer.facts["rows"]), int(pointer.facts["quarantined"])
+        kept, refused = int(pointer.facts["rows"]), refused_rows(pointer)
         share, tolerated = refused_share(pointer), project.source.quality.quarantined_share
         rows = project.artifacts.scan("quarantine", context.partition_key)
         counts = rows.group_by("column", "reason").agg(pl.len().alias("rows")).sort("rows", descending=True).head(10).collect()
@@ -69,7 +73,12 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     return [raw, quarantined_share]
 
 
+def refused_rows(pointer: Pointer) -> int:
+    """How many of a raw partition's rows were refused; copies of rows that stand are left out, for nothing is lost by them."""
+    return int(pointer.facts["quarantined"]) - int(pointer.facts.get("copies", 0))
+
+
 def refused_share(pointer: Pointer) -> float:
     """Share of a raw partition's rows that were refused, 0 to 1."""
-    kept, refused = int(pointer.facts["rows"]), int(pointer.facts["quarantined"])
-    return refused / max(kept + refused, 1)
+    refused = refused_rows(pointer)
+    return refused / max(int(pointer.facts["rows"]) + refused, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from tqdm import tqdm
 
-from fraud_assets import delivery, history
+from fraud_assets import delivery, history, labels
 from fraud_assets.champion import who_asks
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
@@ -22,7 +22,7 @@ from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import open_instance, own_process
 from fraud_cli.spread import has_raw, is_tolerable, spread
 from fraud_core.bundle import read_latest
-from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError
+from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, StoreError
 from fraud_core.gate import read_verdict
 from fraud_core.intake.landing import UNDATED, partition_keys
 from fraud_core.settings import Settings
@@ -74,6 +74,15 @@ class Pipeline:
         try:
             self.run(delivery.JOB)
         except JobFailedError as error:
+            _say(str(error))
+
+    def export_labels(self) -> None:
+        """Copy labels that came in to where trainings read them. A database that is gone is said, and stops nothing."""
+        try:
+            if labels.has_news(self.project):
+                _say("copying labels that came in")
+                self.run("export_labels")
+        except (StoreError, JobFailedError) as error:
             _say(str(error))
 
     def load_history(self) -> None:
@@ -155,6 +164,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
                     bar.write(f"{key}: {evaluation.check_name}: {evaluation.description}", file=sys.stderr)
         if each:
             _train(pipeline)
+    pipeline.export_labels()
     if not each:
         _train(pipeline)
     pipeline.load_history()

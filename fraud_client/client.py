@@ -107,12 +107,12 @@ class FraudClient:
                 raise UnavailableError(f"The connection failed: {type(error).__name__}.") from error
 
     def label(self, transaction_id: str, outcome: Outcome, *, source: LabelSource = "chargeback", note: str = "") -> Labelled:
-        """Say what became of a payment that was scored. Needs the scope `label`.
+        """Say what became of a payment, scored here or not. Needs the scope `label`.
 
         The same word twice changes nothing, so it is repeated where the connection fails.
 
         Raises:
-            RefusedError: no such payment was scored (status 404), or something is wrong.
+            RefusedError: something is wrong.
             UnavailableError: the API or its database cannot be reached.
         """
         body = {"transaction_id": transaction_id, "outcome": outcome, "source": source, "note": note}

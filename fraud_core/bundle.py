@@ -109,6 +109,7 @@ class Lineage(_Model):
     card_key_id: str
     libraries: dict[str, str]
     data_revision: str | None = None
+    digits: dict[str, tuple[int, ...]] = {}  # names that are numbers of so many digits by design (`sources.TextColumn`)
 
 
 class Manifest(_Model):

@@ -27,6 +27,7 @@ import treelite
 
 from fraud_core import features
 from fraud_core.bundle import Fitted
+from fraud_core.card_numbers import printable
 from fraud_core.errors import IntegrityError
 from fraud_core.wording import WORDINGS
 
@@ -135,7 +136,7 @@ def _plain(feature: features.Feature, value: Any) -> Value:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if feature.is_category:
-        return str(value)
+        return printable(str(value))
     return int(value) if feature.dtype == pl.Int64 else float(value)
 
 

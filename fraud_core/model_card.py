@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from fraud_core.card_numbers import printable
 from fraud_core.evaluation import MonthReport, Policy, Report
 from fraud_core.metrics import CalibrationBin, CardPrecision, Interval, OperatingPoint
 
@@ -361,7 +362,7 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Text from elsewhere, made harmless inside a table and inside a page."""
-    flat = " ".join(text.split())
+    flat = printable(" ".join(text.split()))
     for sign, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'")):
         flat = flat.replace(sign, escaped)
     return flat

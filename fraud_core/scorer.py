@@ -17,6 +17,7 @@ from fraud_core.bit_vectors import BitVectors
 from fraud_core.bundle import Bundle, Calibration, ModelKind
 from fraud_core.errors import IntegrityError
 from fraud_core.history.windows import Reach
+from fraud_core.payment import reading
 
 Decision = Literal["approve", "review", "decline"]
 Floats = npt.NDArray[np.float64]
@@ -71,6 +72,7 @@ class Scorer:
 
     Attributes:
         reach: how far its features of the past look back; None where it has none.
+        reading: the context in which payments are validated for it.
         without_history: a scorer of the same version that does without them; None where there is nothing to do without.
     """
 
@@ -92,6 +94,7 @@ class Scorer:
         self.thresholds = bundle.thresholds
         self.features = tuple(features.BY_NAME[name] for name in names)
         self.zone = ZoneInfo(learned.timezone)
+        self.reading = reading(bundle.manifest.lineage.digits)
         self.reach: Reach | None = None
         if any(feature.is_history for feature in self.features):
             if learned.lookback is None or bundle.fallback is None:

@@ -23,7 +23,7 @@ from fraud_core.scorer import Decision, Floats, Scorer
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _NO_DAY = np.iinfo(np.int64).min  # NumPy's NaT
 
-Validate = Callable[[Any], Transaction]
+Validate = Callable[..., Transaction]  # takes the fields, and `context` (see `payment.reading`)
 Record = dict[str, Any]
 
 from_values: Validate = Transaction.__pydantic_validator__.validate_python  # of parsed JSON, or of typed columns
@@ -166,7 +166,7 @@ def score_rows(
         scorer: the model.
         rows: each a mapping of fields, or a problem that was found on the way here.
         first: number of the first row.
-        validate: a mapping of fields -> a transaction.
+        validate: a mapping of fields -> a transaction, in the scorer's context.
         recall: tells the past of the payments.
         repeated: attributes of a transaction that its record repeats.
     """
@@ -179,7 +179,7 @@ def score_rows(
             record["errors"] = [row.model_dump()]
             continue
         try:
-            read.append((record, validate(row)))
+            read.append((record, validate(row, context=scorer.reading)))
         except ValidationError as error:
             record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
     if read:

@@ -26,10 +26,20 @@ class _Model(BaseModel):
 
 
 class TextColumn(_Model):
-    """A column taken as text; `strip` names characters removed from both ends."""
+    """A column taken as text; `strip` names characters removed from both ends.
+
+    `digits` says that the values are numbers of so many digits by design, such as the ids of an acquirer's merchants: a value of
+    just that length is no card number, even where it looks like one.
+    """
 
     column: str
     strip: str = ""
+    digits: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+
+    @field_validator("digits", mode="before")
+    @classmethod
+    def _one_length(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
 
 
 class TimeColumn(_Model):
@@ -128,6 +138,12 @@ class Columns(_Model):
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         given = {"amount_cents" if name == "amount" else name for name in given}
         return tuple(column.name for column in schema.CANONICAL if column.name in given)
+
+    @property
+    def digits(self) -> dict[str, tuple[int, ...]]:
+        """By canonical column, of how many digits numbers are that stand in it by design."""
+        texts = {name: declared for name in self.canonical if isinstance(declared := self.declared(name), TextColumn)}
+        return {name: declared.digits for name, declared in texts.items() if declared.digits}
 
     @property
     def wanted(self) -> tuple[str, ...]:

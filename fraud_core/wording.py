@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fraud_core.card_numbers import printable
 from fraud_core.history.windows import CARD_WINDOWS, MERCHANT_WINDOWS, RECENT_WINDOWS
 from fraud_core.local_time import NIGHT_BEGINS, NIGHT_ENDS
 
@@ -127,7 +128,7 @@ WORDINGS: Mapping[str, Wording] = {
     "city_population": Wording(
         "CITY_POPULATION", "The unknown population of the city", lambda n: f"The city's population of {n:,}", scale=True
     ),
-    "category": Wording("CATEGORY", "The unknown merchant category", lambda name: f'The merchant category "{name}"'),
+    "category": Wording("CATEGORY", "The unknown merchant category", lambda name: f'The merchant category "{printable(name)}"'),
     **dict(_card_wordings()),
     **dict(_merchant_wordings()),
 }

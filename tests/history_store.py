@@ -192,6 +192,9 @@ def test_what_labels_changed_counts_from_the_hour_after_it_was_known_and_but_onc
     assert state(store, NOON + 61 * HOUR_US)["merchant_judged_30d"] == 1
     store.correct({"m1": [Correction(hour, hour + 50, 1, 0)]}, through=5)
     assert counts(store, NOON + 51 * HOUR_US) == (2, 2, 2)
+    store.correct({"m1": [Correction(hour, hour + 50, -1, 0)]}, through=None)  # of payments that came in after their labels
+    assert counts(store, NOON + 51 * HOUR_US) == (2, 2, 1)
+    assert store.corrected() == 5
 
 
 def test_a_card_and_a_merchant_age_by_their_own_payments_alone(store: HistoryStore) -> None:

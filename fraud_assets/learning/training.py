@@ -301,6 +301,7 @@ def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
         dropped_features=dropped_features(project.source),
         card_key_id=project.card_key.id,
         libraries={name: metadata.version(name) for name in LIBRARIES},
+        digits=project.source.columns.digits,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from fraud_core.card_numbers import printable
 from fraud_core.features import Feature
 from fraud_core.gate.verdict import FeatureResult, Finding, Past
 from fraud_core.sources import Drift
@@ -111,8 +112,8 @@ def _unseen(values: pl.Series, seen: Sequence[pl.Series]) -> Finding | None:
     if share <= limit:
         return None
     names = strangers.value_counts(sort=True)[values.name].head(3).to_list()
-    shown = ", ".join(f"'{name[:40]}'" for name in names)
-    message = f"{share:.1%} of the rows lie in categories of {values.name} never seen before ({shown})"
+    examples = ", ".join(f"'{printable(name)[:40]}'" for name in names)
+    message = f"{share:.1%} of the rows lie in categories of {values.name} never seen before ({examples})"
     return Finding(name="unseen_category", feature=values.name, message=message, value=share, bound=limit)
 
 

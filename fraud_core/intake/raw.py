@@ -14,28 +14,39 @@ from fraud_core.simulator import simulate
 from fraud_core.sources import Source
 from fraud_core.stores.objects import ObjectStore
 
+CAME = "came"  # when a row's file had landed
+# What a later copy of a payment says of its label, since when.
+RELABELS = {
+    "transaction_id": pl.String(),
+    "timestamp": schema.UTC_MICROSECONDS,
+    "label": pl.Boolean(),
+    "known_at": schema.UTC_MICROSECONDS,
+}
 VERSION = "raw 1"  # raised whenever the rules below change
 
 
 @dataclass(frozen=True)
 class RawPartition:
-    """A partition's rows, and its refused rows."""
+    """A partition's rows, its refused rows, and the labels that became known by copies of its rows (see `RELABELS`)."""
 
     rows: Table
     quarantine: Table
+    relabels: pl.DataFrame
 
 
 def raw_inputs(landing: Landing, key: str) -> str:
     """Hash of everything the partition is made from, without looking at a row."""
     segments = [segment.key for segment in [*landing.segments(key), *landing.refused(key)]]
-    return fingerprint(VERSION, landing.parse, key, *segments)
+    repeated = landing.repeated(key)
+    return fingerprint(VERSION, landing.parse, key, *segments, *([] if repeated is None else [repeated.key]))
 
 
 def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, card_key: Key) -> RawPartition:
     """Make a raw partition.
 
-    Rows are sorted by time; rows of equal time keep the order of their files and lines. Of rows with one transaction id the
-    first stands and the others are refused, with a reason that tells a copy from a contradiction.
+    Rows are sorted by time; rows of equal time keep the order in which their files came, and of their lines. Of rows with one
+    transaction id the first stands and the others are refused, with a reason that tells a copy from a contradiction. A copy with
+    another label is no contradiction: the label that raw has stays, and the other is news since its file came.
     """
     if source.simulator is not None:
         rows, refused, content = _simulated(source, key, card_key)
@@ -43,28 +54,55 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
         rows, refused, content = _landed(source, landing, key, store)
     rows = rows.sort("timestamp", maintain_order=True)
     first = rows["transaction_id"].is_first_distinct()
-    quarantine = pl.concat([refused, _duplicates(rows, rows.filter(~first))])
-    kept = rows.filter(first)
+    repeated, relabels = _compared(rows, rows.filter(~first))
+    quarantine = pl.concat([refused, repeated])
+    kept = rows.filter(first).drop(CAME)
     facts: dict[str, int | float | str] = {
         "rows": len(kept),
         "quarantined": len(quarantine),
         "duplicates": len(rows) - len(kept),
+        "copies": int(repeated["reason"].str.starts_with(_COPY).sum()),
         "frauds": int(kept["label"].sum()) if "label" in kept.columns else 0,
     }
     inputs = raw_inputs(landing, key)
     return RawPartition(
         Table(frame=kept, content=content, inputs=inputs, facts=facts),
         Table(frame=quarantine, content=fingerprint(content, "quarantine"), inputs=inputs, facts={"rows": len(quarantine)}),
+        relabels,
     )
 
 
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
-    segments = landing.segments(key)
-    empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical))
-    rows = pl.concat([empty, *(pl.read_parquet(store.local_path(segment.key)) for segment in segments)])
+    empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical) | {CAME: schema.UTC_MICROSECONDS})
+    parts = [
+        pl.read_parquet(store.local_path(segment.key)).with_columns(pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME))
+        for file in landing.in_order()
+        for segment in file.segments
+        if segment.partition == key
+    ]
+    rows = pl.concat([empty, *parts])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
     refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key)) for segment in landing.refused(key))])
-    return rows, refused, fingerprint(VERSION, key, *(segment.digest for segment in segments))
+    digests = [segment.digest for segment in landing.segments(key)]
+    elsewhere = landing.repeated(key)
+    if elsewhere is not None:
+        repeats = pl.read_parquet(store.local_path(elsewhere.key))
+        rows = rows.join(repeats, on="transaction_id", how="anti", maintain_order="left")
+        refused = pl.concat([refused, _standing_elsewhere(repeats)])
+        digests.append(elsewhere.digest)
+    return rows, refused, fingerprint(VERSION, key, *digests)
+
+
+def _standing_elsewhere(repeats: pl.DataFrame) -> pl.DataFrame:
+    """Quarantine records of rows whose id stands in another partition: each names the line that stands."""
+    stands = pl.format("{} line {} of {}", "standing_file", "standing_line", "standing_partition")
+    return repeats.select(
+        "source_file",
+        "source_line",
+        pl.lit("transaction_id").alias("column"),
+        pl.format("contradicts {}: the same transaction id at another time", stands).alias("reason"),
+        pl.lit("(see the other line)").alias("value"),
+    )
 
 
 def _simulated(source: Source, key: str, card_key: Key) -> tuple[pl.DataFrame, pl.DataFrame, str]:
@@ -75,26 +113,41 @@ def _simulated(source: Source, key: str, card_key: Key) -> tuple[pl.DataFrame, p
     chunk = chunk.with_row_index(LINE, offset=1).with_columns(pl.col(LINE).cast(pl.UInt32))
     parsed = parse(chunk, f"simulated {key}", source, card_key)
     content = fingerprint(VERSION, key, parsed.digest(key))
-    return parsed.rows.drop(PARTITION), parsed.refused.drop(PARTITION), content
+    rows = parsed.rows.drop(PARTITION).with_columns(pl.lit(None, schema.UTC_MICROSECONDS).alias(CAME))
+    return rows, parsed.refused.drop(PARTITION), content
 
 
-def _duplicates(rows: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
-    """Quarantine records of repeated ids: each names the line that stands."""
+_COPY = "is a copy of "
+
+
+def _compared(rows: pl.DataFrame, repeated: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Quarantine records of repeated ids, each with the line that stands, and the labels that copies bring (see `RELABELS`)."""
     if repeated.is_empty():
-        return pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    canonical = [name for name in rows.columns if name not in schema.PROVENANCE]
+        return pl.DataFrame(schema=schema.QUARANTINE_SCHEMA), pl.DataFrame(schema=RELABELS)
+    if "label" not in rows.columns:
+        rows, repeated = (frame.with_columns(label=pl.lit(None, pl.Boolean)) for frame in (rows, repeated))
+    said = [name for name in rows.columns if name not in {*schema.PROVENANCE, CAME, "label", "transaction_id"}]
     standing = rows.join(repeated.select("transaction_id").unique(), on="transaction_id", how="semi", maintain_order="left")
     standing = standing.unique("transaction_id", keep="first", maintain_order=True)
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_first")) for name in said)
     pairs = repeated.join(standing, on="transaction_id", how="left", suffix="_first", maintain_order="left")
-    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_first")) for name in canonical if name != "transaction_id")
+    pairs = pairs.with_columns(same=same)
+    # Of each payment in the order in which its copies came: what its label was said to be until then.
+    pairs = pairs.sort(CAME, maintain_order=True)
+    until_then = pl.when("same").then("label").forward_fill().shift(1).over("transaction_id").fill_null(pl.col("label_first"))
+    is_news = pl.col("same") & pl.col("label").is_not_null() & pl.col("label").ne_missing(until_then)
+    pairs = pairs.with_columns(is_news=is_news)
     stands = pl.format("{} line {}", pl.col("source_file_first"), pl.col("source_line_first"))
-    return pairs.select(
+    told = pairs.select(
         "source_file",
         "source_line",
         pl.lit("transaction_id").alias("column"),
-        pl.when(same)
-        .then(pl.format("is a copy of {}", stands))
+        pl.when("is_news")
+        .then(pl.format(f"{_COPY}{{}} with another label, which goes into the log of labels", stands))
+        .when("same")
+        .then(pl.format(f"{_COPY}{{}}", stands))
         .otherwise(pl.format("contradicts {}: the same transaction id with other content", stands))
         .alias("reason"),
         pl.lit("(see the other line)").alias("value"),
     )
+    return told, pairs.filter("is_news").rename({CAME: "known_at"}).select(list(RELABELS))

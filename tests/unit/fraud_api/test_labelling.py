@@ -53,16 +53,14 @@ def test_a_list_is_answered_in_its_order_and_later_words_have_greater_numbers(sc
     assert numbers == sorted(set(numbers))
 
 
-def test_a_payment_that_was_never_scored_is_named_and_nothing_is_added(scored: Any, installation: Any) -> None:
-    given = [{"transaction_id": identity, "outcome": "fraud"} for identity in ("t0", "nobody.1", "t1", "nobody.2")]
+def test_a_label_may_come_before_its_payment_and_says_so(scored: Any, installation: Any) -> None:
+    given = [{"transaction_id": identity, "outcome": "fraud"} for identity in ("t0", "nobody.1")]
     answer = scored.post("/v1/labels", json=given)
-    assert answer.status_code == 404
-    problem = answer.json()
-    assert problem["type"] == "urn:fraud:problem:no-such-payment"
-    assert [one["field"] for one in problem["errors"]] == ["1.transaction_id", "3.transaction_id"]
-    assert "nobody.1" in problem["errors"][0]["reason"]
-    assert scored.post("/v1/labels", json=given[1]).json()["errors"][0]["field"] == "transaction_id"
-    assert labels_of(installation) == []
+    assert answer.status_code == 201
+    assert [one["decided"] for one in answer.json()] == [True, False]
+    known, unknown = labels_of(installation)
+    assert known.event_time < known.known_at
+    assert unknown.event_time == unknown.known_at
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from fraud_assets import labels
 from fraud_assets.learning.rows import Data, read_rows
 from fraud_assets.learning.split import Block
 from fraud_assets.learning.training import training_inputs
-from fraud_core.labels import read_labels
+from fraud_core.intake.raw import RELABELS
+from fraud_core.labels import read_labels, standing
 from fraud_core.stores.database import open_database
 from fraud_core.stores.labels import LabelLog
 
@@ -55,6 +56,23 @@ def test_exports_add_rows_and_change_none(bench: Any, say: Say) -> None:
     assert second.head(2).equals(first)
     assert second["outcome"].to_list() == ["fraud", "unsure", "legitimate"]
     assert not export(bench, NOW + 2 * DAY)
+
+
+def test_what_the_source_says_later_is_heard_once_as_of_its_arrival_and_trained_on(bench: Any, say: Say) -> None:
+    payment, known = legitimate(bench), NOW - 2 * DAY
+    rows = [(payment, NOW - 90 * DAY, True, known), ("other", NOW - 90 * DAY, False, known)]
+    relabels = pl.DataFrame(rows, schema=RELABELS, orient="row")
+    assert [labels.hear(bench.project, relabels) for _ in range(2)] == [2, 0]
+    assert labels.has_news(bench.project)
+    export(bench)
+    assert not labels.has_news(bench.project)
+    told = read_labels(bench.project.artifacts)
+    assert told.select("outcome", "source", "author").rows() == [("fraud", "source", "bench"), ("legitimate", "source", "bench")]
+    assert set(told["known_at"]) == {known}
+    assert standing(told)["outcome"].to_list() == ["fraud", "legitimate"]
+    say(payment, "legitimate")
+    export(bench, NOW + DAY)
+    assert standing(read_labels(bench.project.artifacts)).sort("outcome")["outcome"].to_list() == ["legitimate", "legitimate"]
 
 
 def test_notes_stay_in_the_database(bench: Any, say: Say) -> None:

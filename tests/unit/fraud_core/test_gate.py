@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from fraud_core import drift, gate
+from fraud_core.card_numbers import MASK
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.features import BY_NAME, Feature
 from fraud_core.keys import Key, sign, verify
@@ -243,6 +244,16 @@ def test_categories_never_seen_before_reject_the_partition_and_are_named(past: g
     verdict = judged(frame, past).verdict
     assert ("unseen_category", "category") in names(verdict)
     assert "'crypto'" in gate.explain(verdict)
+
+
+def test_a_card_number_in_a_shifted_column_is_in_no_verdict(past: gate.Past) -> None:
+    frame = transformed(seed=9).with_columns(
+        category=pl.when(pl.int_range(pl.len()) % 50 == 0).then(pl.lit("4111.1111 1111/1111")).otherwise("category")
+    )
+    judgement = judged(frame, past)
+    assert ("unseen_category", "category") in names(judgement.verdict)
+    assert MASK in gate.explain(judgement.verdict)
+    assert not any("1111" in finding.message for finding in judgement.verdict.findings)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_rows_are_in_time_order_and_those_of_equal_time_in_the_order_of_files_an
 
 
 def test_of_rows_with_one_id_the_first_stands_and_the_others_are_refused_as_copy_or_contradiction(intake: Intake) -> None:
-    intake.rows(at(8, id="x"), at(9, id="y"), at(8, id="x"), at(10, id="x"), at(9, id="y", outcome="F"))
+    intake.rows(at(8, id="x"), at(9, id="y"), at(8, id="x"), at(10, id="x"), at(9, id="y", sum="1"))
     made = raw(intake)
     assert made.rows.frame["source_line"].to_list() == [2, 3]
     told = made.quarantine.frame.sort("source_line").select("source_line", "column", "reason").rows()
@@ -44,7 +44,7 @@ def test_of_rows_with_one_id_the_first_stands_and_the_others_are_refused_as_copy
         (5, "transaction_id", contradiction.format(2)),
         (6, "transaction_id", contradiction.format(3)),
     ]
-    assert made.rows.facts == {"rows": 2, "quarantined": 3, "duplicates": 3, "frauds": 0}
+    assert made.rows.facts == {"rows": 2, "quarantined": 3, "duplicates": 3, "copies": 1, "frauds": 0}
 
 
 def test_a_missing_value_is_no_contradiction_of_itself(intake: Intake) -> None:
@@ -59,6 +59,39 @@ def test_copies_over_files_are_duplicates_too(intake: Intake) -> None:
     made = raw(intake)
     assert made.rows.frame["transaction_id"].to_list() == ["x", "z"]
     assert made.quarantine.frame["reason"].to_list() == ["is a copy of a.csv line 2"]
+
+
+def test_a_copy_with_another_label_is_news_since_it_came(intake: Intake) -> None:
+    first, later = datetime(2024, 4, 1, tzinfo=UTC), datetime(2024, 4, 9, tzinfo=UTC)
+    intake.rows(at(8, id="x"), at(9, id="y", outcome=""), at(10, id="z", outcome="F"), name="b.csv")
+    source = intake.source()
+    landed = land(source, intake.store, CARD_KEY, None, now=first)
+    # It comes later under an earlier name, and says what became of them; of z, that it is not known.
+    intake.rows(at(8, id="x", outcome="F"), at(9, id="y", outcome="L"), at(10, id="z", outcome=""), at(8, id="x", outcome="F"))
+    landed = land(source, intake.store, CARD_KEY, landed, now=later)
+    made = build_raw(source, landed, "2024-03", intake.store, CARD_KEY)
+    assert made.rows.frame.select("transaction_id", "label").rows() == [("x", False), ("y", None), ("z", True)]
+    assert made.relabels.sort("transaction_id").drop("timestamp").rows() == [("x", True, later), ("y", False, later)]
+    assert made.rows.facts["copies"] == made.rows.facts["quarantined"] == 4
+    news = "is a copy of b.csv line {} with another label, which goes into the log of labels"
+    told = made.quarantine.frame.sort("source_line")["reason"].to_list()
+    assert told == [news.format(2), news.format(3), "is a copy of b.csv line 4", "is a copy of b.csv line 2"]
+
+
+def test_of_one_id_in_two_partitions_the_one_that_came_first_stands(intake: Intake) -> None:
+    april = {"when": "2024-04-05 08:00:00"}
+    intake.rows(at(8, id="x"), april | {"id": "x"}, april | {"id": "y"}, name="b.csv")
+    source = intake.source()
+    before = land(source, intake.store, CARD_KEY, None)
+    assert raw_inputs(before, "2024-03") == raw_inputs(before.model_copy(update={"repeats": ()}), "2024-03")
+    intake.rows(at(9, id="y"), name="a.csv")
+    landed = land(source, intake.store, CARD_KEY, before)
+    march, april_ = (build_raw(source, landed, key, intake.store, CARD_KEY) for key in ("2024-03", "2024-04"))
+    assert (march.rows.frame["transaction_id"].to_list(), april_.rows.frame["transaction_id"].to_list()) == (["x"], ["y"])
+    told = "contradicts b.csv line {} of {}: the same transaction id at another time"
+    assert march.quarantine.frame["reason"].to_list() == [told.format(4, "2024-04")]
+    assert april_.quarantine.frame["reason"].to_list() == [told.format(2, "2024-03")]
+    assert raw_inputs(landed, "2024-03") != raw_inputs(before, "2024-03")
 
 
 def test_every_row_is_kept_or_quarantined(intake: Intake) -> None:
