@@ -1,7 +1,8 @@
 """The decision log: every decision once, with what it was made of. It holds a card's keyed hash, never a card number."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -24,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fraud_core.schema import PERSONAL
+from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.scorer import Decision
 from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
 
@@ -71,7 +73,7 @@ class DecisionRecord:
         card: keyed hash of the card.
         merchant: name or number of the merchant.
         category: of the merchant.
-        transaction: canonical columns as JSON values, none of them personal.
+        transaction: the payment, as far as it is kept.
         model_version: version of the bundle.
         probability: calibrated fraud probability.
         decision: approve, review or decline.
@@ -89,7 +91,7 @@ class DecisionRecord:
     card: str | None
     merchant: str | None
     category: str | None
-    transaction: Mapping[str, Any]
+    transaction: LoggedTransaction
     model_version: str
     probability: float
     decision: Decision
@@ -99,10 +101,6 @@ class DecisionRecord:
     features: Mapping[str, float | str | None] | None
     sequence: int | None
 
-    def __post_init__(self) -> None:
-        if not PERSONAL.isdisjoint(self.transaction):
-            raise ValueError(f"A decision's transaction must not hold {sorted(PERSONAL & set(self.transaction))}.")
-
 
 class DecisionLog:
     """The decisions in the SQL database. Safe to share between threads.
@@ -111,6 +109,8 @@ class DecisionLog:
         engine: see `database.open_database`. The table is made at the first use.
         retention_days: how long a decision is kept after it was made.
     """
+
+    table = _DECISIONS
 
     def __init__(self, engine: Engine, retention_days: int) -> None:
         self.retention_days = retention_days
@@ -146,11 +146,6 @@ class DecisionLog:
         """Decisions about a card (its keyed hash), the latest payment first."""
         return self._select(_DECISIONS.c.card == card, order=_DECISIONS.c.timestamp.desc(), limit=limit)
 
-    def to_review(self, since: datetime, limit: int) -> list[DecisionRecord]:
-        """What was sent to review since then, the greatest expected loss (probability times amount) first."""
-        loss = _DECISIONS.c.probability * _DECISIONS.c.amount_cents
-        return self._select(_IN_REVIEW, _DECISIONS.c.scored_at >= to_microseconds(since), order=loss.desc(), limit=limit)
-
     def recent(self, since: datetime, limit: int) -> list[DecisionRecord]:
         """Decisions made since then, the latest first."""
         return self._select(_DECISIONS.c.scored_at >= to_microseconds(since), order=_DECISIONS.c.scored_at.desc(), limit=limit)
@@ -182,6 +177,12 @@ class DecisionLog:
             if removed < _DELETED_AT_ONCE:
                 return total
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for a question about these decisions and other tables of the database."""
+        with self._tables.transaction() as connection:
+            yield connection
+
     def _select(self, *conditions: Any, limit: int, order: Any = None) -> list[DecisionRecord]:
         statement = select(_DECISIONS).where(*conditions).limit(limit)
         if order is not None:
@@ -209,7 +210,7 @@ def _row(record: DecisionRecord) -> dict[str, Any]:
         "card": record.card,
         "merchant": record.merchant,
         "category": record.category,
-        "transaction": _json(record.transaction),
+        "transaction": _json(record.transaction.columns()),
         "model_version": record.model_version,
         "probability": record.probability,
         "decision": record.decision,
@@ -226,7 +227,7 @@ def _record(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
     values.pop("number", None)
     values["scored_at"] = from_microseconds(values["scored_at"])
     values["timestamp"] = from_microseconds(values["timestamp"])
-    values["transaction"] = json.loads(values["transaction"])
+    values["transaction"] = LoggedTransaction.read(json.loads(values["transaction"]))
     values["reasons"] = tuple(json.loads(values["reasons"]))
     values["features"] = None if values["features"] is None else json.loads(values["features"])
     return DecisionRecord(**values)
