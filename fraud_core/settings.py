@@ -53,7 +53,10 @@ class Settings(BaseSettings):
         200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
     )
     features_logged: float = Field(
-        0.05, ge=0, le=1, description="Share of approvals that are logged with their features, for the check `no_skew`; of other decisions all are."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of approvals that are logged with their features, for the check `no_skew`; of other decisions all are.",
     )
     degraded_review_amount: float = Field(
         200.0,

@@ -93,10 +93,16 @@ class ReviewBacklog:
         return [from_microseconds(row.known_at) for row in self._read(statement)]
 
     def _cases(self, since: datetime) -> Subquery:
-        decisions = self._decisions.table
+        decisions, labels = self._decisions.table, self._labels.table
+        # Told by the index of the labels alone, where `outcome` reads each of them.
+        said = select(labels.c.sequence).where(labels.c.transaction_id == decisions.c.transaction_id).exists()
         names = ("number", "transaction_id", "timestamp", "amount_cents", "card", "merchant", "probability")
         outcome = self._labels.standing(decisions.c.transaction_id).label("outcome")
-        return select(*(decisions.c[name] for name in names), outcome).where(*_sent_to_review(decisions, since)).subquery()
+        return (
+            select(*(decisions.c[name] for name in names), outcome, (~said).label("unsaid"))
+            .where(*_sent_to_review(decisions, since))
+            .subquery()
+        )
 
     def _read(self, statement: Select[Any]) -> list[Any]:
         self._labels.prepare()
@@ -109,6 +115,5 @@ def _sent_to_review(decisions: Any, since: datetime) -> tuple[Any, ...]:
 
 
 def _waits(cases: Subquery, but: Collection[str], also_unsure: bool) -> Any:
-    unsaid = cases.c.outcome.is_(None)
-    waits = or_(unsaid, cases.c.outcome == "unsure") if also_unsure else unsaid
+    waits = or_(cases.c.unsaid, cases.c.outcome == "unsure") if also_unsure else cases.c.unsaid
     return and_(waits, or_(cases.c.card.is_(None), cases.c.card.not_in(list(but)))) if but else waits
