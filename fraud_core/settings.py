@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         0.05,
         ge=0,
         le=1,
-        description="Share of approvals that are logged with their features, for the check `no_skew`; of other decisions all are.",
+        description="Share of approvals logged with their features, for the check `no_skew`; other decisions all are.",
     )
     degraded_review_amount: float = Field(
         200.0,
