@@ -11,7 +11,6 @@ A payment and its decision are recorded as one, if its id is not there yet. Sent
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,7 +22,8 @@ from fraud_api.metrics import Metrics
 from fraud_api.problems import Refused
 from fraud_api.schemas import Score
 from fraud_api.scoring import explanation_of
-from fraud_core import features, schema
+from fraud_core import features
+from fraud_core.decisions.record import LoggedTransaction, columns_of
 from fraud_core.errors import StoreError
 from fraud_core.history.asof import Event
 from fraud_core.holder import Served
@@ -155,7 +155,7 @@ class Deciding:
         return "review" if decision == "approve" and amount_cents >= self._review_from_cents else decision
 
     def logs_features(self, content: str) -> bool:
-        """Whether the features of this payment are logged: a share of all, and always the same ones."""
+        """Whether the features of this payment are logged if it is approved: of a share of all, and always the same ones."""
         return int(content[:8], 16) < self._logged_share * 2**32
 
     def card(self, transaction: Transaction) -> str | None:
@@ -221,7 +221,7 @@ class _Draft:
         transaction = self.asked.transaction
         values = self._scored.plain[self._at]
         reasons = () if self._behind is None else tuple(reason.code for reason in self._behind.reasons)
-        logged = self._deciding.logs_features(self.entry.content) and kept.new
+        logged = kept.new and (score.decision != "approve" or self._deciding.logs_features(self.entry.content))
         return DecisionRecord(
             transaction_id=score.transaction_id,
             scored_at=datetime.now(UTC),
@@ -230,7 +230,7 @@ class _Draft:
             card=self._card,
             merchant=transaction.merchant,
             category=transaction.category,
-            transaction={name: value for name, value in self._columns.items() if name not in schema.PERSONAL},
+            transaction=LoggedTransaction.of(transaction),
             model_version=score.model_version,
             probability=score.probability,
             decision=score.decision,
@@ -240,13 +240,6 @@ class _Draft:
             features=values if logged else None,
             sequence=self._scored.sequence,
         )
-
-
-def columns_of(transaction: Transaction) -> dict[str, Any]:
-    """The canonical columns of a payment as JSON values, without its id and card."""
-    columns: Mapping[str, Any] = transaction.__dict__
-    plain = {name: value for name, value in columns.items() if name not in {"transaction_id", "card"}}
-    return plain | {"timestamp": microseconds(transaction.timestamp)}
 
 
 def another_payment() -> Refused:

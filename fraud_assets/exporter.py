@@ -30,7 +30,8 @@ from fraud_core.errors import SettingsError, StoreError
 from fraud_core.sources import Source
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog, LabelSource, Outcome, resolve
+from fraud_core.stores.labels import LabelLog, LabelSource, Outcome
+from fraud_core.stores.review_backlog import ReviewBacklog
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ EVENTS = (
 )
 NO_PARTITION = ""
 REVIEW_DAYS = (7, 30)
-MOST_REVIEWS = 20_000
 LABELS_AT_ONCE = 5_000
 ASK_AGAIN, ASK_AFTER_FAILURE = timedelta(minutes=1), timedelta(seconds=10)
 
@@ -176,7 +176,7 @@ class Reviews:
     """
 
     def __init__(self, decisions: DecisionLog, labels: LabelLog) -> None:
-        self._decisions = decisions
+        self._backlog = ReviewBacklog(decisions, labels)
         self._labels = labels
         self._next: datetime | None = None
         self._told: list[Metric] = []
@@ -199,11 +199,8 @@ class Reviews:
             "fraud_review_precision", "Share of frauds among reviewed payments whose outcome is known.", labels=("window",)
         )
         known = GaugeMetricFamily("fraud_review_known", "Reviewed payments whose outcome is known.", labels=("window",))
-        reviewed = self._decisions.to_review(now - timedelta(days=REVIEW_DAYS[-1]), MOST_REVIEWS)
-        labels = self._labels.of([record.transaction_id for record in reviewed])
         for days in REVIEW_DAYS:
-            lately = [record.transaction_id for record in reviewed if record.scored_at >= now - timedelta(days=days)]
-            outcomes = Counter(resolve(labels[one]) for one in lately)
+            outcomes = self._backlog.outcomes(now - timedelta(days=days))
             count = outcomes["fraud"] + outcomes["legitimate"]
             known.add_metric((f"{days}d",), count)
             if count:

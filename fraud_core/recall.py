@@ -49,8 +49,14 @@ class Recall:
         """The hash that a payment's card is known by."""
         return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
 
-    def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo) -> Recalled:
+    def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo, unnamed: str | None = None) -> Recalled:
         """What card and merchant did before each payment, as of its own time. Payments in one question see none of each other.
+
+        Args:
+            transactions: the payments.
+            reach: how far back their past is looked at.
+            zone: says what is night.
+            unnamed: hash of the card of payments that name none.
 
         Raises:
             StoreError: the store cannot be used, or could not a moment ago.
@@ -60,7 +66,7 @@ class Recall:
         if self._reach is None or not self._reach.holds(reach):
             # The new champion looks further back than the one before.
             self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
-        queries = [Query(microseconds(t.timestamp), self.card(t), t.merchant, t.category) for t in transactions]
+        queries = [Query(microseconds(t.timestamp), self.card(t) or unnamed, t.merchant, t.category) for t in transactions]
         try:
             found = self.store.look(queries)
         except StoreError:

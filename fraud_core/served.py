@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from fraud_core import schema
+from fraud_core.decisions.record import table_of
 from fraud_core.history.asof import Query
 from fraud_core.stores.history import HistoryStore, Recorded
 
@@ -69,9 +70,7 @@ def export(store: HistoryStore, folder: Path) -> Exported:
 
 def frame_of(page: Sequence[Recorded]) -> pl.DataFrame:
     """Recorded payments as a table (see `SCHEMA`)."""
-    as_given = {**SCHEMA, "timestamp": pl.Int64(), "birth_date": pl.String()}
-    frame = pl.DataFrame([_row(one) for one in page], schema=as_given)
-    return frame.with_columns(pl.col("timestamp").cast(SCHEMA["timestamp"]), pl.col("birth_date").str.to_date("%Y-%m-%d"))
+    return table_of([_row(one) for one in page], SCHEMA)
 
 
 def _row(recorded: Recorded) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         200_000, ge=0, description="Payments that wait on this machine's disk, at most, while the history store is gone."
     )
     features_logged: float = Field(
-        0.05, ge=0, le=1, description="Share of decisions that are logged with their features, for the check `no_skew`."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of approvals logged with their features, for the check `no_skew`; other decisions all are.",
     )
     degraded_review_amount: float = Field(
         200.0,

@@ -17,6 +17,7 @@ import polars as pl
 
 from fraud_core import features, partitions, schema
 from fraud_core.catch_up import CatchUp, corrections_of, unlabelled
+from fraud_core.decisions.record import table_of
 from fraud_core.history.columns import COLUMNS, states
 from fraud_core.history.windows import DAY_US
 from fraud_core.labels import log_since
@@ -125,9 +126,8 @@ class _World:
             if payment["transaction_id"] in ids:
                 own[payment["transaction_id"]] = payment
             if payment["card"] in cards or payment["merchant"] in merchants:
-                rows.append({name: payment.get(name) for name in COLUMNS} | {"sequence": sequence})
-        as_given = {**_KNOWN, "timestamp": pl.Int64(), "sequence": pl.Int64()}
-        recorded = pl.DataFrame(rows, schema=as_given).with_columns(pl.col("timestamp").cast(_KNOWN["timestamp"]))
+                rows.append(payment | {"sequence": sequence})
+        recorded = table_of(rows, {**_KNOWN, "sequence": pl.Int64()})
         oldest = min(decision.timestamp for decision in decisions) - timedelta(days=known.source.lookback_days)
         words = log_since(known.labels, 0)
         return cls(
@@ -219,11 +219,7 @@ def _differing(
 ) -> tuple[str, ...]:
     """Names of the features that are not, to the last bit, what they are now."""
     assert scorer.reach is not None
-    given = {name: own.get(name) for name in _CANONICAL}
-    as_given = {**_CANONICAL, "timestamp": pl.Int64(), "birth_date": pl.String()}
-    frame = pl.DataFrame([given], schema=as_given).with_columns(
-        pl.col("timestamp").cast(_CANONICAL["timestamp"]), pl.col("birth_date").str.to_date("%Y-%m-%d")
-    )
+    frame = table_of([own], _CANONICAL)
     payments = pl.concat([unlabelled(around.payments, words["transaction_id"]), frame.with_columns(label=False).select(COLUMNS)])
     wanted = pl.Series([False] * len(around.payments) + [True])
     past = states(payments, wanted, scorer.reach, scorer.zone, corrections_of(words, around.placed))

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydantic import ValidationError
 
+from fraud_core.decisions.retest import Starting, score_again
 from fraud_core.errors import FraudError
 from fraud_core.explain import Reason
 from fraud_core.geography import EARTH_RADIUS_METRES
@@ -18,7 +19,8 @@ from fraud_core.payment import Transaction
 from fraud_core.recall import Recall
 from fraud_core.refusals import FieldProblem, wrong_fields
 from fraud_core.scorer import Decision, Scorer
-from fraud_core.scoring import Examined, examine, from_values, score_together
+from fraud_core.scoring import Examined, Scored, examined, from_values, score_together
+from fraud_core.stores.decisions import DecisionRecord
 from fraud_ui import charts
 from fraud_ui.charts import Axis, Chart, Line
 from fraud_ui.wording import DECISIONS, alert, escaped, kilometres, money, note, percent, signed, table, threshold
@@ -63,6 +65,8 @@ LABELS: Mapping[str, str] = {
     "merchant_longitude": "Merchant: longitude",
 }
 
+_IN_FORM = {"amount_cents": "amount", "timestamp": "when"}  # columns that the form calls otherwise
+
 
 class WrongFormError(FraudError):
     """Something in the form cannot be a payment; `problems` name every wrong field by its label."""
@@ -96,6 +100,34 @@ def typed_payment(form: Form, zone: ZoneInfo) -> Transaction:
         found = [p for p in wrong_fields(error) if not (problems and p.field == "timestamp")]
         raise WrongFormError(problems + [FieldProblem(field=_label(p.field), reason=p.reason) for p in found]) from None
     return payment
+
+
+def logged_form(record: DecisionRecord, zone: ZoneInfo) -> Form:
+    """A logged payment as the form shows it; what the log does not keep is empty."""
+    known = record.transaction
+    return Form(
+        when=known.timestamp.astimezone(zone).strftime(WHEN),
+        amount=known.amount_cents / 100,
+        category=known.category,
+        merchant=known.merchant,
+        city_population=known.city_population,
+        merchant_latitude=known.merchant_latitude,
+        merchant_longitude=known.merchant_longitude,
+    )
+
+
+def logged_payment(record: DecisionRecord) -> Transaction:
+    """A logged payment, as far as the log keeps it. It was checked when it came in."""
+    return Transaction.model_construct(**record.transaction._asdict())
+
+
+def at_logged_time(payment: Transaction, form: Form, record: DecisionRecord, zone: ZoneInfo) -> Transaction:
+    """A payment of a form that was filled by `logged_form`: where its time is the one that was filled in, the logged one to the
+    microsecond, which a form does not show; nor does it tell the two hours apart in which a clock is set back."""
+    filled = logged_form(record, zone).when
+    if datetime.fromisoformat(str(form.when)) != datetime.fromisoformat(str(filled)):
+        return payment
+    return payment.model_copy(update={"timestamp": record.transaction.timestamp})
 
 
 def _instant(text: str, zone: ZoneInfo) -> datetime:
@@ -178,6 +210,7 @@ class Tested:
     served: Served
     payment: Transaction
     examined: Examined
+    starting: Starting | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -192,9 +225,34 @@ class Tested:
         return found.explainer.reasons(found.values, found.contributions, len(found.contributions))
 
 
-def tested(served: Served, payment: Transaction, recall: Recall) -> Tested:
-    """Score a case as of its own time. Nothing is recorded."""
-    return Tested(served, payment, examine(served, payment, recall))
+def tested(served: Served, payment: Transaction, recall: Recall, starting: Starting | None) -> Tested:
+    """Score a case as of its own time; one that was made of a logged payment, as that was decided. Nothing is recorded."""
+    return Tested(served, payment, examined(served, _scored(served, [payment], recall, starting), 0), starting)
+
+
+def _scored(served: Served, payments: Sequence[Transaction], recall: Recall, starting: Starting | None) -> Scored:
+    if starting is None:
+        return score_together(served.scorer, payments, recall)
+    return score_again(starting, served.scorer, payments, recall)
+
+
+def compared(case: Tested) -> str:
+    """What a case that was made of a logged payment is compared with; empty for any other."""
+    if case.starting is None:
+        return ""
+    record = case.starting.record
+    changed = [LABELS.get(_IN_FORM.get(name, name), name) for name in sorted(case.starting.changed(case.payment))]
+    how = "Nothing was changed. "
+    if changed:
+        how = f"Changed: {', '.join(changed)}; what is made of that was computed anew, the past as history knows it now. "
+    kept = (
+        "The features that were logged with the decision stand for what the log does not keep (card, birth date, home), and for "
+        "the past of card and merchant as it was then."
+    )
+    return (
+        f"<p>Compared with the logged decision on <code>{escaped(record.transaction_id)}</code>: {percent(record.probability)} "
+        f"then, {percent(case.examined.probability)} in this test, by the same version. {escaped(how + kept)}</p>"
+    )
 
 
 def decision_in_words(decision: Decision, probability: float, scorer: Scorer) -> str:
@@ -218,6 +276,7 @@ def result(case: Tested) -> str:
     parts = [
         f'<h2 class="decision {found.decision}">{DECISIONS[found.decision]}</h2>',
         f"<p>{escaped(decision_in_words(found.decision, found.probability, scorer))}</p>",
+        compared(case),
         note(missing) if found.degraded else "",
         charts.gauge(found.probability, scorer.thresholds),
         f'<p class="quiet">Exactly <code>{found.probability!r}</code>, by version <code>{escaped(case.served.version)}</code>. '
@@ -297,7 +356,7 @@ def changed(payment: Transaction, sliders: Sliders, zone: ZoneInfo) -> Transacti
     return payment.model_copy(update=changes)
 
 
-def what_if(served: Served, payment: Transaction, sliders: Sliders, recall: Recall) -> str:
+def what_if(served: Served, payment: Transaction, sliders: Sliders, recall: Recall, starting: Starting | None = None) -> str:
     """How the score would move: a curve for each slider, the other two as they stand. Nothing is recorded."""
     zone = served.scorer.zone
     most = max(2_000.0, 3 * payment.amount_cents / 100, sliders.amount)
@@ -308,7 +367,7 @@ def what_if(served: Served, payment: Transaction, sliders: Sliders, recall: Reca
     cases += [changed(payment, Sliders(sliders.amount, hour, sliders.distance), zone) for hour in range(24)]
     if sliders.distance is not None:
         cases += [changed(payment, Sliders(sliders.amount, sliders.hour, d), zone) for d in distances]
-    scored = score_together(served.scorer, [payment, changed(payment, sliders, zone), *cases], recall)
+    scored = _scored(served, [payment, changed(payment, sliders, zone), *cases], recall, starting)
     scorer, scores = scored.scorer, scored.probabilities.tolist()
     before, now, curve = scores[0], scores[1], scores[2:]
     money_axis = Axis("amount (currency units)", 0.5, most, _money_ticks(most), warp=lambda value: math.log(max(value, 0.5)))

@@ -11,15 +11,18 @@ from zoneinfo import ZoneInfo
 
 import gradio as gr
 
+from fraud_core.decisions.retest import Starting
 from fraud_core.encoder import MISSING_CATEGORY
 from fraud_core.errors import StoreError
+from fraud_core.holder import Served
 from fraud_core.payment import Transaction
+from fraud_core.stores.decisions import DecisionRecord
 from fraud_core.stores.labels import Outcome
 from fraud_core.stores.users import User
 from fraud_ui import case, files, models, review
 from fraud_ui.case import LABELS, Form, Sliders, WrongFormError
 from fraud_ui.endpoints import endpoint, repeated, streaming
-from fraud_ui.review import OUTCOMES, Case, CaseError
+from fraud_ui.review import OUTCOMES, Case
 from fraud_ui.services import Desk
 from fraud_ui.wording import alert, escaped, note
 
@@ -102,7 +105,7 @@ def zone_of(name: str | None) -> ZoneInfo:
 
 
 def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
-    typed = gr.State(None)
+    typed, loaded = gr.State(None), gr.State("")
     with gr.Row(elem_classes="examples"):
         chosen = [gr.Button(name, size="sm") for name in EXAMPLES]
     with gr.Row():
@@ -128,20 +131,20 @@ def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
         button.click(
             endpoint(desk, partial(_example, desk, name)),
             [zone],
-            inputs,
+            [*inputs, loaded],
             api_name="example_" + name.lower().replace(" ", "_").replace("-", "_"),
             show_progress="hidden",
         )
     load.click(
         endpoint(desk, partial(_load, desk)),
         [identity, zone],
-        [*inputs, result],
+        [*inputs, loaded, result],
         api_name="load_case",
         show_progress="hidden",
     )
     test.click(
         endpoint(desk, partial(_test, desk)),
-        [zone, *inputs],
+        [loaded, zone, *inputs],
         [result, typed, what_if, *sliders, curves],
         api_name="test_case",
         show_progress="minimal",
@@ -184,33 +187,50 @@ def _form() -> dict[str, Any]:
 def _example(desk: Desk, name: str, user: User, zone_name: str) -> tuple[Any, ...]:
     served = desk.holder.served
     shown_in = zone_of(zone_name)
-    return case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values
+    return *case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values, ""
 
 
 def _load(desk: Desk, user: User, identity: str, zone_name: str) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
-    record = desk.queue.decisions.find((identity or "").strip())
-    if record is None:
-        raise CaseError("The decision log has no payment of this id; see that it is right, and that it is not too old.")
-    known = record.transaction
-    form = Form(
-        when=record.timestamp.astimezone(zone).strftime(case.WHEN),
-        amount=record.amount_cents / 100,
-        category=record.category,
-        merchant=record.merchant,
-        city_population=known.get("city_population"),
-        merchant_latitude=known.get("merchant_latitude"),
-        merchant_longitude=known.get("merchant_longitude"),
+    one = desk.queue.openable(user, (identity or "").strip())
+    shown = _case(desk, one, zone)  # first: what cannot be shown fills no form
+    return *case.logged_form(one.record, zone).values, one.record.transaction_id, shown + note(_what_a_test_is(desk, one.record))
+
+
+def _what_a_test_is(desk: Desk, record: DecisionRecord) -> str:
+    without = "The log keeps neither card nor birth date nor home. "
+    if record.features is None:
+        return without + (
+            "Nor were the features of this payment logged, as is so for most that were approved: a test of it lacks what is not "
+            "typed, and gives another score than the logged one."
+        )
+    if (served := desk.version(record.model_version)) is None or served.version != record.model_version:
+        return without + "The version that decided is not at hand any more: a test by the present one gives another score."
+    return without + (
+        "The features that were logged with the decision stand for them, and for the past as it was then: tested as it is, the "
+        "payment gets the logged score, by the version that decided. What you change or add is computed anew."
     )
-    told = note("The log keeps neither card nor birth date nor home. Type them where they matter, then test.")
-    return *form.values, _case(desk, Case(record, desk.labels.of([record.transaction_id])[record.transaction_id]), zone) + told
 
 
-def _past(desk: Desk, payment: Transaction, zone: ZoneInfo) -> str:
+def _starting(desk: Desk, user: User, loaded: str) -> tuple[Served, Starting] | None:
+    """The version that decided on the payment that was loaded, and where a test of it starts; None: nothing was loaded of which
+    more is known than what is typed."""
+    if not loaded:
+        return None
+    record = desk.queue.openable(user, loaded).record
+    served = desk.version(record.model_version)
+    if record.features is None or served is None or served.version != record.model_version:
+        return None
+    return served, Starting(record, case.logged_payment(record))
+
+
+def _past(desk: Desk, user: User, payment: Transaction, zone: ZoneInfo) -> str:
     """What the card of a typed case did lately; a log that cannot be read does not keep the score away."""
     card = desk.recall.card(payment)
     if card is None:
         return ""
+    if card in user.cards:
+        return note("This is a card of your own; its past is not shown to you.")
     try:
         records = desk.past(card)
         return review.past(records, desk.labels.of([record.transaction_id for record in records]), zone)
@@ -218,31 +238,37 @@ def _past(desk: Desk, payment: Transaction, zone: ZoneInfo) -> str:
         return note(f"The card's past cannot be shown. {error}")
 
 
-def _test(desk: Desk, user: User, zone_name: str, *typed: Any) -> tuple[Any, ...]:
-    served = desk.served()
+def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> tuple[Any, ...]:
+    zone = zone_of(zone_name)
+    form = Form(*typed)
     try:
-        payment = case.typed_payment(Form(*typed), zone_of(zone_name))
+        payment = case.typed_payment(form, zone)
     except WrongFormError as error:
         return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 4
-    tested = case.tested(served, payment, desk.recall)
+    served, starting = _starting(desk, user, loaded) or (desk.served(), None)
+    if starting is not None:
+        payment = case.at_logged_time(payment, form, starting.record, zone)
+    tested = case.tested(served, payment, desk.recall, starting)
     at = case.sliders_of(payment, served.scorer.zone)
     return (
-        case.result(tested) + _past(desk, payment, zone_of(zone_name)),
-        payment,
+        case.result(tested) + _past(desk, user, payment, zone),
+        (payment, loaded),
         gr.Column(visible=True),
         gr.Slider(value=at.amount, maximum=max(2_000.0, 3 * at.amount)),
         gr.Slider(value=at.hour, label=f"Hour of the day ({served.scorer.zone.key})"),
         gr.Slider(value=at.distance or 0, maximum=max(500.0, 2 * (at.distance or 0)), interactive=at.distance is not None),
-        case.what_if(served, payment, at, desk.recall),
+        case.what_if(served, payment, at, desk.recall, starting),
     )
 
 
-def _what_if(desk: Desk, user: User, payment: Transaction | None, amount: float, hour: float, distance: float) -> str:
-    served = desk.served()
-    if payment is None:
+def _what_if(desk: Desk, user: User, typed: tuple[Transaction, str] | None, amount: float, hour: float, distance: float) -> str:
+    if typed is None:
         return note("Test a case first; the sliders then start from it.")
+    payment, loaded = typed
+    served, starting = _starting(desk, user, loaded) or (desk.served(), None)
     known = case.sliders_of(payment, served.scorer.zone).distance is not None
-    return case.what_if(served, payment, Sliders(float(amount), int(hour), float(distance) if known else None), desk.recall)
+    at = Sliders(float(amount), int(hour), float(distance) if known else None)
+    return case.what_if(served, payment, at, desk.recall, starting)
 
 
 # --- score a file ---------------------------------------------------------------------------------------------------------------
@@ -359,17 +385,16 @@ def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
 
 def _queue(desk: Desk, user: User, zone_name: str) -> tuple[str, str]:
     zone, now = zone_of(zone_name), datetime.now(UTC)
-    cases = desk.queue.cases(now)
-    figures = desk.queue.figures(user, cases, now, zone)
-    return review.figures(figures), review.waiting(desk.queue.waiting(user, cases), desk.queue.held(now), user, zone)
+    figures = desk.queue.figures(user, now, zone)
+    waiting = desk.queue.waiting(user, now, review.SHOWN)
+    return review.figures(figures), review.waiting(waiting, figures.waiting, desk.queue.held(now), user, zone)
 
 
 def _take(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
-    taken = desk.queue.take(user, datetime.now(UTC))
-    if taken is None:
-        return "", note("Nothing waits for you that nobody else holds."), *_buttons(False), *_queue(desk, user, zone_name)
-    shown = _case(desk, taken, zone_of(zone_name))
-    return taken.record.transaction_id, shown, *_buttons(True), *_queue(desk, user, zone_name)
+    taken = desk.queue.take(user, datetime.now(UTC), partial(_case, desk, zone=zone_of(zone_name)))
+    shown = taken.shown or note("Nothing waits for you that nobody else holds and that could be shown.")
+    told = review.unshown(taken.unshown)
+    return taken.identity, told + shown, *_buttons(bool(taken.identity)), *_queue(desk, user, zone_name)
 
 
 def _put_back(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any, ...]:
@@ -391,13 +416,13 @@ def _overrule(desk: Desk, user: User, identity: str, outcome: str | None, reason
 
 def _case(desk: Desk, one: Case, zone: ZoneInfo) -> str:
     record = one.record
-    scorer, explainer = desk.version(record.model_version) or (None, None)
+    served = desk.version(record.model_version)
     past = ""
     if record.card is not None:
         records = desk.past(record.card)
         labels = desk.labels.of([other.transaction_id for other in records])
         past = review.past(records, labels, zone, but=record.transaction_id)
-    return review.looked_at(one, zone, scorer, review.recorded_reasons(record, scorer, explainer), past)
+    return review.looked_at(one, zone, served, review.recorded_reasons(record, served), past)
 
 
 def _buttons(active: bool) -> list[gr.Button]:

@@ -1,28 +1,34 @@
 """The review queue: what the scorer sent to review, the greatest expected loss first, one analyst a case, and their labels."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from fraud_core import features
-from fraud_core.errors import FraudError
-from fraud_core.explain import Explainer
+from fraud_core.decisions.record import LoggedTransaction
+from fraud_core.errors import FraudError, StoreError
+from fraud_core.holder import Served
 from fraud_core.metrics import Interval, wilson_interval
 from fraud_core.scorer import Scorer
 from fraud_core.stores.claims import Claims
 from fraud_core.stores.decisions import DecisionLog, DecisionRecord
 from fraud_core.stores.labels import Label, LabelLog, Outcome, resolve
+from fraud_core.stores.review_backlog import ReviewBacklog, Waiting
 from fraud_core.stores.users import User
 from fraud_ui import case, charts
-from fraud_ui.wording import DECISIONS, counted, escaped, moment, money, note, percent, table
+from fraud_ui.wording import DECISIONS, alert, counted, escaped, moment, money, note, percent, table
+
+logger = logging.getLogger(__name__)
 
 QUEUE_DAYS = 60  # what is older is not looked at any more
-MOST_CASES = 2_000
+MOST_WAITING = 2_000  # are looked through for one that nobody else holds
+NAMED = 10  # cases that cannot be shown are named; of more, their number is told
 SHOWN = 50
 FIGURE_DAYS = 7
 LONGEST_NOTE = 2_000
@@ -52,6 +58,21 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What somebody is given to judge.
+
+    Attributes:
+        identity: of the case; empty where none waits that could be shown.
+        shown: the case as a page shows it.
+        unshown: sentences about cases before it that cannot be shown; nobody holds them.
+    """
+
+    identity: str
+    shown: str
+    unshown: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Figures:
     """How the queue goes. `precision` is the share of frauds among the `judged` cases; None while there is none."""
 
@@ -65,28 +86,73 @@ class Figures:
 
 
 class ReviewQueue:
-    """The queue over the decision log, the labels and the claims. Every method raises StoreError where the database is gone."""
+    """The queue over the decision log, the labels and the claims. Every method raises StoreError where the database is gone.
+
+    Attributes:
+        decisions: what was decided.
+        unshown: how often a case could not be shown, since the start.
+    """
 
     def __init__(self, decisions: DecisionLog, labels: LabelLog, claims: Claims, capacity: int) -> None:
         self.decisions, self._labels, self._claims, self._capacity = decisions, labels, claims, capacity
+        self._backlog = ReviewBacklog(decisions, labels)
+        self.unshown = 0
 
-    def cases(self, now: datetime) -> list[Case]:
-        """Everything that was sent to review lately, the greatest expected loss first, whatever was said of it."""
-        records = self.decisions.to_review(now - timedelta(days=QUEUE_DAYS), MOST_CASES)
-        labels = self._labels.of([record.transaction_id for record in records])
-        return [Case(record, labels[record.transaction_id]) for record in records]
+    def waiting(self, user: User, now: datetime, limit: int = MOST_WAITING) -> list[Waiting]:
+        """The cases that wait for this person, the greatest expected loss first: sent to review lately, and not judged, for a
+        lead also unsure ones; none of a card of their own."""
+        return self._backlog.waiting(_oldest(now), user.cards, limit, also_unsure=user.role == "lead")
 
-    def waiting(self, user: User, cases: Sequence[Case]) -> list[Case]:
-        """The cases that wait for this person: not judged, for a lead also unsure ones; none of a card of their own."""
-        wanted = {None, "unsure"} if user.role == "lead" else {None}
-        return [one for one in cases if one.outcome in wanted and one.record.card not in user.cards]
+    def case(self, identity: str) -> Case:
+        """A case with all that was logged of it.
 
-    def take(self, user: User, now: datetime) -> Case | None:
-        """The case that this person holds already, or the next one that nobody holds; None where there is none."""
-        waiting = {one.record.transaction_id: one for one in self.waiting(user, self.cases(now))}
-        mine = [held for held, who in self._claims.held(now).items() if who == user.name and held in waiting]
-        taken = self._claims.take([*mine, *waiting], user.name, now)
-        return None if taken is None else waiting[taken]
+        Raises:
+            CaseError: there is no decision about it (any more).
+        """
+        record = self.decisions.find(identity)
+        if record is None:
+            raise CaseError(f"There is no decision about a payment {identity}; see that its id is right.")
+        return Case(record, self._labels.of([identity])[identity])
+
+    def openable(self, user: User, identity: str) -> Case:
+        """A case that this person may look into.
+
+        Raises:
+            CaseError: there is no decision about it, or it is of a card of one's own.
+        """
+        found = self.case(identity)
+        if found.record.card is not None and found.record.card in user.cards:
+            raise CaseError("This is a payment with a card of your own; somebody else must look at it.")
+        return found
+
+    def take(self, user: User, now: datetime, show: Callable[[Case], str]) -> Taken:
+        """Give somebody the case that they hold already, or the next one that nobody holds. Only what could be shown is held.
+
+        Args:
+            user: who asks.
+            now: the time.
+            show: a case -> what the page shows of it. Whatever it raises, but for a StoreError, the next case has its turn.
+        """
+        held = self._claims.held(now)
+        waiting = [one.transaction_id for one in self.waiting(user, now)]
+        mine = [identity for identity in waiting if held.get(identity) == user.name]
+        unshown: list[str] = []
+        for identity in [*mine, *(one for one in waiting if one not in held)]:
+            try:
+                shown = show(self.case(identity))
+            except StoreError:
+                raise  # nothing is wrong with the case
+            except Exception as error:
+                if identity in held:
+                    self._claims.release(identity, user.name)
+                self.unshown += 1
+                # An error's words may repeat what it could not read, so only its kind is told.
+                logger.error("case %s cannot be shown: %s at %s", identity, type(error).__name__, _where(error))
+                unshown.append(f"Case {identity} cannot be shown ({type(error).__name__}); nobody holds it.")
+                continue
+            if self._claims.take([identity], user.name, now) is not None:
+                return Taken(identity, shown, unshown)
+        return Taken("", "", unshown)
 
     def put_back(self, user: User, identity: str) -> None:
         """Let a case go without a label."""
@@ -123,18 +189,19 @@ class ReviewQueue:
         """Case -> who holds it."""
         return self._claims.held(now)
 
-    def figures(self, user: User, cases: Sequence[Case], now: datetime, zone: ZoneInfo) -> Figures:
+    def figures(self, user: User, now: datetime, zone: ZoneInfo) -> Figures:
         """How the queue goes."""
-        outcomes = Counter(one.outcome for one in cases)
+        oldest = _oldest(now)
+        outcomes = self._backlog.outcomes(oldest)
         judged = outcomes["fraud"] + outcomes["legitimate"]
         today = now.astimezone(zone).date()
         days = {today - timedelta(days=back): 0 for back in range(FIGURE_DAYS)}
-        for label in (label for one in cases for label in one.labels if label.source == "analyst"):
-            day = label.known_at.astimezone(zone).date()
+        for known_at in self._backlog.judged_at(oldest, now - timedelta(days=FIGURE_DAYS + 1)):
+            day = known_at.astimezone(zone).date()
             if day in days:
                 days[day] += 1
         return Figures(
-            waiting=len(self.waiting(user, cases)),
+            waiting=self._backlog.count_waiting(oldest, user.cards, also_unsure=user.role == "lead"),
             judged=judged,
             frauds=outcomes["fraud"],
             precision=outcomes["fraud"] / judged if judged else None,
@@ -148,12 +215,7 @@ class ReviewQueue:
             raise CaseError(f"A case is one of {', '.join(OUTCOMES)}.")
         if len(words) > LONGEST_NOTE:
             raise CaseError(f"The note is longer than {LONGEST_NOTE:,} characters; shorten it.")
-        record = self.decisions.find(identity)
-        if record is None:
-            raise CaseError(f"There is no decision about a payment {identity}; see that its id is right.")
-        if record.card is not None and record.card in user.cards:
-            raise CaseError("This is a payment with a card of your own; somebody else must judge it.")
-        return record
+        return self.openable(user, identity).record
 
     def _append(self, user: User, record: DecisionRecord, outcome: str, words: str, now: datetime) -> Label:
         return self._labels.append(
@@ -166,6 +228,17 @@ class ReviewQueue:
             known_at=now,
             note=words.strip(),
         )
+
+
+def _oldest(now: datetime) -> datetime:
+    return now - timedelta(days=QUEUE_DAYS)
+
+
+def _where(error: BaseException) -> str:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return "?" if at is None else f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}"
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------------------
@@ -197,40 +270,49 @@ def figures(found: Figures) -> str:
     return f'<dl class="tiles">{shown}</dl><details><summary>Cases a day</summary>{per_day}</details>'
 
 
-def waiting(cases: Sequence[Case], held: Mapping[str, str], user: User, zone: ZoneInfo) -> str:
-    """The cases that wait, the greatest expected loss first."""
+def unshown(sentences: Sequence[str]) -> str:
+    """Which cases cannot be shown; empty where all can."""
+    if not sentences:
+        return ""
+    more = f" And {counted(len(sentences) - NAMED, 'more case')}." if len(sentences) > NAMED else ""
+    told = "Tell whoever runs the desk; its log says where reading them failed. The queue goes on without them." + more
+    return alert(told, sentences[:NAMED])
+
+
+def waiting(cases: Sequence[Waiting], total: int, held: Mapping[str, str], user: User, zone: ZoneInfo) -> str:
+    """The first cases that wait, the greatest expected loss first, of so many in total."""
     if not cases:
         return note("Nothing waits for you.")
     rows = []
     for one in cases[:SHOWN]:
-        record, holder = one.record, held.get(one.record.transaction_id)
+        holder = held.get(one.transaction_id)
         state = "" if holder is None else "yours" if holder == user.name else f"with {holder}"
         rows.append(
             (
-                f"<code>{escaped(record.transaction_id)}</code>",
-                moment(record.timestamp, zone),
-                money(record.amount_cents),
-                percent(record.probability),
+                f"<code>{escaped(one.transaction_id)}</code>",
+                moment(one.timestamp, zone),
+                money(one.amount_cents),
+                percent(one.probability),
                 f"<b>{money(one.expected_loss)}</b>",
-                escaped(record.merchant or ""),
+                escaped(one.merchant or ""),
                 escaped(f"{state}{', unsure' if one.outcome == 'unsure' else ''}".removeprefix(", ")),
             )
         )
     header = ("Transaction", f"When ({zone.key})", "Amount", "Fraud", "Expected loss", "Merchant", "State")
-    more = note(f"The first {SHOWN} of {len(cases):,}.") if len(cases) > SHOWN else ""
+    more = note(f"The first {len(rows)} of {total:,}.") if total > len(rows) else ""
     return table("Waiting, the greatest expected loss first (currency units)", header, rows, (2, 3, 4)) + more
 
 
-def looked_at(one: Case, zone: ZoneInfo, scorer: Scorer | None, reasons: str, past: str) -> str:
+def looked_at(one: Case, zone: ZoneInfo, served: Served | None, reasons: str, past: str) -> str:
     """A case as it was decided: what was known, why, what the card did before, and what has been said since.
 
     Args:
-        scorer: the version that decided; None where it is not in the store any more.
+        served: the version that decided; None where it is not in the store any more.
         reasons: the reasons as markup.
         past: the card's past as markup.
     """
     record = one.record
-    gauge = charts.gauge(record.probability, scorer.thresholds) if scorer else ""
+    gauge = charts.gauge(record.probability, decider(record, served).thresholds) if served else ""
     said = [
         (
             moment(label.known_at, zone),
@@ -251,17 +333,14 @@ def looked_at(one: Case, zone: ZoneInfo, scorer: Scorer | None, reasons: str, pa
     )
 
 
-def facts(transaction: Mapping[str, Any], zone: ZoneInfo) -> str:
+def facts(transaction: LoggedTransaction, zone: ZoneInfo) -> str:
     """The payment's fields; none of them is personal."""
-    rows = []
-    for name, value in transaction.items():
-        if value is None:
-            continue
-        if name == "amount_cents":
-            rows.append(("amount (currency units)", money(value)))
-        elif name == "timestamp":
-            rows.append((f"when ({zone.key})", moment(datetime.fromisoformat(value), zone)))
-        else:
+    rows = [
+        (f"when ({zone.key})", moment(transaction.timestamp, zone)),
+        ("amount (currency units)", money(transaction.amount_cents)),
+    ]
+    for name, value in transaction._asdict().items():
+        if value is not None and name not in {"timestamp", "amount_cents"}:
             rows.append((escaped(name.replace("_", " ")), escaped(value)))
     return f"<details><summary>All fields</summary>{table('The payment', ('Field', 'Value'), rows)}</details>"
 
@@ -287,11 +366,18 @@ def past(records: Sequence[DecisionRecord], labels: Mapping[str, Sequence[Label]
     return table(f"The card's last {counted(len(rows), 'payment')}", header, rows, (1, 4))
 
 
-def recorded_reasons(record: DecisionRecord, scorer: Scorer | None, explainer: Explainer | None) -> str:
+def decider(record: DecisionRecord, served: Served) -> Scorer:
+    """What scored the payment: the model without history, where that was gone."""
+    return served.scorer.without_history or served.scorer if record.degraded else served.scorer
+
+
+def recorded_reasons(record: DecisionRecord, served: Served | None) -> str:
     """Why the case was scored so: worked out again from the recorded features by the version that scored, else its codes."""
-    if record.features is None or scorer is None or explainer is None:
+    if record.features is None or served is None:
         codes = ", ".join(f"<code>{escaped(code)}</code>" for code in record.reasons)
         return f"<p>Reasons, as codes: {codes or 'none'}.</p>"
+    scorer = decider(record, served)
+    explainer = served.explainer_of(scorer)
     values: dict[str, Any] = {}
     for feature in scorer.features:
         value = record.features.get(feature.name)

@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -134,22 +134,25 @@ class Desk:
             )
         return served
 
-    def version(self, version: str) -> tuple[Scorer, Explainer] | None:
-        """A version at work, to explain what it decided; None where the store has it no more, or this release cannot run it."""
+    def version(self, version: str) -> Served | None:
+        """A version at work, to explain what it decided; None where the store has it no more, this release cannot run it, or
+        there is no champion at all."""
         served = self.holder.served
-        if served is not None and served.version == version:
-            return served.scorer, served.explainer
+        if served is None or served.version == version:
+            return served
         try:
-            return self._older(version)
+            scorer, explainer, without_history = self._older(version)
         except IntegrityError:
             return None
+        return replace(served, scorer=scorer, explainer=explainer, explainer_without_history=without_history)
 
     @cached_property
-    def _older(self) -> Callable[[str], tuple[Scorer, Explainer]]:
+    def _older(self) -> Callable[[str], tuple[Scorer, Explainer, Explainer | None]]:
         @lru_cache(maxsize=4)
-        def read(version: str) -> tuple[Scorer, Explainer]:
+        def read(version: str) -> tuple[Scorer, Explainer, Explainer | None]:
             bundle = read_bundle(self.artifacts.store, version, self.artifacts.signing_key)
-            return Scorer(bundle), Explainer(bundle)
+            plain = bundle.without_history
+            return Scorer(bundle), Explainer(bundle), None if plain is None else Explainer(plain)
 
         return read
 

@@ -36,7 +36,7 @@ def test_a_second_decision_about_a_payment_is_never_written_not_even_in_the_same
     ]
 
 
-def test_decisions_are_found_by_card_by_time_and_by_what_is_left_to_review(decision_log: DecisionLog) -> None:
+def test_decisions_are_found_by_card_and_by_time(decision_log: DecisionLog) -> None:
     decision_log.append(
         [
             decided("old", -5, decision="review"),
@@ -47,8 +47,6 @@ def test_decisions_are_found_by_card_by_time_and_by_what_is_left_to_review(decis
     )
     assert [one.transaction_id for one in decision_log.of_card("c0ffee", 9)] == ["small", "old", "fine"]
     assert [one.transaction_id for one in decision_log.of_card("c0ffee", 1)] == ["small"]
-    assert [one.transaction_id for one in decision_log.to_review(NOON, 9)] == ["large", "small"]
-    assert [one.transaction_id for one in decision_log.to_review(NOON, 1)] == ["large"]
     assert [one.transaction_id for one in decision_log.recent(NOON, 9)] == ["fine", "large", "small"]
     assert [one.transaction_id for one in decision_log.recent(NOON + timedelta(minutes=2), 1)] == ["fine"]
 

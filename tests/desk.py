@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,12 @@ from fraud_core.model_card import Block, Candidate, ModelCard, Promotion, Traini
 from fraud_core.scorer import Scorer
 from fraud_core.sources import Drift
 from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.decisions import DecisionLog
 from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.users import Users
 from fraud_ui.sign_in import COOKIE
 from tests.api_server import eventually
-
-CARD = "c0ffee" * 5 + "00"
+from tests.scored import decide, suspicious
 
 
 def card_of(version: str, champion: str | None) -> ModelCard:
@@ -120,31 +119,6 @@ def furnish(installation: Any) -> list[str]:
     return names
 
 
-def decided(scorer: Scorer, number: int, **changed: Any) -> DecisionRecord:
-    """A decision of today, to be reviewed; the greater the number, the greater the expected loss."""
-    at = datetime.now(UTC) - timedelta(minutes=200 - number)
-    values = {"log_amount": 4.5, "hour": 3.0, "weekday": 1.0, "night": 1.0, "age": 44.0, "distance": 12_000.0}
-    standing: dict[str, Any] = {
-        "transaction_id": f"case-{number:03d}",
-        "scored_at": at,
-        "timestamp": at,
-        "amount_cents": 10_000 + 100 * number,
-        "card": CARD,
-        "merchant": "Kirlin & Sons",
-        "category": "misc_net",
-        "transaction": {"timestamp": at.isoformat(), "amount_cents": 10_000 + 100 * number, "merchant_latitude": 40.5},
-        "model_version": scorer.version,
-        "probability": 0.5,
-        "decision": "review",
-        "degraded": False,
-        "reasons": ("AMOUNT_HIGH",),
-        "features_sha256": "ab" * 32,
-        "features": values | {"city_population": None, "category": "misc_net"},
-        "sequence": None,
-    }
-    return DecisionRecord(**standing | changed)
-
-
 @dataclass
 class DeskServer:
     """A running desk. `versions` are its own, newest first.
@@ -166,7 +140,7 @@ class DeskServer:
         self.settings = self.installation.settings
         if self.furnished:
             self.versions = furnish(self.installation)
-        self.scorer = Scorer(self.installation.bundle(2))
+            self.scorer = Scorer(self.installation.bundle(2))
         self.log = self.folder / "desk.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD_")}
         named = {"FRAUD_HOME": str(self.settings.home), "FRAUD_POLL_SECONDS": "0.2", "FRAUD_UI_AUTH": "users"}
@@ -182,7 +156,7 @@ class DeskServer:
         self.engine = open_database(self.settings)
         self.users, self.decisions, self.labels = Users(self.engine), DecisionLog(self.engine, 400), LabelLog(self.engine)
         if self.furnished:
-            self.decisions.append([decided(self.scorer, number) for number in range(60)])
+            decide(self.settings, [suspicious(number) for number in range(60)])
         return self
 
     def __exit__(self, *_: object) -> None:

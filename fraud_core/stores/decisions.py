@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -30,8 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.history.windows import DAY_US
-from fraud_core.schema import PERSONAL
 from fraud_core.scorer import Decision
 from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
 
@@ -86,7 +87,7 @@ class DecisionRecord:
         card: keyed hash of the card.
         merchant: name or number of the merchant.
         category: of the merchant.
-        transaction: canonical columns as JSON values, none of them personal.
+        transaction: the payment, as far as it is kept.
         model_version: version of the bundle.
         probability: calibrated fraud probability.
         decision: approve, review or decline.
@@ -104,7 +105,7 @@ class DecisionRecord:
     card: str | None
     merchant: str | None
     category: str | None
-    transaction: Mapping[str, Any]
+    transaction: LoggedTransaction
     model_version: str
     probability: float
     decision: Decision
@@ -114,10 +115,6 @@ class DecisionRecord:
     features: Mapping[str, float | str | None] | None
     sequence: int | None
 
-    def __post_init__(self) -> None:
-        if not PERSONAL.isdisjoint(self.transaction):
-            raise ValueError(f"A decision's transaction must not hold {sorted(PERSONAL & set(self.transaction))}.")
-
 
 class DecisionLog:
     """The decisions in the SQL database. Safe to share between threads.
@@ -126,6 +123,8 @@ class DecisionLog:
         engine: see `database.open_database`. The table is made at the first use.
         retention_days: how long a decision is kept after it was made.
     """
+
+    table = _DECISIONS
 
     def __init__(self, engine: Engine, retention_days: int) -> None:
         self.retention_days = retention_days
@@ -196,11 +195,6 @@ class DecisionLog:
         """Decisions about a card (its keyed hash), the latest payment first."""
         return self._select(_DECISIONS.c.card == card, order=_DECISIONS.c.timestamp.desc(), limit=limit)
 
-    def to_review(self, since: datetime, limit: int) -> list[DecisionRecord]:
-        """What was sent to review since then, the greatest expected loss (probability times amount) first."""
-        loss = _DECISIONS.c.probability * _DECISIONS.c.amount_cents
-        return self._select(_IN_REVIEW, _DECISIONS.c.scored_at >= to_microseconds(since), order=loss.desc(), limit=limit)
-
     def recent(self, since: datetime, limit: int) -> list[DecisionRecord]:
         """Decisions made since then, the latest first."""
         return self._select(_DECISIONS.c.scored_at >= to_microseconds(since), order=_DECISIONS.c.scored_at.desc(), limit=limit)
@@ -244,6 +238,12 @@ class DecisionLog:
                 break  # another process was quicker
             left -= removed
         return min(due, most) - left
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for a question about these decisions and other tables of the database."""
+        with self._tables.transaction() as connection:
+            yield connection
 
     def _select(self, *conditions: Any, limit: int, order: Any = None) -> list[DecisionRecord]:
         statement = select(_DECISIONS).where(*conditions).limit(limit)
@@ -305,7 +305,7 @@ def _row(record: DecisionRecord) -> dict[str, Any]:
         "card": record.card,
         "merchant": record.merchant,
         "category": record.category,
-        "transaction": _json(record.transaction),
+        "transaction": _json(record.transaction.columns()),
         "model_version": record.model_version,
         "probability": record.probability,
         "decision": record.decision,
@@ -323,7 +323,7 @@ def _record(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
     values.pop("repeated", None)
     values["scored_at"] = from_microseconds(values["scored_at"])
     values["timestamp"] = from_microseconds(values["timestamp"])
-    values["transaction"] = json.loads(values["transaction"])
+    values["transaction"] = LoggedTransaction.read(json.loads(values["transaction"]))
     values["reasons"] = tuple(json.loads(values["reasons"]))
     values["features"] = None if values["features"] is None else json.loads(values["features"])
     return DecisionRecord(**values)

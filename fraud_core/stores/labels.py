@@ -10,12 +10,16 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     Engine,
     Index,
     Integer,
     MetaData,
+    ScalarSelect,
     Table,
     Text,
+    and_,
+    case,
     event,
     insert,
     select,
@@ -142,8 +146,30 @@ class LabelLog:
         engine: see `database.open_database`. The table is made at the first use.
     """
 
+    table = _LABELS
+
     def __init__(self, engine: Engine) -> None:
         self._tables = Tables(engine, _METADATA)
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Make the table, where it is not there yet."""
+        if not self._prepared:
+            with self._tables.transaction():
+                self._prepared = True
+
+    def standing(self, transaction_id: ColumnElement[str]) -> ScalarSelect[Any]:
+        """What `resolve` says of a payment, as part of a question to the database; null where nothing is known."""
+        labels = _LABELS.alias()
+        weight = case(
+            (labels.c.source == "chargeback", 3),
+            (and_(labels.c.source == "analyst", labels.c.role == LEAD), 2),
+            (labels.c.source == "analyst", 1),
+            else_=0,
+        )
+        believed_last = select(labels.c.outcome).where(labels.c.transaction_id == transaction_id)
+        ordered = believed_last.order_by(weight.desc(), labels.c.known_at.desc(), labels.c.sequence.desc())
+        return ordered.limit(1).scalar_subquery()
 
     def append(
         self,

@@ -19,6 +19,7 @@ from tests.api_server import eventually
 from tests.decision_log import *  # noqa: F403 - the promises are tests
 from tests.label_log import *  # noqa: F403
 from tests.label_log import said
+from tests.review_backlog import *  # noqa: F403
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 from tests.unit.fraud_core.stores.decided import NOON, decided
 

@@ -149,7 +149,8 @@ def label_reviews(system: ObservedSystem) -> int:
     """An analyst's word about some payments that the scorer sent to review; returns how many."""
     settings = system.home.project.settings
     engine = open_database(settings)
-    reviewed = DecisionLog(engine, 30).to_review(long_ago(days=1), 20)
+    decided_lately = DecisionLog(engine, 30).recent(long_ago(days=1), 10_000)
+    reviewed = [record for record in decided_lately if record.decision == "review"][:20]
     now = datetime.now(UTC)
     for at, record in enumerate(reviewed):
         LabelLog(engine).append(

@@ -182,6 +182,22 @@ def test_a_decision_is_logged_with_what_it_was_made_of_and_no_card_number(
     assert card_key(settings).id
 
 
+def test_what_is_not_approved_is_logged_with_its_features_always_and_of_the_rest_a_share(
+    call: Any, installation: Any, payments_of_a_day: Make
+) -> None:
+    installation.promote(1)
+    settings = installation.settings.model_copy(update={"features_logged": 0.0})
+    api = call(settings)
+    payments = [one | {"amount": f"{10 ** (at % 4)}.00"} for at, one in enumerate(payments_of_a_day(40))]
+    answers = {
+        answer["transaction_id"]: answer["decision"] for answer in (api.post("/v1/score", json=one).json() for one in payments)
+    }
+    assert set(answers.values()) == {"approve", "review", "decline"}
+    log = DecisionLog(open_database(settings), 400)
+    for record in log.find_all(list(answers)).values():
+        assert (record.features is None) == (answers[record.transaction_id] == "approve")
+
+
 def test_batches_and_files_record_nothing(call: Any, installation: Any, payments_of_a_day: Make) -> None:
     installation.promote(1)
     api = call(installation.settings)

@@ -58,7 +58,7 @@ def test_two_hundred_cases_have_the_apis_scores_to_the_last_digit(
                 return [(await http.post("/v1/score?explain=true", json=row)).json() for row in sent]
 
     for row, answer in zip(sent, asyncio.run(asked()), strict=True):
-        shown = case.result(case.tested(served, case.typed_payment(form_of(row), ZURICH), recall))
+        shown = case.result(case.tested(served, case.typed_payment(form_of(row), ZURICH), recall, None))
         assert re.search(r"Exactly <code>([^<]+)</code>", shown)[1] == repr(answer["probability"])  # type: ignore[index]
         assert f'class="decision {answer["decision"]}"' in shown
 
@@ -99,7 +99,7 @@ def test_empty_fields_count_as_missing() -> None:
 
 
 def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: Served, recall: Recall) -> None:
-    tested = case.tested(served, case.typed_payment(replace(FORM, category="<b>odd</b>"), ZURICH), recall)
+    tested = case.tested(served, case.typed_payment(replace(FORM, category="<b>odd</b>"), ZURICH), recall, None)
     shown = case.result(tested)
     assert "<b>odd" not in shown
     assert shown.count('class="bar ') == min(len(tested.reasons), case.SHOWN_REASONS) > 3
@@ -111,7 +111,7 @@ def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: S
 
 def test_weak_reasons_are_told_together(served: Served, recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case, "SHOWN_REASONS", 2)
-    tested = case.tested(served, case.typed_payment(FORM, ZURICH), recall)
+    tested = case.tested(served, case.typed_payment(FORM, ZURICH), recall, None)
     shown = case.result(tested)
     assert f"{len(tested.reasons) - 2} other reasons together." in shown
     assert signed(sum(reason.contribution for reason in tested.reasons[2:])) in shown
@@ -122,7 +122,7 @@ def test_the_examples_can_be_scored_and_are_yesterdays(served: Served, recall: R
     for name, form in case.examples(now, served.scorer.zone, ZURICH).items():
         payment = case.typed_payment(form, ZURICH)
         assert payment.timestamp.astimezone(served.scorer.zone).date().isoformat() == "2024-03-30", name
-        assert 0 <= case.tested(served, payment, recall).examined.probability <= 1
+        assert 0 <= case.tested(served, payment, recall, None).examined.probability <= 1
 
 
 def test_sliders_begin_at_the_case_and_change_only_what_is_moved(served: Served) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.stores.decisions import DecisionRecord
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -19,7 +20,7 @@ def decided(identity: str, minutes: float = 0, **changed: Any) -> DecisionRecord
         "card": "c0ffee",
         "merchant": "Kirlin and Sons",
         "category": None,
-        "transaction": {"timestamp": "2024-05-01T11:59:59Z", "amount_cents": 1_234, "merchant": "Kirlin and Sons"},
+        "transaction": LoggedTransaction(scored_at, 1_234, "Kirlin and Sons", None, None, None, None),
         "model_version": "0123456789ab",
         "probability": 0.1 + 0.2,
         "decision": "approve",

@@ -1,0 +1,84 @@
+"""A payment from the decision log in the form: tested as it was logged it gets the logged score, and nobody loads his own."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from fraud_core.stores.users import User
+from fraud_ui import desk
+from fraud_ui.case import Form
+from fraud_ui.review import CaseError
+from fraud_ui.services import Desk
+from tests.conftest import Installation
+from tests.scored import decide, suspicious
+
+ZONE = "Europe/Zurich"
+AUTUMN = "2024-10-27T00:30:00.000007Z"  # 02:30 in Zurich, half past two for the first time; an hour later it is so again
+
+
+@pytest.fixture
+def opened(installation: Installation) -> Desk:
+    installation.promote(1)
+    opened = Desk.open(installation.settings, signs_in=False)
+    opened.holder.poll()
+    return opened
+
+
+def user(cards: frozenset[str] = frozenset()) -> User:
+    return User("anna", "analyst", "", datetime.now(UTC), None, cards)
+
+
+def test_a_loaded_payment_is_tested_to_the_logged_score_and_a_change_moves_only_what_is_made_of_it(
+    opened: Desk, installation: Installation
+) -> None:
+    again = "2024-10-27T01:30:00.5Z"
+    payments = [
+        suspicious(1),
+        suspicious(2, timestamp=AUTUMN, category=None, city_population=None),
+        suspicious(3, timestamp=again, merchant=None, merchant_latitude=None),
+    ]
+    answers = decide(installation.settings.model_copy(update={"features_logged": 1.0}), payments)
+    for answer in answers:
+        loaded = desk._load(opened, user(), answer["transaction_id"], ZONE)
+        form, identity, shown = Form(*loaded[:-2]), loaded[-2], loaded[-1]
+        assert (identity, form.card, form.birth_date, form.home_latitude) == (answer["transaction_id"], None, None, None)
+        assert "neither card nor birth date nor home" in shown
+        assert "gets the logged score" in shown
+        result, typed, *_, curves = desk._test(opened, user(), identity, ZONE, *form.values)
+        assert f"Exactly <code>{answer['probability']!r}</code>" in result
+        assert "Nothing was changed." in result
+        hour = typed[0].timestamp.astimezone(ZoneInfo("America/New_York")).hour
+        assert desk._what_if(opened, user(), typed, form.amount or 0, hour, 0) == curves
+    # The age of the form alone would be missing; with another amount it is still the logged one.
+    form = Form(*desk._load(opened, user(), "case-001", ZONE)[:-2])
+    changed, *_ = desk._test(opened, user(), "case-001", ZONE, *replace(form, amount=1_200.0).values)
+    assert "Changed: Amount; what is made of that was computed anew" in changed
+    whole = suspicious(1, transaction_id="whole", amount="1200.00")
+    (other,) = decide(installation.settings, [whole])
+    assert f"Exactly <code>{other['probability']!r}</code>" in changed
+
+
+def test_what_was_logged_without_its_features_is_said_to_test_otherwise(opened: Desk, installation: Installation) -> None:
+    plain = suspicious(7, amount="1.00", category="travel", timestamp="2024-05-01T16:00:00Z")
+    settings = installation.settings.model_copy(update={"features_logged": 0.0})
+    assert decide(settings, [plain])[0]["decision"] == "approve"
+    assert "gives another score than the logged one" in desk._load(opened, user(), "case-007", ZONE)[-1]
+
+
+def test_a_payment_of_a_card_of_ones_own_is_not_loaded_and_its_past_is_not_shown(
+    opened: Desk, installation: Installation
+) -> None:
+    decide(installation.settings, [suspicious(1)])
+    card = opened.queue.case("case-001").record.card
+    assert card is not None
+    owner = user(frozenset({card}))
+    with pytest.raises(CaseError, match="card of your own"):
+        desk._load(opened, owner, "case-001", ZONE)
+    form = desk._load(opened, user(), "case-001", ZONE)[:-2]
+    with pytest.raises(CaseError, match="card of your own"):
+        desk._test(opened, owner, "case-001", ZONE, *form)
+    typed = replace(Form(*form), card=suspicious(1)["card"])
+    assert "its past is not shown" in desk._test(opened, owner, "", ZONE, *typed.values)[0]
+    assert "The card&#x27;s last 1 payment" in desk._test(opened, user(), "", ZONE, *typed.values)[0]
