@@ -11,6 +11,7 @@ A payment and its decision are recorded as one, if its id is not there yet. Sent
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property

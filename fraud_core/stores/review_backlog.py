@@ -111,7 +111,7 @@ class ReviewBacklog:
 
 
 def _sent_to_review(decisions: Any, since: datetime) -> tuple[Any, ...]:
-    return decisions.c.decision == "review", decisions.c.scored_at >= to_microseconds(since)
+    return decisions.c.decision == "review", decisions.c.repeated.is_(False), decisions.c.scored_at >= to_microseconds(since)
 
 
 def _waits(cases: Subquery, but: Collection[str], also_unsure: bool) -> Any:
