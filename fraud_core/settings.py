@@ -224,6 +224,15 @@ class Settings(BaseSettings):
         description="Who may use the desk. users: whoever signs in (`fraud users`). off: whoever reaches it, on loopback alone. "
         "auto: off on a loopback address, users on any other.",
     )
+    ui_trusted_proxies: str = Field(
+        "",
+        description="Proxies before the desk whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks, "
+        "with commas between; * where nothing else reaches the desk. Empty: none.",
+    )
+    ui_upload_files: int = Field(20, ge=1, description="Files that a user of the desk may have sent and not scored yet.")
+    ui_upload_quota: int = Field(
+        3_000_000_000, ge=1, description="Bytes that the files of one user of the desk may take; spool_quota bounds those of all."
+    )
     review_claim_minutes: int = Field(30, ge=1, description="A case of the review queue comes back so long after it was taken.")
 
     @model_validator(mode="after")

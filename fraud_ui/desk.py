@@ -1,5 +1,6 @@
 """The desk: what stands where, and which handler answers to what. What is shown is made by other modules."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -11,31 +12,34 @@ from zoneinfo import ZoneInfo
 
 import gradio as gr
 
+from fraud_core.card_numbers import holds_card_number
 from fraud_core.decisions.retest import Starting
 from fraud_core.encoder import MISSING_CATEGORY
-from fraud_core.errors import StoreError
+from fraud_core.errors import FraudError, StoreError
 from fraud_core.holder import Served
+from fraud_core.model_card import ModelCard
 from fraud_core.payment import Transaction
 from fraud_core.stores.decisions import DecisionRecord
 from fraud_core.stores.labels import Outcome
 from fraud_core.stores.users import User
 from fraud_ui import case, files, models, review
 from fraud_ui.case import LABELS, Form, Sliders, WrongFormError
-from fraud_ui.endpoints import endpoint, repeated, streaming
-from fraud_ui.review import OUTCOMES, Case
+from fraud_ui.endpoints import Page, endpoint, repeated, streaming
+from fraud_ui.review import OUTCOMES, Case, CaseError
 from fraud_ui.services import Desk
+from fraud_ui.uploads import KEPT_SECONDS
 from fraud_ui.wording import alert, escaped, note
 
 STATUS_SECONDS = 10.0
-FILES_KEPT_SECONDS = 3_600
 EXAMPLES = ("A plain purchase", "Card testing", "An account takeover at night", "A far-away purchase")
+NOTHING: Any = ""  # in a field for a number
 THEIR_ZONE = "() => Intl.DateTimeFormat().resolvedOptions().timeZone"
 FIELDS = tuple(field.name for field in fields(Form))
 
 
-def build_ui(desk: Desk) -> gr.Blocks:
+def build_ui(desk: Desk) -> Page:
     """The page, with an endpoint for everything that can be done on it."""
-    page = gr.Blocks(title="Fraud desk", analytics_enabled=False, fill_width=True, delete_cache=(600, FILES_KEPT_SECONDS))
+    page = Page(desk, title="Fraud desk", analytics_enabled=False, fill_width=True, delete_cache=(600, int(KEPT_SECONDS)))
     with page:
         zone = gr.State("UTC")
         their_zone = gr.Textbox(visible=False)
@@ -58,8 +62,10 @@ def build_ui(desk: Desk) -> gr.Blocks:
             show_progress="hidden",
         )
         gr.Timer(STATUS_SECONDS).tick(
-            repeated(desk, partial(status, desk)), None, [header], api_name="status", show_progress="hidden"
+            repeated(desk, partial(status, desk), "status"), None, [header], api_name="status", show_progress="hidden"
         )
+    for name in page.names():
+        desk.metrics.expect(name)
     return page
 
 
@@ -91,6 +97,11 @@ def _arrive(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     known = sorted({name for column in columns for name in column.categories or () if name != MISSING_CATEGORY})
     when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
     return zone.key, status(desk, user), when, gr.Dropdown(choices=known)
+
+
+def to(place: str) -> str:
+    """JavaScript that takes the keyboard's focus there; head.html makes these places able to have it."""
+    return f"() => setTimeout(() => document.getElementById('{place}')?.focus())"
 
 
 def zone_of(name: str | None) -> ZoneInfo:
@@ -165,7 +176,7 @@ def _form() -> dict[str, Any]:
     """The fields by name."""
     when = gr.Textbox(label=LABELS["when"], max_lines=1, elem_id="when")
     with gr.Row():
-        amount = gr.Number(label=LABELS["amount"], info="Currency units, at most two decimals.")
+        amount = _number(label=LABELS["amount"], info="Currency units, at most two decimals.")
         category = gr.Dropdown(
             [], value=None, label=LABELS["category"], allow_custom_value=True, info="As in training; others can be typed."
         )
@@ -174,14 +185,19 @@ def _form() -> dict[str, Any]:
         card = gr.Textbox(label=LABELS["card"], max_lines=1, info="Only looks up its past; never stored.")
     with gr.Row():
         birth_date = gr.Textbox(label=LABELS["birth_date"], max_lines=1, elem_id="birth_date")
-        population = gr.Number(label=LABELS["city_population"])
+        population = _number(label=LABELS["city_population"])
     places: dict[str, Any] = {}
     for side in ("home", "merchant"):
         with gr.Row():
-            places[f"{side}_latitude"] = gr.Number(label=LABELS[f"{side}_latitude"], info="Degrees, north positive.")
-            places[f"{side}_longitude"] = gr.Number(label=LABELS[f"{side}_longitude"], info="Degrees, east positive.")
+            places[f"{side}_latitude"] = _number(label=LABELS[f"{side}_latitude"], info="Degrees, north positive.")
+            places[f"{side}_longitude"] = _number(label=LABELS[f"{side}_longitude"], info="Degrees, east positive.")
     first = {"when": when, "amount": amount, "category": category, "merchant": merchant, "card": card, "birth_date": birth_date}
     return first | {"city_population": population} | places
+
+
+def _number(label: str, info: str | None = None) -> gr.Number:
+    """A field for a number, or for none. Gradio's page turns a missing value into 0, but leaves an empty text alone."""
+    return gr.Number(label=label, info=info, value=NOTHING)
 
 
 def _example(desk: Desk, name: str, user: User, zone_name: str) -> tuple[Any, ...]:
@@ -266,8 +282,12 @@ def _what_if(desk: Desk, user: User, typed: tuple[Transaction, str] | None, amou
         return note("Test a case first; the sliders then start from it.")
     payment, loaded = typed
     served, starting = _starting(desk, user, loaded) or (desk.served(), None)
-    known = case.sliders_of(payment, served.scorer.zone).distance is not None
-    at = Sliders(float(amount), int(hour), float(distance) if known else None)
+    was = case.sliders_of(payment, served.scorer.zone)  # holds where the number beside a slider was deleted
+    at = Sliders(
+        amount=was.amount if math.isnan(amount) else float(amount),
+        hour=was.hour if math.isnan(hour) else int(hour),
+        distance=was.distance if was.distance is None or math.isnan(distance) else float(distance),
+    )
     return case.what_if(served, payment, at, desk.recall, starting)
 
 
@@ -285,10 +305,10 @@ def _file_tab(desk: Desk, zone: gr.State) -> None:
     with gr.Row():
         score = gr.Button("Score this file", variant="primary")
         cancel = gr.Button("Cancel", variant="stop", interactive=False)
-    progress = gr.HTML()
+    progress = gr.HTML(elem_id="progress")
     download = gr.DownloadButton("Download all rows as CSV", visible=False)
     summary = gr.HTML(elem_id="summary")
-    score.click(
+    scored = score.click(
         streaming(desk, partial(_score_file, desk)),
         [chosen, zone],
         [progress, summary, download, chosen, score, cancel, job],
@@ -296,6 +316,7 @@ def _file_tab(desk: Desk, zone: gr.State) -> None:
         show_progress="hidden",
         concurrency_limit=None,
     )
+    scored.then(None, js=to("progress"))
     cancel.click(endpoint(desk, partial(_cancel, desk)), [job], [progress], api_name="cancel_file", show_progress="hidden")
 
 
@@ -315,7 +336,9 @@ def _score_file(desk: Desk, user: User, path: str | None, zone_name: str) -> Ite
         return
     rows = job.rows()
     told = files.summary(rows, job.served.scorer, desk.settings, zone_of(zone_name), job.served.version)
-    taken = gr.DownloadButton(value=str(files.write_csv(rows, desk.folder)), visible=True)
+    made = desk.files.to_take_away(user.name, "scored.csv")
+    files.write_csv(rows, made)
+    taken = gr.DownloadButton(value=str(made), visible=True)
     yield note(f"Done in {time.monotonic() - began:.1f} s."), told, taken, None, *free, ""
 
 
@@ -350,23 +373,29 @@ def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
 
     overview = [figures, waiting]
     buttons = [back, *said.values()]
-    for trigger, name in ((tab.select, "open_queue"), (refresh.click, "read_queue")):
-        trigger(endpoint(desk, partial(_queue, desk)), [zone], overview, api_name=name, show_progress="hidden")
-    take.click(
+    tab.select(
+        endpoint(desk, partial(_open_queue, desk)),
+        [held, zone],
+        [held, shown, *buttons, *overview],
+        api_name="open_queue",
+        show_progress="hidden",
+    )
+    refresh.click(endpoint(desk, partial(_queue, desk)), [zone], overview, api_name="read_queue", show_progress="hidden")
+    taken = take.click(
         endpoint(desk, partial(_take, desk)),
         [zone],
         [held, shown, *buttons, *overview],
         api_name="take_case",
         show_progress="minimal",
     )
-    back.click(
+    given_back = back.click(
         endpoint(desk, partial(_put_back, desk)),
         [held, zone],
         [held, shown, *buttons, *overview],
         api_name="put_back",
         show_progress="hidden",
     )
-    for one, button in said.items():
+    labelled = [
         button.click(
             endpoint(desk, partial(_label, desk, one)),
             [held, words, zone],
@@ -374,6 +403,11 @@ def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
             api_name=f"label_{one}",
             show_progress="minimal",
         )
+        for one, button in said.items()
+    ]
+    # The button that was pressed may be disabled now, which would leave the keyboard at the page's head.
+    for done in (taken, given_back, *labelled):
+        done.success(None, js=to("case"))
     overrule.click(
         endpoint(desk, partial(_overrule, desk), role="lead"),
         [identity, outcome, reason, zone],
@@ -390,6 +424,19 @@ def _queue(desk: Desk, user: User, zone_name: str) -> tuple[str, str]:
     return review.figures(figures), review.waiting(waiting, figures.waiting, desk.queue.held(now), user, zone)
 
 
+def _open_queue(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any, ...]:
+    """The queue, and the case that this person holds already: a page that was loaded anew does not know of it."""
+    mine = [identity for identity, who in desk.queue.held(datetime.now(UTC)).items() if who == user.name]
+    if held in mine or (not held and not mine):
+        return *[gr.skip()] * (3 + len(OUTCOMES)), *_queue(desk, user, zone_name)
+    record = desk.queue.decisions.find(mine[0]) if mine else None
+    if record is None:
+        gone = note("You do not hold a case any more. Take the next one.")
+        return "", gone, *_buttons(False), *_queue(desk, user, zone_name)
+    one = Case(record, desk.labels.of([record.transaction_id])[record.transaction_id])
+    return record.transaction_id, _case(desk, one, zone_of(zone_name)), *_buttons(True), *_queue(desk, user, zone_name)
+
+
 def _take(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     taken = desk.queue.take(user, datetime.now(UTC), partial(_case, desk, zone=zone_of(zone_name)))
     shown = taken.shown or note("Nothing waits for you that nobody else holds and that could be shown.")
@@ -403,15 +450,34 @@ def _put_back(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any, .
 
 
 def _label(desk: Desk, outcome: Outcome, user: User, held: str, words: str, zone_name: str) -> tuple[Any, ...]:
+    _see_no_card_number(words)
     desk.queue.label(user, held, outcome, words or "", datetime.now(UTC))
     told = "A lead will look at it." if outcome == "unsure" else "The next training knows it."
     done = note(f"{held} is labelled {outcome}. {told}")
-    return "", done, "", *_buttons(False), *_queue(desk, user, zone_name)
+    try:
+        following, shown, *rest = _take(desk, user, zone_name)
+    except FraudError as error:  # the label stands all the same
+        return "", done + alert(str(error)), "", *_buttons(False), gr.skip(), gr.skip()
+    return following, done + shown, "", *rest
 
 
 def _overrule(desk: Desk, user: User, identity: str, outcome: str | None, reason: str, zone_name: str) -> tuple[Any, ...]:
+    _see_no_card_number(reason)
     desk.queue.overrule(user, (identity or "").strip(), outcome or "", reason or "", datetime.now(UTC))
     return "", "", *_queue(desk, user, zone_name)
+
+
+def _see_no_card_number(words: str | None) -> None:
+    """Labels with their notes go to training and to other systems, where a card number must not.
+
+    Raises:
+        CaseError: the text holds one.
+    """
+    if holds_card_number(words or ""):
+        raise CaseError(
+            "What you wrote holds what looks like a card number. Take it out, or leave only its last four digits; "
+            "nothing is saved yet."
+        )
 
 
 def _case(desk: Desk, one: Case, zone: ZoneInfo) -> str:
@@ -506,7 +572,7 @@ def _version(
     version = desk.catalogue.version(name)
     return (
         models.card(version, zone_of(zone_name)),
-        models.cost_chart(version.card, moved, line / 100),
+        _cost_chart(version.card, moved, line),
         _compare(desk, user, name, other),
     )
 
@@ -518,7 +584,13 @@ def _compare(desk: Desk, user: User, name: str | None, other: str | None) -> str
 
 
 def _cost(desk: Desk, user: User, name: str | None, moved: str, line: float) -> str:
-    return models.cost_chart(desk.catalogue.version(name).card if name else None, moved, line / 100)
+    return _cost_chart(desk.catalogue.version(name).card if name else None, moved, line)
+
+
+def _cost_chart(card: ModelCard | None, moved: str, line: float) -> str:
+    if math.isnan(line):  # the number beside the slider was deleted
+        return note("Say where the line is to stand, in % probability of fraud.")
+    return models.cost_chart(card, moved, line / 100)
 
 
 def _partition(desk: Desk, user: User, key: str | None) -> str:

@@ -1,6 +1,7 @@
 """Files: scored by a process of their own while the page shows how far it is; then a summary, and all rows to take away."""
 
 import io
+import logging
 import secrets
 import shutil
 import subprocess
@@ -22,9 +23,11 @@ from fraud_core.holder import Served
 from fraud_core.refusals import FieldProblem
 from fraud_core.scorer import Scorer
 from fraud_core.settings import Settings
-from fraud_ui import charts
+from fraud_ui import charts, uploads
 from fraud_ui.charts import Bar
-from fraud_ui.wording import DECISIONS, alert, counted, escaped, moment, money, note, percent, table
+from fraud_ui.wording import DECISIONS, alert, counted, escaped, moment, money, note, percent, table, without_values
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 500_000
 SHOWN = 100  # rows of a table in the page; the download has all
@@ -64,7 +67,7 @@ class FileJob:
 
     def __init__(self, path: Path, served: Served, settings: Settings, turn: threading.Semaphore) -> None:
         if path.suffix.lower() not in FORMATS:
-            remove_upload(path)
+            uploads.remove(path)
             raise UnfitFileError("This is neither a .csv nor a .parquet file; save it as one of the two and choose it again.")
         self.id = secrets.token_hex(8)
         self.served = served
@@ -110,10 +113,12 @@ class FileJob:
             finally:
                 self._turn.release()
         except Exception as error:  # the thread's end is what the page waits for, and the reason must reach it
-            self._end("failed", f"The scoring of this file ended early ({type(error).__name__}); try again.")
-            raise
+            logger.error("the scoring of a file ended early, file job %s: %s", self.id, without_values(error))
+            self._end(
+                "failed", f"The scoring of this file ended early; the log of the desk has it as file job {self.id}. Try again."
+            )
         finally:
-            remove_upload(self._path)
+            uploads.remove(self._path)
 
     def _score(self) -> None:
         file, bundle = FORMATS[self._path.suffix.lower()], self.served.scorer.bundle
@@ -190,13 +195,6 @@ class FileJobs:
             job.cancel()
 
 
-def remove_upload(path: Path) -> None:
-    """Remove a file that was sent, and the folder that was made for it."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # something else lies there
-        path.parent.rmdir()
-
-
 # --- what is shown --------------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +223,8 @@ def failed(job: FileJob) -> str:
 
 def summary(rows: pl.DataFrame, scorer: Scorer, settings: Settings, zone: ZoneInfo, version: str) -> str:
     """A scored file in short: decisions, expected cost, where the scores lie, the riskiest, and what was refused."""
+    if rows.is_empty():
+        return alert("This file has a header and no rows, so there is nothing to score.")
     scored, refused = rows.filter(pl.col("problems").is_null()), rows.filter(pl.col("problems").is_not_null())
     parts = [
         f"<p><strong>{counted(len(rows), 'row')}: {len(scored):,} scored, {len(refused):,} refused.</strong> "
@@ -233,6 +233,9 @@ def summary(rows: pl.DataFrame, scorer: Scorer, settings: Settings, zone: ZoneIn
     if len(scored):
         parts += [_decisions(scored, settings), _histogram(scored, scorer), _riskiest(scored, zone)]
     if len(refused):
+        commonest = refused["problems"].value_counts(sort=True).head(3)
+        reasons = [f"{counted(number, 'row')}: {why}." for why, number in commonest.iter_rows()]
+        parts.append(alert("No row could be scored." if scored.is_empty() else "Not every row could be scored.", reasons))
         lines = [(f"{line:,}", escaped(why)) for line, why in refused.select("line", "problems").head(SHOWN).iter_rows()]
         more = note(f"The first {SHOWN} of {len(refused):,}; the download has all.") if len(refused) > SHOWN else ""
         parts.append(table("Refused rows", ("Line", "Why"), lines, (0,)) + more)
@@ -310,14 +313,11 @@ def _riskiest(scored: pl.DataFrame, zone: ZoneInfo) -> str:
     return table(f"The riskiest first (up to {SHOWN}; the download has all)", header, rows, (0, 3, 6))
 
 
-def write_csv(rows: pl.DataFrame, folder: Path) -> Path:
-    """All rows as CSV, riskiest first and refused ones last, in a folder of their own with an unguessable name.
+def write_csv(rows: pl.DataFrame, path: Path) -> None:
+    """All rows as CSV, riskiest first and refused ones last.
 
     A cell that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, "CSV Injection").
     """
-    place = folder / secrets.token_urlsafe(24)
-    place.mkdir(parents=True, mode=0o700)
-    path = place / "scored.csv"
     text = [
         pl.when(pl.col(name).str.contains(r"^[=+\-@\t\r]")).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
         for name, dtype in rows.schema.items()
@@ -329,7 +329,6 @@ def write_csv(rows: pl.DataFrame, folder: Path) -> Path:
     shown = ordered.with_columns(amount, *text, pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
     columns = ["line", "transaction_id", "timestamp", "amount", "merchant", "category", "probability", "decision", "problems"]
     shown.select(columns).write_csv(path)
-    return path
 
 
 def clear_folder(folder: Path) -> None:

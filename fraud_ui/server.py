@@ -1,26 +1,44 @@
 """Runs the desk: one process, its own port, nothing loaded from elsewhere."""
 
+import asyncio
 import logging
 import os
+import time
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fraud_core.addresses import is_loopback
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
+from fraud_core.stores.api_keys import ApiKeys, KeyRing
 from fraud_ui.files import clear_folder
 from fraud_ui.services import Desk
 from fraud_ui.sign_in import Door, token_of
+from fraud_ui.uploads import add_file_routes
 
 logger = logging.getLogger(__name__)
 
 THREADS = 40
+UNUSED = (
+    "/gradio_api/proxy={rest:path}",
+    "/gradio_api/stream/{rest:path}",
+    "/gradio_api/process_recording",
+    "/gradio_api/deep_link",
+    "/gradio_api/{vibe:path}-edit",
+    "/gradio_api/vibe-{rest:path}",
+    "/gradio_api/profiling/{rest:path}",
+    "/gradio_api/dev/{rest:path}",
+    "/monitoring",
+    "/monitoring/{rest:path}",
+    "/login",
+)
 
 
 def must_sign_in(settings: Settings, host: str) -> bool:
@@ -53,11 +71,14 @@ def create_app(desk: Desk) -> FastAPI:
     from fraud_ui.theme import theme  # noqa: PLC0415
 
     clear_folder(desk.folder)
+    signs_in = desk.users is not None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk.holder.start(desk.settings.poll_seconds)
+        sweeping = asyncio.create_task(_sweep(desk))
         yield
+        sweeping.cancel()
         desk.holder.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -66,29 +87,61 @@ def create_app(desk: Desk) -> FastAPI:
     def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok")
 
+    # With FRAUD_METRICS_ACCESS=key, as at the API: where people sign in, a program shows a key.
+    asks_key = signs_in and desk.settings.metrics_access == "key"
+    keys = KeyRing(ApiKeys(desk.settings.home / "api_keys.sqlite")) if asks_key else None
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        if keys is not None:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            key = keys.holder_of(token.strip(), time.monotonic()) if scheme.lower() == "bearer" else None
+            if key is None or not (key.allows("metrics") or key.allows("admin")):
+                told = "Send a living API key of the scope `metrics` as `Authorization: Bearer ...`."
+                return PlainTextResponse(told, 401, {"WWW-Authenticate": "Bearer"})
+        return Response(desk.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    add_file_routes(app, desk.files, desk.settings)
+
+    # Gradio's routes that this page needs not: they fetch addresses, take in files or show how it runs.
+    for unused in UNUSED:
+        app.add_api_route(unused, _nothing, methods=["GET", "HEAD", "POST"])
+
     def visit_of(request: Request) -> str | None:
         visit = desk.visits.of(token_of(request.headers))
         return visit.id if visit else None
 
     page = build_ui(desk).queue(default_concurrency_limit=THREADS)
-    app.add_middleware(Door, visits=desk.visits, users=desk.users)
-    if desk.users is None:
+    app.add_middleware(Door, visits=desk.visits, users=desk.users, visitor="" if signs_in else desk.somebody.name)
+    if not signs_in:
         # Nobody signs in: a page elsewhere must not reach the desk under a name of its own that leads here.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
         path="/",
-        auth_dependency=None if desk.users is None else visit_of,
+        auth_dependency=visit_of if signs_in else None,
         theme=theme(),
-        css=_text("style.css"),
-        head=_text("head.html"),
+        # Not as `css`: Gradio rewrites that rule by rule, and loses every shorthand property that holds a var(). The three roots
+        # lift our rules above Gradio's own.
+        head=f"<style>:root:root:root {{\n{_text('style.css')}}}</style>\n{_text('head.html')}",
         footer_links=[],
-        show_error=True,
+        show_error=False,  # what a handler raises on purpose is shown all the same
         ssr_mode=False,
         max_file_size=desk.settings.max_upload,
     )
     return mounted
+
+
+def _nothing() -> PlainTextResponse:
+    return PlainTextResponse("There is nothing here.", 404)
+
+
+async def _sweep(desk: Desk) -> None:
+    """Remove files that nobody came back for."""
+    while True:
+        await asyncio.sleep(600)
+        await asyncio.to_thread(desk.files.sweep)
 
 
 def _text(name: str) -> str:
@@ -109,6 +162,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
     port = settings.ui_port if port is None else port
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "'HTTP_422")  # Gradio's, with every click
     signs_in = must_sign_in(settings, host)
     desk = Desk.open(settings, signs_in=signs_in)
     config = uvicorn.Config(
@@ -118,6 +172,8 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=settings.ui_trusted_proxies != "",
+        forwarded_allow_ips=settings.ui_trusted_proxies,
         timeout_graceful_shutdown=3,
     )
     try:

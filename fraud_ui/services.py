@@ -25,9 +25,11 @@ from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.objects import open_store
 from fraud_core.stores.users import Role, User, Users
 from fraud_ui.files import FileJobs
+from fraud_ui.metrics import DeskMetrics
 from fraud_ui.models import Catalogue
 from fraud_ui.review import ReviewQueue
-from fraud_ui.sign_in import NotAllowedError, NotSignedInError, Visits
+from fraud_ui.sign_in import NotAllowedError, Visits, present
+from fraud_ui.uploads import UserFiles
 
 PAST_PAYMENTS = 10
 USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks
@@ -47,6 +49,8 @@ class Desk:
         recall: tells what cards and merchants did before; the desk writes nothing there.
         users: None where nobody signs in; whoever reaches the desk is then the user of its process, as a lead.
         visits: who is signed in.
+        files: what each user sent, and can take away.
+        jobs: the files that are being scored.
     """
 
     settings: Settings
@@ -54,11 +58,13 @@ class Desk:
     artifacts: Artifacts
     users: Users | None
     visits: Visits
+    files: UserFiles
     jobs: FileJobs
     catalogue: Catalogue
     queue: ReviewQueue
     labels: LabelLog
     recall: Recall
+    metrics: DeskMetrics
 
     @classmethod
     def open(cls, settings: Settings, *, signs_in: bool) -> "Desk":
@@ -78,20 +84,23 @@ class Desk:
             artifacts=artifacts,
             users=Users(engine) if signs_in else None,
             visits=Visits(),
+            files=UserFiles(_folder(settings), settings),
             jobs=FileJobs(settings),
             catalogue=Catalogue(artifacts, settings.dagster_link),
             queue=ReviewQueue(DecisionLog(engine, settings.decision_retention_days), labels, claims, settings.review_capacity),
             labels=labels,
             recall=Recall(open_history(settings, USUAL_REACH), card_key(settings)),
+            metrics=DeskMetrics(),
         )
 
     @property
     def folder(self) -> Path:
         """Where what is sent and taken away lies for a while."""
-        return self.settings.home / "run" / "desk"
+        return _folder(self.settings)
 
     @cached_property
-    def _somebody(self) -> User:
+    def somebody(self) -> User:
+        """Who works here where nobody signs in."""
         try:
             name = getpass.getuser()
         except (KeyError, OSError):
@@ -111,11 +120,8 @@ class Desk:
             StoreError: the users cannot be read.
         """
         if self.users is None:
-            return self._somebody
-        visit = self.visits.by_id(visit_id) if visit_id else None
-        user = self.users.find(visit.name) if visit else None
-        if visit is None or user is None or user.revoked is not None or user.password != visit.password:
-            raise NotSignedInError("You are not signed in any more. Open /sign-in in another tab, then go on here.")
+            return self.somebody
+        user = present(self.users, self.visits.by_id(visit_id) if visit_id else None)
         if role == "lead" and user.role != "lead":
             raise NotAllowedError("Only a lead may do this; ask one.")
         return user
@@ -159,3 +165,7 @@ class Desk:
     def past(self, card: str) -> list[DecisionRecord]:
         """The last decisions about a card, by its keyed hash, newest payment first."""
         return self.queue.decisions.of_card(card, PAST_PAYMENTS)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home / "run" / "desk"

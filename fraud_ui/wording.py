@@ -2,6 +2,7 @@
 
 import html
 import math
+import traceback
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -99,6 +100,17 @@ def alert(title: str, lines: Iterable[str] = ()) -> str:
 def note(sentence: str) -> str:
     """A sentence where there is nothing else to show."""
     return f'<p class="quiet">{escaped(sentence)}</p>'
+
+
+def without_values(error: BaseException) -> str:
+    """The kinds of an error and its causes, and the lines of code that they went through: messages may hold what was typed."""
+    parts = []
+    one: BaseException | None = error
+    while one is not None:
+        lines = traceback.extract_tb(one.__traceback__)
+        parts.append(type(one).__name__ + "".join(f"\n  {line.filename}:{line.lineno} in {line.name}" for line in lines))
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "\ncaused by ".join(parts)
 
 
 def _significant(value: float, digits: int) -> str:

@@ -27,7 +27,7 @@ from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
 from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.users import Users
-from fraud_ui.sign_in import COOKIE
+from fraud_ui.sign_in import cookie_name
 from tests.api_server import eventually
 from tests.scored import decide, suspicious
 
@@ -170,11 +170,16 @@ class DeskServer:
         except httpx.TransportError:
             return False
 
+    @property
+    def cookie_name(self) -> str:
+        """The name of this desk's cookie."""
+        return cookie_name({"host": self.url.removeprefix("http://")})
+
     def cookie(self, name: str, password: str) -> str:
         """The cookie of somebody who signed in."""
         answer = httpx.post(f"{self.url}/sign-in", data={"name": name, "password": password}, timeout=60)
         assert answer.status_code == 303, answer.text
-        return answer.cookies[COOKIE]
+        return answer.cookies[self.cookie_name]
 
     def newcomer(self, name: str, role: str = "analyst") -> str:
         """A new user's cookie."""

@@ -16,7 +16,7 @@ import httpx
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from pydantic import SecretStr
 
 from fraud_assets.learning.rows import Data, read_rows
@@ -103,9 +103,8 @@ def violations(page: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in {"serious", "critical"}]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_case_is_tested_and_asked_what_if(visit: Visit, scheme: str) -> None:
-    page = visit(f"tester-{scheme}", color_scheme=scheme)
+def test_a_case_is_tested_and_asked_what_if(visit: Visit) -> None:
+    page = visit("tester")
     when = page.get_by_label("When (Europe/Zurich)")
     expect(when).to_have_attribute("type", "datetime-local")
     page.get_by_role("button", name="An account takeover at night").click()
@@ -122,7 +121,94 @@ def test_a_case_is_tested_and_asked_what_if(visit: Visit, scheme: str) -> None:
         page.keyboard.press("ArrowLeft")
     expect(page.locator("#curves")).not_to_have_text(before)
     expect(page.locator("#curves")).to_contain_text("1,148.97 at 02:00")
-    assert violations(page) == []
+
+
+def test_an_empty_number_stays_empty(visit: Visit) -> None:
+    page = visit("nothing-typed")
+    result, numbers = page.locator("#result"), page.locator("input[type=number]")
+    expect(numbers.first).to_be_visible()
+    assert [field.input_value() for field in numbers.all()] == [""] * 6
+    page.get_by_label("When (Europe/Zurich)").fill("2026-11-20T10:00:00")
+    amount, home = page.get_by_label("Amount", exact=True), page.get_by_label("Home: latitude")
+    amount.fill("50")
+    page.get_by_role("button", name="Test this case").click()
+    expect(result).to_contain_text("The unknown population of the city")
+    expect(result).to_contain_text("The unknown distance from home to the merchant")
+    page.get_by_role("button", name="A plain purchase").click()
+    expect(home).to_have_value("40.7306")
+    amount.fill("50")
+    for label in ("Inhabitants of the home town", "Home: latitude", "Home: longitude"):
+        page.get_by_label(label).fill("")
+    page.get_by_role("button", name="Test this case").click()
+    expect(result).to_contain_text("The unknown population of the city")
+    expect(result).to_contain_text("The unknown distance from home to the merchant")
+    expect(result).to_contain_text("grocery_pos")
+    expect(result).not_to_contain_text("0 m from home")
+    curves = page.locator("#curves")
+    expect(curves).to_contain_text("50.00 at 17:00")
+    slider = page.get_by_label("number input for Amount (currency units)")
+    slider.fill("60")
+    expect(curves).to_contain_text("60.00 at 17:00")
+    slider.fill("")
+    expect(curves).to_contain_text("50.00 at 17:00")
+    home.fill("0")
+    page.get_by_role("tab", name="Score a file").click()
+    page.get_by_role("tab", name="Test a case").click()
+    assert [field.input_value() for field in numbers.all()][:4] == ["50", "", "0", ""]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_readable_in_light_and_in_dark(visit: Visit, scheme: str) -> None:
+    page = visit(f"reads-in-{scheme}", color_scheme=scheme)
+    page.get_by_role("button", name="A plain purchase").click()
+    page.get_by_role("button", name="Test this case").click()
+    page.locator("#result .decision").wait_for()
+    fields = [contrast(page.locator(f"#{name} input")) for name in ("when", "birth_date")]
+    assert min(fields) >= 4.5
+    ready = {"Score a file": "File to score", "Review queue": "Precision so far", "Model and data": "Changes of champion"}
+    for tab, words in [("Test a case", "Why: what raises"), *ready.items()]:
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_text(words).first.wait_for()
+        if tab == "Review queue":
+            page.get_by_role("button", name="Take the next case").click()
+            page.locator("#case .decision").wait_for()
+        assert contrast(page.get_by_role("tab", name=tab)) >= 4.5
+        assert violations(page) == [], tab
+    page.get_by_role("tab", name="Review queue").click()
+    page.get_by_role("button", name="Put it back").click()
+    expect(page.locator("#case")).to_contain_text("Put back")
+
+    # What the style sheet says is what the browser does: hairlines below rows, and numbers to the right.
+    assert style(page.locator("#waiting td").first, "borderTopWidth", "borderLeftWidth", "borderBottomWidth") == [
+        "0px",
+        "0px",
+        "1px",
+    ]
+    assert style(page.locator("#waiting td.number").first, "textAlign", "fontVariantNumeric") == ["right", "tabular-nums"]
+    line, text = style(page.locator("#waiting td").first, "borderBottomColor", "color")
+    assert line != text
+    assert style(page.locator("#figures .tiles div").first, "borderTopWidth", "borderTopStyle") == ["1px", "solid"]
+    assert style(page.locator("#header .who"), "marginLeft") != ["0px"]
+
+
+def style(place: Locator, *names: str) -> list[str]:
+    """Computed style."""
+    found: list[str] = place.evaluate("(element, names) => names.map(name => getComputedStyle(element)[name])", list(names))
+    return found
+
+
+def contrast(place: Locator) -> float:
+    """WCAG's contrast of a text with the nearest background that is not transparent."""
+    found: float = place.evaluate("""element => {
+        const parts = text => text.match(/[\\d.]+/g).map(Number);
+        const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+        let below = element;
+        while (below.parentElement && parts(getComputedStyle(below).backgroundColor)[3] === 0) below = below.parentElement;
+        const [a, b] = [getComputedStyle(element).color, getComputedStyle(below).backgroundColor].map(c => light(parts(c)));
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    }""")
+    return found
 
 
 def test_what_was_typed_stays_when_it_is_wrong(visit: Visit) -> None:
@@ -152,9 +238,10 @@ def test_a_file_is_scored_and_taken_away(
     page = visit("scorer")
     page.get_by_role("tab", name="Score a file").click()
     page.locator("input[type=file]").set_input_files(tmp_path / "sent.csv")
-    page.get_by_text("sent.csv").first.wait_for()
+    expect(page.locator(".file-preview")).to_contain_text("sent")
     page.get_by_role("button", name="Score this file").click()
     page.get_by_text("Done in").wait_for()
+    expect(page.locator("#progress")).to_be_focused()
     summary = page.locator("#summary")
     expect(summary).to_contain_text("2,001 rows: 2,000 scored, 1 refused.")
     expect(summary).to_contain_text("is not a time in ISO 8601")
@@ -179,7 +266,7 @@ def test_a_file_that_is_being_scored_is_cancelled_and_leaves_nothing(
     page = visit("canceller")
     page.get_by_role("tab", name="Score a file").click()
     page.locator("input[type=file]").set_input_files(tmp_path / "long.csv")
-    page.get_by_text("long.csv").first.wait_for()
+    expect(page.locator(".file-preview")).to_contain_text("long")
     score, cancel = page.get_by_role("button", name="Score this file"), page.get_by_role("button", name="Cancel", exact=True)
     expect(cancel).to_be_disabled()
     score.click()
@@ -266,12 +353,36 @@ def test_a_case_is_taken_labelled_and_overruled(visit: Visit, desk: DeskServer) 
     case = page.locator("#case")
     expect(case.locator(".decision")).to_contain_text("Kirlin & Sons")
     expect(case).to_contain_text("The card's last")
+    expect(case).to_be_focused()
     identity = case.locator("code").first.inner_text()
+
+    # A page that is loaded anew shows the case that is held.
+    page.reload()
+    page.get_by_role("tab", name="Review queue").click()
+    expect(case.locator("code").first).to_have_text(identity)
+    fraud = page.get_by_role("button", name="This is fraud")
+    expect(fraud).to_be_enabled()
+
+    page.get_by_label("Note").fill("card 4111-1111-1111-1111, three within a minute")
+    fraud.click()
+    page.get_by_text("What you wrote holds what looks like a card number").wait_for()
+    expect(page.get_by_label("Note")).to_have_value("card 4111-1111-1111-1111, three within a minute")
+    page.locator(".toast-close").click()
+    assert desk.labels.of([identity])[identity] == []
     page.get_by_label("Note").fill("three within a minute")
     assert violations(page) == []
-    page.get_by_role("button", name="This is fraud").click()
+
+    # By keyboard: the label is given, the next case is there, and the focus is on it.
+    fraud.focus()
+    page.keyboard.press("Enter")
     expect(case).to_contain_text(f"{identity} is labelled fraud")
+    expect(case.locator(".decision")).to_contain_text("Kirlin & Sons")
+    assert case.locator("code").first.inner_text() != identity
+    expect(case).to_be_focused()
     expect(page.get_by_label("Note")).to_have_value("")
+    page.get_by_role("button", name="Put it back").click()
+    expect(case).to_contain_text("Put back")
+    expect(case).to_be_focused()
     page.get_by_text("Overrule a label (leads)").click()
     page.get_by_label("Transaction id to overrule").fill(identity)
     page.get_by_label("legitimate").check()

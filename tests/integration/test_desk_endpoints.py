@@ -16,7 +16,7 @@ from fraud_core.bundle import point_at
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.scoring import score_together
 from fraud_ui.case import LABELS
-from fraud_ui.sign_in import COOKIE
+from fraud_ui.sign_in import TRIES
 from tests.api_server import eventually
 from tests.desk import DeskServer
 
@@ -49,18 +49,32 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 def client(desk: DeskServer, cookie: str) -> Client:
-    return Client(desk.url, headers={"cookie": f"{COOKIE}={cookie}"}, verbose=False, analytics_enabled=False)
+    return Client(desk.url, headers=signed(desk, cookie), verbose=False, analytics_enabled=False)
+
+
+def signed(desk: DeskServer, cookie: str) -> dict[str, str]:
+    return {"cookie": f"{desk.cookie_name}={cookie}"}
+
+
+def send(desk: DeskServer, cookie: str, path: str, **body: Any) -> httpx.Response:
+    return httpx.post(f"{desk.url}/gradio_api/{path}", headers=signed(desk, cookie), timeout=30, **body)
+
+
+def sent(folder: Path, content: str) -> Path:
+    path = folder / "sent.csv"
+    path.write_text(content)
+    return path
 
 
 def call_raw(desk: DeskServer, cookie: str, function: dict[str, Any]) -> httpx.Response:
     """An endpoint called by its number with nothing, as anybody on the network could."""
     data = [5 if kind == "slider" else None for kind in function["kinds"]]
     body = {"data": data, "fn_index": function["id"], "session_hash": "anybody"}
-    return httpx.post(f"{desk.url}/gradio_api/run/predict", json=body, headers={"cookie": f"{COOKIE}={cookie}"}, timeout=30)
+    return send(desk, cookie, "run/predict", json=body)
 
 
 def functions(desk: DeskServer, cookie: str) -> list[dict[str, Any]]:
-    config = httpx.get(f"{desk.url}/config", headers={"cookie": f"{COOKIE}={cookie}"}).json()
+    config = httpx.get(f"{desk.url}/config", headers=signed(desk, cookie)).json()
     kinds = {component["id"]: component["type"] for component in config["components"]}
     found = [function for function in config["dependencies"] if function["backend_fn"]]
     return [function | {"kinds": [kinds[one] for one in function["inputs"]]} for function in found]
@@ -95,6 +109,89 @@ def test_every_endpoint_refuses_whoever_was_revoked_and_a_lead_only_one_refuses_
         assert "not signed in any more" in told, (function["api_name"], told[:200])
 
 
+def test_whatever_fails_in_any_handler_is_a_sentence_whose_id_the_log_has_without_a_value(desk: DeskServer) -> None:
+    cookie = desk.newcomer("breaker", "lead")
+    before = desk.log.stat().st_size
+    found, ids = functions(desk, cookie), []
+    for function in found:
+        body = {
+            "data": [{"4111111111111111": "secret"}] * len(function["inputs"]),
+            "fn_index": function["id"],
+            "session_hash": "any",
+        }
+        answer = send(desk, cookie, "run/predict", json=body)
+        assert "Traceback" not in answer.text
+        if answer.status_code != 200:
+            told = answer.json()["error"]
+            assert told, function["api_name"]
+            ids += re.findall(r"as error ([0-9a-f]{12});", told)
+    assert ids
+    log = desk.log.read_text()[before:]
+    assert [one for one in ids if one not in log] == []
+    assert "fraud_ui/endpoints.py:" in log
+    assert [value for value in ("4111", "secret", "Traceback") if value in log] == []
+    metrics = httpx.get(f"{desk.url}/metrics").text
+    errors = dict(re.findall(r'fraud_desk_handler_errors_total\{handler="(\w+)"\} ([0-9.]+)', metrics))
+    assert set(errors) == {function["api_name"] for function in found}  # so none is forgotten
+    assert sum(float(count) for count in errors.values()) >= len(ids)
+    assert 'fraud_desk_handler_seconds_count{handler="test_case"}' in metrics
+
+
+def test_what_one_user_sends_and_takes_away_no_other_reaches(desk: DeskServer, tmp_path: Path) -> None:
+    owner, other = desk.newcomer("owner"), desk.newcomer("other")
+    content = f"timestamp,amount\n{FORM[0]}Z,12.5\n"
+    (path,) = send(desk, owner, "upload", files={"files": ("mine.csv", content)}).json()
+    score = next(function for function in functions(desk, other) if function["api_name"] == "score_file")
+    reader = client(desk, owner)
+
+    def seen(cookie: str, path: str) -> set[int]:
+        ways = (f"file={path}", f"file/{path}", f"file/{path.removeprefix('/')}")
+        return {httpx.get(f"{desk.url}/gradio_api/{way}", headers=signed(desk, cookie)).status_code for way in ways}
+
+    assert 200 in seen(owner, path)
+    assert seen(other, path) == seen(owner, "/etc/passwd") == seen(owner, str(desk.settings.home / "fraud.sqlite")) == {403}
+    stolen = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for named in (
+        stolen,
+        stolen | {"path": "http://127.0.0.1:9/x.csv"},
+        stolen | {"path": str(desk.settings.home / "fraud.sqlite")},
+    ):
+        told = send(
+            desk, other, "run/predict", json={"data": [named, None], "fn_index": score["id"], "session_hash": "any"}
+        ).json()
+        assert "no such file of yours" in told["error"]
+    assert Path(path).read_text() == content
+
+    _, _, download, *_ = reader.predict(handle_file(sent(tmp_path, content)), api_name="/score_file")
+    made = next((desk.settings.home / "run" / "desk").glob("*/made/*/scored.csv"))
+    assert "12.50" in Path(download["value"] if isinstance(download, dict) else download).read_text()
+    assert seen(other, str(made)) == {403}
+
+
+def test_gradios_routes_that_the_page_does_not_need_are_closed(desk: DeskServer) -> None:
+    cookie = desk.newcomer("curious")
+    for path in (
+        "proxy=http://127.0.0.1:1/",
+        "vibe-code",
+        "vibe-edit/",
+        "process_recording",
+        "deep_link",
+        "stream/x/y/z/playlist.m3u8",
+    ):
+        for method in ("GET", "POST"):
+            answer = httpx.request(method, f"{desk.url}/gradio_api/{path}", headers=signed(desk, cookie))
+            assert (answer.status_code, answer.text) == (404, "There is nothing here."), path
+    assert httpx.get(f"{desk.url}/monitoring", headers=signed(desk, cookie)).status_code == 404
+
+
+def test_an_address_that_a_caller_makes_up_does_not_begin_the_count_anew(desk: DeskServer) -> None:
+    def status(number: int) -> int:
+        headers = {"x-forwarded-for": f"10.0.0.{number}"}
+        return httpx.post(f"{desk.url}/sign-in", data={"name": "guessed", "password": "x"}, headers=headers).status_code
+
+    assert [status(number) for number in range(TRIES + 1)] == [401] * TRIES + [429]
+
+
 def test_a_new_password_ends_every_visit(desk: DeskServer) -> None:
     cookie = desk.newcomer("renewed")
     status = next(function for function in functions(desk, cookie) if function["api_name"] == "status")
@@ -116,7 +213,7 @@ def test_every_endpoint_answers(desk: DeskServer, tmp_path: Path) -> None:
     assert "Kirlin &amp; Sons" in answers["/load_case"][-1]
     assert "Exactly <code>0." in answers["/test_case"][0]
     assert "Probability of fraud by distance" in answers["/what_if_distance"]
-    assert "Waiting for you" in answers["/open_queue"][0]
+    assert "Waiting for you" in answers["/open_queue"][-2]
     assert "case-059" in answers["/take_case"][0]
     assert "Average precision" in answers["/open_models"][2]
     assert "Cost by the decline threshold" in answers["/move_which"]

@@ -1,7 +1,7 @@
 """The door: who is let in, for how long, and from which addresses nobody needs to knock."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -19,9 +19,10 @@ from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 from fraud_core.stores.database import open_database
 from fraud_core.stores.users import User, Users
+from fraud_ui import sign_in
 from fraud_ui.server import must_sign_in
 from fraud_ui.services import Desk
-from fraud_ui.sign_in import COOKIE, TRIES, VISIT_SECONDS, Door, NotAllowedError, NotSignedInError, Visits
+from fraud_ui.sign_in import LONGEST_BODY, TRIES, UPLOAD, VISIT_SECONDS, Door, NotAllowedError, NotSignedInError, Visits
 
 ANNA = User("anna", "analyst", "hash", datetime.now(UTC), None, frozenset())
 
@@ -44,6 +45,12 @@ class Browser:
     def post(self, path: str, **options: Any) -> httpx.Response:
         return asyncio.run(self.http.post(path, **options))
 
+    def post_at_once(self, path: str, bodies: list[dict[str, str]]) -> list[httpx.Response]:
+        async def together() -> list[httpx.Response]:
+            return await asyncio.gather(*[self.http.post(path, data=body) for body in bodies])
+
+        return asyncio.run(together())
+
 
 @pytest.fixture
 def knock(users: Users) -> Callable[..., Browser]:
@@ -51,7 +58,10 @@ def knock(users: Users) -> Callable[..., Browser]:
         async def inside(_: Request) -> PlainTextResponse:
             return PlainTextResponse("inside")
 
-        routes = [Route("/", inside), Route("/healthz", inside)]
+        async def reading(request: Request) -> PlainTextResponse:
+            return PlainTextResponse(f"{len(await request.body())} bytes by {request.state.visitor}")
+
+        routes = [Route("/", inside), Route("/healthz", inside), Route("/{path:path}", reading, methods=["GET", "POST"])]
         return Browser(Door(Starlette(routes=routes), Visits(), users))
 
     return browser
@@ -96,14 +106,86 @@ def test_wrong_passwords_are_slowed_down_and_never_repeated(knock: Callable[...,
         assert "guess" not in answer.text
     waiting = client.post("/sign-in", data={"name": "anna", "password": password})
     assert waiting.status_code == 429
-    assert COOKIE not in waiting.cookies
+    assert not waiting.cookies
 
 
-def test_a_form_from_another_site_and_one_too_long_are_refused(knock: Callable[..., Browser]) -> None:
+def test_of_a_hundred_passwords_at_once_no_more_are_judged_than_one_after_the_other(
+    knock: Callable[..., Browser], users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    monkeypatch.setattr(users, "verified", lambda name, password: judged.append(name))
+    answers = knock().post_at_once("/sign-in", [{"name": "anna", "password": str(number)} for number in range(100)])
+    assert judged == ["anna"] * TRIES
+    assert sorted(answer.status_code for answer in answers) == [401] * TRIES + [429] * (100 - TRIES)
+
+
+def test_many_names_from_one_address_are_slowed_down_too_and_right_passwords_do_not_count(
+    knock: Callable[..., Browser], users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "verified", lambda name, _: ANNA if name == "anna" else None)
     client = knock()
-    foreign = client.post("/sign-in", data={"name": "anna", "password": "x"}, headers={"origin": "http://elsewhere"})
-    assert foreign.status_code == 403
+    for _ in range(2 * TRIES):
+        assert client.post("/sign-in", data={"name": "anna", "password": "right"}).status_code == 303
+    answers = client.post_at_once("/sign-in", [{"name": f"n{number}", "password": "x"} for number in range(100)])
+    assert sum(answer.status_code == 401 for answer in answers) == sign_in.ADDRESS_TRIES
+
+
+@pytest.mark.parametrize("signs_in", [True, False])
+@pytest.mark.parametrize("origin", ["http://elsewhere", "null", "http://test:81", "http://test.elsewhere"])
+def test_what_another_site_sends_is_refused_whether_or_not_people_sign_in(
+    knock: Callable[..., Browser], users: Users, origin: str, signs_in: bool
+) -> None:
+    client = knock(users if signs_in else None)
+    for path in ("/sign-in", "/sign-out", UPLOAD, "/gradio_api/queue/join"):
+        assert client.post(path, data={"name": "anna"}, headers={"origin": origin}).status_code == 403, path
+
+
+def test_our_own_form_is_taken_and_one_too_long_is_not(knock: Callable[..., Browser], users: Users) -> None:
+    _, password = users.create("anna", "analyst")
+    client = knock()
     assert client.post("/sign-in", data={"name": "anna", "password": "x" * 5_000}).status_code == 413
+    own = client.post("/sign-in", data={"name": "anna", "password": password}, headers={"origin": "http://test"})
+    assert own.status_code == 303
+    assert own.headers["referrer-policy"] == "same-origin"  # with `no-referrer`, browsers send our own form as from `null`
+    assert client.post("/gradio_api/run/predict", content=b"x" * (LONGEST_BODY + 1)).status_code == 413
+    assert client.post(UPLOAD, content=b"x" * (LONGEST_BODY + 1)).text == f"{LONGEST_BODY + 1} bytes by anna"
+
+
+def test_two_desks_on_one_host_do_not_sign_each_other_out(knock: Callable[..., Browser], users: Users) -> None:
+    _, password = users.create("anna", "analyst")
+    one, other = knock(), knock()
+    for desk, port in ((one, 7860), (other, 7861)):
+        desk.http.base_url = httpx.URL(f"http://test:{port}")
+        desk.http.cookies = one.http.cookies  # one browser, which keeps cookies by host
+        assert desk.post("/sign-in", data={"name": "anna", "password": password}).status_code == 303
+    assert [desk.get("/").text for desk in (one, other)] == ["inside", "inside"]
+    other.post("/sign-out")
+    assert (one.get("/").status_code, other.get("/").status_code) == (200, 401)
+
+
+def test_whoever_is_revoked_is_refused_at_every_path_and_in_the_middle_of_an_upload(
+    knock: Callable[..., Browser], users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "PRESENT_SECONDS", 0.0)
+    _, password = users.create("anna", "analyst")
+    client = knock()
+    client.post("/sign-in", data={"name": "anna", "password": password})
+    came: list[int] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(10):
+            if number == 3:
+                users.revoke("anna")
+            came.append(number)
+            yield b"x" * 1_000
+
+    with pytest.raises(ClientDisconnect):  # as the route sees it, which then removes what came so far
+        client.post(UPLOAD, content=pieces())
+    assert max(came) < 9
+    for path in ("/", "/config", UPLOAD, "/gradio_api/component_server", "/gradio_api/queue/join", "/gradio_api/file=x"):
+        for answer in (client.get(path), client.post(path)):
+            assert answer.status_code == 401, path
+            assert "not signed in any more" in answer.text
 
 
 def test_every_answer_forbids_what_is_elsewhere(knock: Callable[..., Browser]) -> None:
