@@ -22,6 +22,9 @@ INSTANCE = """\
 # Made by `fraud`. Nothing is sent anywhere.
 {storage}
 {runs}
+run_coordinator:
+  module: fraud_assets.attribution
+  class: AttributingRunCoordinator
 nux:
   enabled: false
 telemetry:

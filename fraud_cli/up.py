@@ -30,7 +30,7 @@ def services(settings: Settings) -> list[Service]:
     return [
         Service(
             "Dagster UI",
-            (str(here / "dagster-webserver"), *module, "--host", "127.0.0.1", "--port", str(port)),
+            (str(here / "fraud"), "webserver", "--", *module, "--host", "127.0.0.1", "--port", str(port)),
             port,
             f"http://127.0.0.1:{port}",
             setting="FRAUD_DAGSTER_PORT",

@@ -19,6 +19,9 @@ PATIENCE = httpx.Timeout(5.0)
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 KEPT = "What is to be logged is kept, and logged later."
 
+# Names under which MLflow's pages are reached; by default all of a private network's would do, which DNS rebinding can have.
+LOOPBACK_HOSTS = "127.0.0.1:*,localhost:*,[::1]:*"
+
 # A server that hangs must end. MLflow reads these from the environment alone.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -104,7 +107,11 @@ class Server:
     @property
     def for_pages(self) -> dict[str, str]:
         """Variables of a process `mlflow server` that shows what the database holds, and does nothing else."""
-        return QUIET | {"MLFLOW_BACKEND_STORE_URI": self.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        return QUIET | {
+            "MLFLOW_BACKEND_STORE_URI": self.uri,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": LOOPBACK_HOSTS,
+        }
 
     @contextmanager
     def connected(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fraud_core.errors import SettingsError, StoreError
 
-SCOPES = ("score", "label", "metrics", "admin")  # admin: keys, reload, models
+SCOPES = ("score", "label", "metrics", "admin")  # admin: versions, metrics, reload; neither score nor label
 PREFIX = "fraud"
 
 
