@@ -202,18 +202,19 @@ def serve(settings: Settings, arguments: Sequence[str]) -> None:
         SettingsError: it would be open to whoever reaches an address that is not loopback.
     """
     from dagster_webserver import cli  # noqa: PLC0415 - Dagster's GraphQL takes two seconds to import
+    from dagster_webserver.app import create_app_from_workspace_process_context  # noqa: PLC0415
 
     # The one place where Dagster hands over what is to be served; the version is pinned, and a test attacks what runs.
     def host_guarded(
         context: Any, host: str | None, port: int | None, prefix: str, log_level: str, poll: int | None = None
     ) -> None:
         host = host or cli.DEFAULT_WEBSERVER_HOST
-        app = cli.create_app_from_workspace_process_context(context, prefix, poll, lifespan=cli._lifespan)
+        app = create_app_from_workspace_process_context(context, prefix, poll, lifespan=cli._lifespan)
         whole = guarded(app, settings, host)
         logger.info("Dagster on http://%s:%s%s", host, port or cli.DEFAULT_WEBSERVER_PORT, prefix)
         uvicorn.run(whole, host=host, port=port or cli.DEFAULT_WEBSERVER_PORT, log_level=log_level, server_header=False)
 
-    cli.host_dagster_ui_with_workspace_process_context = host_guarded
+    cli.host_dagster_ui_with_workspace_process_context = host_guarded  # type: ignore[assignment]
     cli.cli(list(arguments), prog_name="fraud webserver", auto_envvar_prefix="DAGSTER_WEBSERVER", standalone_mode=False)
 
 

@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from fraud_core.errors import DeliveryError, SettingsError
+from fraud_core.paths import plain
 from fraud_core.settings import Settings
 
 OFF = "off"
@@ -149,7 +150,9 @@ def server(settings: Settings) -> Server | None:
         return Server(url.rstrip("/"), url.rstrip("/"), None, credentials)
     own = folder(settings)
     pages = f"http://127.0.0.1:{settings.mlflow_port}"
-    return Server(url or f"sqlite:///{own / 'mlflow.db'}", pages, (own / "artifacts").as_uri(), credentials)
+    # MLflow makes the folder that it reads in this URL, quoted or not.
+    embedded = sqlalchemy.URL.create("sqlite", database=str(plain(own) / "mlflow.db")).render_as_string()
+    return Server(url or embedded, pages, (own / "artifacts").as_uri(), credentials)
 
 
 def folder(settings: Settings) -> Path:

@@ -26,7 +26,8 @@ def open_database(settings: Settings) -> Engine:
     """
     if settings.database is None:
         settings.home.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{settings.home / 'fraud.sqlite'}", connect_args={"timeout": BUSY_SECONDS})
+        url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         return engine

@@ -104,7 +104,12 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
     assert [one["url"] for one in told_of] == [f"{urls['FRAUD_ALERTMANAGER_PORT']}/api/v2/alerts"]
 
     # No page of another site works any of them in the browser of whoever runs this.
-    for name, method, path in (("DAGSTER", "GET", "/"), ("MLFLOW", "GET", "/"), ("API", "POST", "/v1/labels"), ("UI", "GET", "/")):
+    for name, method, path in (
+        ("DAGSTER", "GET", "/"),
+        ("MLFLOW", "GET", "/"),
+        ("API", "POST", "/v1/labels"),
+        ("UI", "GET", "/"),
+    ):
         rebound = httpx.request(method, f"{urls[f'FRAUD_{name}_PORT']}{path}", headers={"host": "evil.example"})
         assert rebound.status_code in (400, 403, 421), name
     evil = {"origin": "http://evil.example"}
