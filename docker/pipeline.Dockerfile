@@ -31,7 +31,8 @@ COPY sources sources
 # What libraries write by themselves goes to /tmp, which need not outlive the container.
 ENV PATH=/opt/fraud/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     FRAUD_HOME=/var/lib/fraud DAGSTER_HOME=/var/lib/dagster \
-    DAGSTER_DISABLE_TELEMETRY=yes MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=1
+    DAGSTER_DISABLE_TELEMETRY=yes MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
+    NO_PROXY=127.0.0.1,localhost,::1 no_proxy=127.0.0.1,localhost,::1
 USER 10001:10001
 EXPOSE 3000 4000 5000 9109
 HEALTHCHECK --interval=30s --timeout=25s --start-period=120s --retries=4 \

@@ -10,6 +10,7 @@ import dagster as dg
 import yaml
 from dagster._core.instance.ref import InstanceRef
 
+from fraud_cli.everywhere import everywhere
 from fraud_core.errors import StoreError
 from fraud_core.paths import plain
 from fraud_core.processes import lives
@@ -25,16 +26,6 @@ ALWAYS: dict[str, Any] = {
     "run_coordinator": {"module": "fraud_assets.attribution", "class": "AttributingRunCoordinator"},
     "nux": {"enabled": False},
     "telemetry": {"enabled": False},
-}
-# Dagster, MLflow, DVC and what they bring. A file that is not found would switch Dagster's on again; a variable holds always.
-SEND_NOTHING = {
-    "DAGSTER_DISABLE_TELEMETRY": "yes",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DVC_NO_ANALYTICS": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
 }
 
 # The URL may hold a password, and is written nowhere.
@@ -84,7 +75,7 @@ def environment(settings: Settings) -> dict[str, str]:
         draft.write_text(text, encoding="utf-8")
         draft.replace(config)
     return {
-        **SEND_NOTHING,
+        **everywhere(os.environ),
         "DAGSTER_HOME": str(home),
         "FRAUD_HOME": str(settings.home),
         "FRAUD_SOURCE": str(settings.source.resolve()),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fraud_cli.everywhere import everywhere
 from fraud_core.errors import FraudError, SettingsError
 from fraud_core.settings import Settings, env_example
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: well; 1: an error that the message explains; 2: wrong usage; 130: stopped by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
+    os.environ.update(everywhere(os.environ))  # before a library makes its connections, and for all that is started
     # Dagster announces which of its own parts are young, once for each; that is for developers.
     warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")
     try:

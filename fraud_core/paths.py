@@ -14,16 +14,17 @@ _PLAIN = frozenset("/._-+@=~ ")  # beside letters and digits of any script
 def plain(folder: Path) -> Path:
     """The folder itself where its path is plain, else a link to it whose path is.
 
-    Dagster and Prometheus look for their files with this path as a pattern, and write it into URLs and configuration as it is. The
-    link lies in the user's cache, in a folder that nobody else can write to, and is always the same for a folder. What is stored
-    for good must not name it.
+    Dagster and Prometheus look for their files with this path as a pattern, and write it into URLs and configuration as it is.
+    The link lies in the user's cache, in a folder that nobody else can write to, and is always the same for a folder. What is
+    stored for good must not name it.
 
     Args:
-        folder: absolute; need not exist yet.
+        folder: absolute; made if it is not there.
 
     Raises:
         SettingsError: there is nowhere that such a link could lie.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if _is_plain(str(folder)):
         return folder
     link = _links() / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
@@ -53,6 +54,6 @@ def _links() -> Path:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
             return place
     raise SettingsError(
-        "FRAUD_HOME has characters in its path that Dagster cannot take, and there is no folder for a link to it. Let XDG_CACHE_HOME "
-        "name a folder of yours whose path has none."
+        "The path of FRAUD_HOME has characters that Dagster cannot take, and there is no folder for a link to it. "
+        "Let XDG_CACHE_HOME name a folder of yours whose path has none."
     )

@@ -34,7 +34,7 @@ CONFIG = """\
 [cache]
     type = symlink
 """
-# DVC takes the path of cache and remote as a pattern of its progress bars, and reads `#` and `,` in this file: both are plain here.
+# DVC takes the paths of cache and remote as patterns of its progress bars, and reads `#` and `,` in this file: both are plain.
 LOCAL_CONFIG = """\
 [core]
     remote = here

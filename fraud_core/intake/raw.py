@@ -63,7 +63,9 @@ def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> t
     empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical))
     rows = pl.concat([empty, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in segments)])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in landing.refused(key))])
+    refused = pl.concat(
+        [nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in landing.refused(key))]
+    )
     return rows, refused, fingerprint(VERSION, key, *(segment.digest for segment in segments))
 
 
