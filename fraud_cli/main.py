@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fraud_cli.everywhere import everywhere
 from fraud_core.errors import FraudError, SettingsError
+from fraud_core.private import keep_private
 from fraud_core.settings import Settings, env_example
 
 
@@ -142,10 +143,14 @@ def _add_beside_dagster(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _load_settings(arguments: argparse.Namespace) -> Settings:
     given = {"home": arguments.home, "source": arguments.source_config}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:  # its own text shows the value, which may be a secret
         wrong = "; ".join(f"FRAUD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"A setting cannot be used: {wrong}. `fraud settings --example` explains each.") from error
+    repaired = keep_private(settings)
+    if repaired is not None:
+        print(f"fraud: {repaired}", file=sys.stderr)
+    return settings
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:

@@ -36,3 +36,9 @@ def test_under_any_path_behind_any_proxy_all_is_kept_in_the_home_for_its_owner_a
     assert [path.name for path in (tmp_path / NAME).iterdir()] == ["home"]
     assert {path.name for path in tmp_path.iterdir()} <= {NAME, "cache", "user", "short.toml"}
     assert not list(home.glob("outbox/*/*.json"))
+    of_dvc = (
+        home / "data-versions" / ".dvc",
+        home / "dvc-remote",
+    )  # it gives its files rights of its own; the home keeps others out
+    ours = [path for path in (home, *home.rglob("*")) if not path.is_symlink() and not any(map(path.is_relative_to, of_dvc))]
+    assert [path for path in ours if path.stat().st_mode & 0o077] == []
