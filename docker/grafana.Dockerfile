@@ -7,4 +7,4 @@ ENV PROMETHEUS_URL=http://prometheus:9090 GF_USERS_ALLOW_SIGN_UP=false GF_ANALYT
     GF_NEWS_NEWS_FEED_ENABLED=false GF_PLUGINS_PREINSTALL_DISABLED=true
 USER 472
 EXPOSE 3000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=4 CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:3000/api/health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=4 CMD ["wget", "-Y", "off", "-q", "-O", "/dev/null", "http://127.0.0.1:3000/api/health"]

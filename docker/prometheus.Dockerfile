@@ -10,5 +10,5 @@ RUN sed -i -e 's|environment: development|environment: ${ENVIRONMENT}|' -e 's|gr
 ENV ENVIRONMENT=development GRAFANA_URL=http://127.0.0.1:3001
 USER 65534
 EXPOSE 9090
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=4 CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:9090/-/ready"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=4 CMD ["wget", "-Y", "off", "-q", "-O", "/dev/null", "http://127.0.0.1:9090/-/ready"]
 CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus", "--storage.tsdb.retention.time=30d"]

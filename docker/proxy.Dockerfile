@@ -5,4 +5,4 @@ RUN adduser -D -H -u 10001 proxy && install -d -o proxy -g proxy /var/lib/caddy
 ENV XDG_DATA_HOME=/var/lib/caddy XDG_CONFIG_HOME=/var/lib/caddy
 USER 10001:10001
 EXPOSE 8080 8443
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=4 CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=4 CMD ["wget", "-Y", "off", "-q", "-O", "/dev/null", "http://127.0.0.1:8081/"]

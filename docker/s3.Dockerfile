@@ -6,7 +6,7 @@ RUN install -d -o 10001 -g 10001 /srv/s3
 WORKDIR /srv/s3
 USER 10001:10001
 EXPOSE 8333
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8333/healthz"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["wget", "-Y", "off", "-q", "-O", "/dev/null", "http://127.0.0.1:8333/healthz"]
 ENTRYPOINT ["weed"]
 CMD ["-logtostderr=true", "mini", "-dir=/srv/s3", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", "-master.telemetry=false", "-webdav=false", "-admin.ui=false", \
     "-s3.port=8333", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", "-s3.cacheCapacityMB=64"]

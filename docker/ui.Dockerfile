@@ -20,9 +20,10 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=build /opt/fraud /opt/fraud
 WORKDIR /app
 COPY sources sources
-ENV PATH=/opt/fraud/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FRAUD_HOME=/var/lib/fraud
+ENV PATH=/opt/fraud/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FRAUD_HOME=/var/lib/fraud \
+    GRADIO_ANALYTICS_ENABLED=False HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 USER 10001:10001
 EXPOSE 7860
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=4 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:7860/healthz', timeout=4)"]
 CMD ["fraud", "ui", "--host", "0.0.0.0", "--port", "7860"]

@@ -1,7 +1,7 @@
 """The application: its parts, put together."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from fraud_api.observed import Draining, Observed
 from fraud_api.problems import Refused, invalid, response
 from fraud_api.rates import SharedRate
 from fraud_api.routes import METRICS, router
-from fraud_api.security import OPEN_PATHS, Guard
+from fraud_api.security import OPEN_PATHS, Guard, OwnPagesOnly
 from fraud_api.services import Services
 from fraud_api.shared_metrics import open_door, shared_folder
 from fraud_api.uploads import Uploads
@@ -44,12 +44,19 @@ logger = logging.getLogger(__name__)
 WIDE_REACH = Reach.of_days(90, 180)  # before the first champion says how far back it looks, nothing it may need is removed
 
 
-def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[Draining], None] = lambda _: None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    asks_for_keys: bool,
+    hosts: Collection[str] | None = None,
+    on_start: Callable[[Draining], None] = lambda _: None,
+) -> FastAPI:
     """The scoring API.
 
     Args:
         settings: all of it.
         asks_for_keys: whether callers must show an API key (see `security.must_show_key`).
+        hosts: names of this server beside those of loopback, where no key is asked; None: every name is taken.
         on_start: called in the server's event loop before the first request.
     """
     store = open_store(settings.store_url, settings.home / "cache")
@@ -98,6 +105,8 @@ def create_app(settings: Settings, *, asks_for_keys: bool, on_start: Callable[[D
         rate = SharedRate(settings.home / "run" / "rates", settings.api_rate, settings.api_rate_burst)
         open_paths = OPEN_PATHS | {METRICS} if settings.metrics_access == "open" else OPEN_PATHS
         app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate, open_paths=open_paths)
+    else:
+        app.add_middleware(OwnPagesOnly, hosts=hosts)
     services.metrics.instrument(app)
     if traces is not None:
         traces.trace(app)

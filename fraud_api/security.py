@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,6 +10,7 @@ from fraud_api import pages
 from fraud_api.problems import Refused, response
 from fraud_api.rates import SharedRate
 from fraud_core.addresses import is_loopback
+from fraud_core.browsers import foreign
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 from fraud_core.stores.api_keys import ApiKeys, KeyRing
@@ -48,6 +50,26 @@ def must_show_key(settings: Settings, host: str) -> bool:
         )
     logger.warning("no API key is asked, and %s is not a loopback address: whoever reaches it may score", host)
     return False
+
+
+class OwnPagesOnly:
+    """ASGI middleware where no key is asked: 403 for what a page of another site sends, 421 for a name that is not this server's.
+
+    Args:
+        hosts: names of this server beside those of loopback; None: they are not known, and every name is taken.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = foreign(scope, self._hosts) if scope["type"] == "http" else None
+        if found is not None:
+            refused = Refused(found.status, "from-another-site" if found.status == 403 else "unknown-host", found.reason)
+            await response(refused, scope)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class Guard:

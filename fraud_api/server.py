@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from fraud_api.app import create_app
 from fraud_api.observed import Draining, requests_log
 from fraud_api.security import must_show_key
 from fraud_api.shared_metrics import FOLDER_VARIABLE, WorkersCollector, open_door
+from fraud_core.addresses import is_loopback
+from fraud_core.browsers import own_hosts
 from fraud_core.errors import SettingsError
 from fraud_core.keys import card_key, signing_key
 from fraud_core.settings import Settings
@@ -47,10 +50,11 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
     workers = settings.api_workers if workers is None else workers
     configure_logging(settings)
     asks_for_keys = must_show_key(settings, host)
+    hosts = own_hosts(settings.allowed_hosts) if is_loopback(host) else None
     signing_key(settings)  # made here, by one process, if there is none yet
     card_key(settings)
     config = uvicorn.Config(
-        partial(worker_app, settings, asks_for_keys=asks_for_keys),
+        partial(worker_app, settings, asks_for_keys=asks_for_keys, hosts=hosts),
         factory=True,
         host=host,
         port=port,
@@ -86,7 +90,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
         socket.close()
 
 
-def worker_app(settings: Settings, *, asks_for_keys: bool) -> FastAPI:
+def worker_app(settings: Settings, *, asks_for_keys: bool, hosts: Collection[str] | None = None) -> FastAPI:
     """The application of one process."""
     configure_logging(settings)
 
@@ -98,7 +102,7 @@ def worker_app(settings: Settings, *, asks_for_keys: bool) -> FastAPI:
         if multiprocessing.parent_process() is not None:
             outlive_no(parent)
 
-    return create_app(settings, asks_for_keys=asks_for_keys, on_start=started)
+    return create_app(settings, asks_for_keys=asks_for_keys, hosts=hosts, on_start=started)
 
 
 def outlive_no(parent: int) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from fraud_assets import delivery, plots
+from fraud_assets.attribution import who_started
 from fraud_assets.learning.card import model_card
 from fraud_assets.learning.promotion import judge_promotion
 from fraud_assets.learning.rows import Data, read_rows
@@ -128,13 +129,13 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
     @dg.op(config_schema={"version": str, "reason": str, "who": dg.Field(str, default_value="")})
     def roll_back(context: dg.OpExecutionContext) -> None:
         config = context.op_config
-        withdrawn = rollback(project, config["version"], who=who_asks(config["who"]), reason=config["reason"])
+        withdrawn = rollback(project, config["version"], who=who_started(context.run, config["who"]), reason=config["reason"])
         context.log.info(f"{config['version']} is champion again; {withdrawn} is withdrawn.")
 
     @dg.op(config_schema={"version": str, "reason": str, "who": dg.Field(str, default_value="")})
     def lift_withdrawal(context: dg.OpExecutionContext) -> None:
         config = context.op_config
-        restore(project, config["version"], who=who_asks(config["who"]), reason=config["reason"])
+        restore(project, config["version"], who=who_started(context.run, config["who"]), reason=config["reason"])
 
     @dg.job(description="Point at an older version and withdraw the present champion, with a reason.")
     def rollback_champion() -> None:
@@ -145,15 +146,3 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
         lift_withdrawal()
 
     return [rollback_champion, restore_champion]
-
-
-def who_asks(given: str = "") -> str:
-    """Who acts. Open-source Dagster and a shell know no authenticated user, so the name is marked as unverified."""
-    import getpass  # noqa: PLC0415
-
-    name = given.strip()
-    try:
-        name = name or getpass.getuser()
-    except (KeyError, OSError):
-        name = name or "unknown"
-    return name if name.startswith("unverified:") else f"unverified:{name}"

@@ -21,6 +21,7 @@ from fraud_assets import (
 )
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
+from fraud_core.private import keep_private
 from fraud_core.settings import Settings
 
 STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history, served)
@@ -82,4 +83,6 @@ def build(project: Project) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The definitions of the installation that the environment's settings describe."""
-    return build(Project.load(Settings()))
+    settings = Settings()
+    keep_private(settings)  # in a process that Dagster starts; the command line says what it repaired
+    return build(Project.load(settings))

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from fraud_assets.champion import who_asks
+from fraud_assets.attribution import who_started
 from fraud_assets.evaluations import log_evaluation
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition, decision_metadata, sentence
@@ -49,7 +49,8 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 
 def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
     """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
-    verdict = decide_partition(project, config.partition, accept=accept, who=who_asks(config.who), reason=config.reason)
+    who = who_started(context.run, config.who)
+    verdict = decide_partition(project, config.partition, accept=accept, who=who, reason=config.reason)
     context.log.info(sentence(verdict))
     log_evaluation(
         context,

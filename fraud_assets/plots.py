@@ -109,6 +109,14 @@ def as_markdown_image(png: bytes, alt: str = "plot") -> str:
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
+def warning(text: str) -> str:
+    """A sentence in red, as Markdown, which has no colours of its own; the words are the picture's alternative text, too."""
+    figure = Figure(figsize=(7.2, 0.4), dpi=90)
+    figure.patch.set_facecolor("#b3261e")
+    figure.text(0.02, 0.5, f"unverified: {text}", color="white", weight="bold", va="center")
+    return as_markdown_image(_png(figure), f"unverified: {text}")
+
+
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 5.0), dpi=90, layout="constrained")
     axes = figure.add_subplot()

@@ -7,6 +7,7 @@ import dagster as dg
 
 from fraud_assets import delivery, plots
 from fraud_assets.alibi import alibi_detector
+from fraud_assets.attribution import is_verified
 from fraud_assets.io_manager import markdown_table
 from fraud_assets.partitioning import look_back, partitions_def
 from fraud_assets.project import Project
@@ -114,6 +115,8 @@ def decision_metadata(verdict: Verdict) -> dict[str, Any]:
     for name, decision in (("accepted_by", verdict.overruled_by), ("refused_by", verdict.refused_by)):
         if decision is not None:
             shown |= {name: decision.who, "reason": decision.reason, "decided_at": decision.at.isoformat()}
+            if not is_verified(decision.who):
+                shown["unverified"] = dg.MetadataValue.md(plots.warning("nobody signed in: the name is what somebody typed"))
     return shown
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster._core.instance.ref import InstanceRef
 
+from fraud_cli.everywhere import everywhere
 from fraud_core.errors import StoreError
+from fraud_core.paths import plain
 from fraud_core.processes import lives
 from fraud_core.settings import Settings
 from fraud_core.stores.database import postgresql_url
@@ -18,61 +21,39 @@ PID_TAG = "fraud/pid"
 MACHINE_TAG = "fraud/machine"
 DATABASE = "FRAUD_DAGSTER_DATABASE"
 BROKER = "FRAUD_BROKER"
-INSTANCE = """\
-# Made by `fraud`. Nothing is sent anywhere.
-{storage}
-{runs}
-nux:
-  enabled: false
-telemetry:
-  enabled: false
-"""
+HEAD = "# Made by `fraud`. Nothing is sent anywhere.\n"
+ALWAYS: dict[str, Any] = {
+    "run_coordinator": {"module": "fraud_assets.attribution", "class": "AttributingRunCoordinator"},
+    "nux": {"enabled": False},
+    "telemetry": {"enabled": False},
+}
 
-
-# One consolidated event log: Dagster's own default cannot be asked for all check evaluations since the last look.
-SQLITE = """\
-event_log_storage:
-  module: dagster._core.storage.event_log
-  class: ConsolidatedSqliteEventLogStorage
-  config:
-    base_dir: {base}"""
 # The URL may hold a password, and is written nowhere.
-POSTGRES = f"""\
-storage:
-  postgres:
-    postgres_url:
-      env: {DATABASE}"""
-
+POSTGRES = {"storage": {"postgres": {"postgres_url": {"env": DATABASE}}}}
 
 # Runs are processes of this machine.
-HERE = """\
-run_monitoring:
-  enabled: true"""
+HERE: dict[str, Any] = {"run_monitoring": {"enabled": True}}
 # Those that may be spread go to workers. They wait in the broker's queue, not in Dagster's: a free worker finds one at once.
 # A run whose worker is lost is seen at the next look, and begins anew on another; one that was lost before it began is seen after
 # `start_timeout_seconds`, and is tried again by its tag `dagster/max_retries`.
 LAUNCHER = {"module": "fraud_assets.workers", "class": "WorkerRunLauncher"}
-WORKERS = f"""\
-run_launcher:
-  module: {LAUNCHER["module"]}
-  class: {LAUNCHER["class"]}
-  config:
-    broker:
-      env: {BROKER}
-    backend:
-      env: {BROKER}
-run_monitoring:
-  enabled: true
-  poll_interval_seconds: 10
-  start_timeout_seconds: 3600
-  max_resume_run_attempts: 3
-run_retries:
-  enabled: true
-  max_retries: 0
-  retry_on_asset_or_op_failure: false
-concurrency:
-  runs:
-    max_concurrent_runs: 100"""
+WORKERS: dict[str, Any] = {
+    "run_launcher": {**LAUNCHER, "config": {"broker": {"env": BROKER}, "backend": {"env": BROKER}}},
+    "run_monitoring": {
+        "enabled": True,
+        "poll_interval_seconds": 10,
+        "start_timeout_seconds": 3600,
+        "max_resume_run_attempts": 3,
+    },
+    "run_retries": {"enabled": True, "max_retries": 0, "retry_on_asset_or_op_failure": False},
+    "concurrency": {"runs": {"max_concurrent_runs": 100}},
+}
+
+
+def _sqlite(home: Path) -> dict[str, Any]:
+    """One consolidated event log: Dagster's own default cannot be asked for all check evaluations since the last look."""
+    kind = {"module": "dagster._core.storage.event_log", "class": "ConsolidatedSqliteEventLogStorage"}
+    return {"event_log_storage": {**kind, "config": {"base_dir": str(home / "events")}}}
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -82,19 +63,19 @@ def environment(settings: Settings) -> dict[str, str]:
         SettingsError: the URL of Dagster's database is not one of PostgreSQL.
     """
     url = _database(settings)
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    home = plain(folder)
     config = home / "dagster.yaml"
     broker = settings.broker
-    text = INSTANCE.format(
-        storage=SQLITE.format(base=home / "events") if url is None else POSTGRES,
-        runs=HERE if broker is None else WORKERS,
-    )
-    if not config.exists() or config.read_text() != text:
+    document = (_sqlite(home) if url is None else POSTGRES) | (HERE if broker is None else WORKERS) | ALWAYS
+    text = HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if not config.exists() or config.read_text(encoding="utf-8") != text:
         draft = config.with_suffix(f".{os.getpid()}")
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
         draft.replace(config)
     return {
+        **everywhere(os.environ),
         "DAGSTER_HOME": str(home),
         "FRAUD_HOME": str(settings.home),
         "FRAUD_SOURCE": str(settings.source.resolve()),

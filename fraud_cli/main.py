@@ -1,6 +1,7 @@
 """The command `fraud`. Heavy parts are imported only by the command that needs them."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fraud_cli.everywhere import everywhere
 from fraud_core.errors import FraudError, SettingsError
+from fraud_core.private import keep_private
 from fraud_core.settings import Settings, env_example
 
 
@@ -18,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: well; 1: an error that the message explains; 2: wrong usage; 130: stopped by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
+    os.environ.update(everywhere(os.environ))  # before a library makes its connections, and for all that is started
     # Dagster announces which of its own parts are young, once for each; that is for developers.
     warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")
     try:
@@ -61,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("partition")
     for command in (rollback, restore, accept, refuse):
         command.add_argument("--reason", required=True, help="why, in words; it is kept with the decision")
-        command.add_argument("--who", default="", help="who decides (shown as unverified; default: the user of this shell)")
+        command.add_argument("--who", default="", help="who decides (shown as unverified; default: the operating system's user)")
 
     calibrate = add("calibrate", _calibrate, "How the drift gate would have judged the partitions at hand, walking forward.")
     calibrate.add_argument(
@@ -129,6 +133,8 @@ def _add_beside_dagster(add: Callable[..., argparse.ArgumentParser]) -> None:
     exporter = add("exporter", _exporter, "Serve the pipeline's metrics for Prometheus until Ctrl-C.")
     exporter.add_argument("--host", help="address to bind to (default: FRAUD_METRICS_HOST)")
     exporter.add_argument("--port", type=int, help="port (default: FRAUD_EXPORTER_PORT)")
+    webserver = add("webserver", _webserver, "Dagster's web server behind a guard; takes all options of `dagster-webserver`.")
+    webserver.add_argument("options", nargs=argparse.REMAINDER, help="those options, after `--`")
     worker = add("worker", _worker, "Make partitions that Dagster hands out over FRAUD_BROKER, until Ctrl-C.")
     worker.add_argument("--slots", type=int, default=1, help="partitions at a time, each in a process (default: 1)")
     worker.add_argument("--name", default="fraud", help="its name, one on each machine (default: fraud)")
@@ -137,10 +143,14 @@ def _add_beside_dagster(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _load_settings(arguments: argparse.Namespace) -> Settings:
     given = {"home": arguments.home, "source": arguments.source_config}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:  # its own text shows the value, which may be a secret
         wrong = "; ".join(f"FRAUD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"A setting cannot be used: {wrong}. `fraud settings --example` explains each.") from error
+    repaired = keep_private(settings)
+    if repaired is not None:
+        print(f"fraud: {repaired}", file=sys.stderr)
+    return settings
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:
@@ -153,6 +163,18 @@ def _worker(arguments: argparse.Namespace) -> int:
     from fraud_cli.worker import work
 
     return work(_load_settings(arguments), arguments.slots, arguments.name)
+
+
+def _webserver(arguments: argparse.Namespace) -> int:
+    from fraud_assets.webserver import serve
+    from fraud_cli.instance import environment, open_instance
+
+    settings = _load_settings(arguments)
+    if "DAGSTER_HOME" not in os.environ:
+        open_instance(settings).dispose()  # makes the tables, or says what stands in the way
+        os.environ.update(environment(settings))
+    serve(settings, [option for option in arguments.options if option != "--"])
+    return 0
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -168,24 +190,27 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from fraud_assets.champion import rollback, who_asks
+    from fraud_assets.attribution import who_is_at_the_shell
+    from fraud_assets.champion import rollback
     from fraud_assets.project import Project
     from fraud_cli.pipeline import deliver
 
     project = Project.load(_load_settings(arguments))
-    withdrawn = rollback(project, arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
+    who = who_is_at_the_shell(arguments.who)
+    withdrawn = rollback(project, arguments.version, who=who, reason=arguments.reason)
     print(f"{arguments.version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.", flush=True)
     deliver(project)
     return 0
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from fraud_assets.champion import restore, who_asks
+    from fraud_assets.attribution import who_is_at_the_shell
+    from fraud_assets.champion import restore
     from fraud_assets.project import Project
     from fraud_cli.pipeline import deliver
 
     project = Project.load(_load_settings(arguments))
-    restore(project, arguments.version, who=who_asks(arguments.who), reason=arguments.reason)
+    restore(project, arguments.version, who=who_is_at_the_shell(arguments.who), reason=arguments.reason)
     print(f"{arguments.version} is champion again.", flush=True)
     deliver(project)
     return 0

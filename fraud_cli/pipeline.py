@@ -13,7 +13,7 @@ import dagster as dg
 from tqdm import tqdm
 
 from fraud_assets import delivery, history, labels
-from fraud_assets.champion import who_asks
+from fraud_assets.attribution import who_is_at_the_shell
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import TrainedModel, training_inputs
@@ -184,7 +184,7 @@ def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reas
     """Accept or refuse a partition, and run the gate's check again, so that Dagster shows what holds."""
     project = Project.load(settings)
     pipeline = Pipeline(project)
-    decide_partition(project, partition, accept=accept, who=who_asks(who), reason=reason)
+    decide_partition(project, partition, accept=accept, who=who_is_at_the_shell(who), reason=reason)
     pipeline.run("judge_partition", partition)
     print(f"{partition} is {'accepted' if accept else 'refused'}. The next training takes that into account.")
     return 0

@@ -20,6 +20,8 @@ from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 
 GRACE_SECONDS = 15
+PATIENCE_SECONDS = 300  # a slow machine takes a minute for the slowest
+SAY_SECONDS = 20
 
 
 def services(settings: Settings) -> list[Service]:
@@ -30,7 +32,7 @@ def services(settings: Settings) -> list[Service]:
     return [
         Service(
             "Dagster UI",
-            (str(here / "dagster-webserver"), *module, "--host", "127.0.0.1", "--port", str(port)),
+            (str(here / "fraud"), "webserver", "--", *module, "--host", "127.0.0.1", "--port", str(port)),
             port,
             f"http://127.0.0.1:{port}",
             setting="FRAUD_DAGSTER_PORT",
@@ -148,17 +150,32 @@ class _Running:
         begun: list[tuple[Service, subprocess.Popen[bytes]]] = []
         self._started.append(begun)
         for service in wanted:
-            with (self._logs / f"{service.name.lower().replace(' ', '-')}.log").open("ab") as log:
+            with self._log_of(service).open("ab") as log:
                 own = {**self._env, **dict(service.variables)}
                 begun.append(
                     (service, subprocess.Popen(service.command, env=own, stdout=log, stderr=log, start_new_session=True))
                 )
-        for service, _ in begun:
-            while not _answers(service):
-                if self._stop.asked or self.ended_by_itself():
-                    return False
-                time.sleep(0.2)
+        return all(self._wait_for(service) for service, _ in begun)
+
+    def _wait_for(self, service: Service) -> bool:
+        """Whether a service comes to answer; while it does not, and when nobody waits any longer, it is named."""
+        begun = said = time.monotonic()
+        while not _answers(service):
+            if self._stop.asked or self.ended_by_itself():
+                return False
+            now = time.monotonic()
+            where = f"the {service.name}, {self._log_of(service)} says more"
+            if now - begun > PATIENCE_SECONDS:
+                print(f"Nothing usable after {PATIENCE_SECONDS} s from {where}. Stopping the rest.", file=sys.stderr)
+                return False
+            if now - said > SAY_SECONDS:
+                said = now
+                print(f"waiting for {where}", file=sys.stderr)
+            time.sleep(0.2)
         return True
+
+    def _log_of(self, service: Service) -> Path:
+        return self._logs / f"{service.name.lower().replace(' ', '-')}.log"
 
     def ended_by_itself(self) -> bool:
         """Whether one has; it is named."""

@@ -1,6 +1,9 @@
-"""Addresses that services bind to."""
+"""Addresses that services bind to, and that no proxy stands before."""
 
 import ipaddress
+from collections.abc import Mapping
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(host: str) -> bool:
@@ -11,3 +14,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def direct_to_loopback(variables: Mapping[str, str]) -> dict[str, str]:
+    """NO_PROXY in both spellings, with this machine added: behind HTTP_PROXY our own servers would never answer."""
+    named = variables.get("no_proxy") or variables.get("NO_PROXY") or ""
+    given = [name.strip() for name in named.split(",") if name.strip()]
+    value = ",".join([*given, *(name for name in LOOPBACK if name not in given)]) if "*" not in given else "*"
+    return {"NO_PROXY": value, "no_proxy": value}

@@ -165,7 +165,7 @@ class Artifacts:
             PartitionError: it was not materialized.
         """
         pointer = self._required(asset, partition)
-        return pl.scan_parquet(self.store.local_path(pointer.key))
+        return pl.scan_parquet(self.store.local_path(pointer.key), glob=False)
 
     def document(self, asset: str) -> dict[str, Any] | None:
         """The JSON document of an asset, None where nothing was materialized."""

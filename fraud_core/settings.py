@@ -105,6 +105,16 @@ class Settings(BaseSettings):
     )
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
+    dagster_auth: Literal["auto", "users", "off"] = Field(
+        "auto",
+        description="Who may use the Dagster UI. users: the desk's users of the role `lead` (`fraud users`), whose names then "
+        "stand under what they decide. off: whoever reaches it, on loopback alone. auto: off on a loopback address, else users.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="More names, by commas, under which browsers may reach the Dagster UI, and the API where no key is asked. "
+        "127.0.0.1, localhost and the name in FRAUD_DAGSTER_URL are known.",
+    )
     log_format: Literal["console", "json"] = Field("console", description="How the command line logs.")
 
     # Where versions of the data and records of trainings go.

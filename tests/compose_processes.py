@@ -100,7 +100,9 @@ class ComposeProcesses:
         given |= {key: value for key, value in (self._stack[name].get("environment") or {}).items() if value is not None}
         own = {key: self._here(name, str(value)) for key, value in given.items()}
         # On a container's 0.0.0.0 these are what `auto` means; on loopback it would let everybody in.
-        own |= {"scorer": {"FRAUD_API_AUTH": "keys"}, "ui": {"FRAUD_UI_AUTH": "users"}}.get(image, {})
+        auth = {"scorer": ("API", "keys"), "ui": ("UI", "users"), "pipeline": ("DAGSTER", "users")}
+        if image in auth:
+            own[f"FRAUD_{auth[image][0]}_AUTH"] = auth[image][1]
         path = os.pathsep.join([BINARIES, *([str(Path(POSTGRES).parent)] if POSTGRES else [])])
         return own | {"PATH": path, "HOME": str(self._folder / "tmp"), "PYTHONPATH": str(ROOT)}
 

@@ -12,12 +12,16 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from fraud_core.errors import DeliveryError, SettingsError
+from fraud_core.paths import plain
 from fraud_core.settings import Settings
 
 OFF = "off"
 PATIENCE = httpx.Timeout(5.0)
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 KEPT = "What is to be logged is kept, and logged later."
+
+# Names under which MLflow's pages are reached; by default all of a private network's would do, which DNS rebinding can have.
+LOOPBACK_HOSTS = "127.0.0.1:*,localhost:*,[::1]:*"
 
 # A server that hangs must end. MLflow reads these from the environment alone.
 QUIET = {
@@ -104,7 +108,11 @@ class Server:
     @property
     def for_pages(self) -> dict[str, str]:
         """Variables of a process `mlflow server` that shows what the database holds, and does nothing else."""
-        return QUIET | {"MLFLOW_BACKEND_STORE_URI": self.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        return QUIET | {
+            "MLFLOW_BACKEND_STORE_URI": self.uri,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": LOOPBACK_HOSTS,
+        }
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -142,7 +150,9 @@ def server(settings: Settings) -> Server | None:
         return Server(url.rstrip("/"), url.rstrip("/"), None, credentials)
     own = folder(settings)
     pages = f"http://127.0.0.1:{settings.mlflow_port}"
-    return Server(url or f"sqlite:///{own / 'mlflow.db'}", pages, (own / "artifacts").as_uri(), credentials)
+    # MLflow makes the folder that it reads in this URL, quoted or not.
+    embedded = sqlalchemy.URL.create("sqlite", database=str(plain(own) / "mlflow.db")).render_as_string()
+    return Server(url or embedded, pages, (own / "artifacts").as_uri(), credentials)
 
 
 def folder(settings: Settings) -> Path:

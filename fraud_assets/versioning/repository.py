@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fraud_assets.outbox import held
 from fraud_core.errors import DataVersionError, StoreError
+from fraud_core.paths import plain
 from fraud_core.stores.objects import open_store
 
 AUTHOR = "fraud"
@@ -33,9 +34,12 @@ CONFIG = """\
 [cache]
     type = symlink
 """
+# DVC takes the paths of cache and remote as patterns of its progress bars, and reads `#` and `,` in this file: both are plain.
 LOCAL_CONFIG = """\
 [core]
     remote = here
+[cache]
+    dir = {cache}
 ['remote "here"']
     url = {remote}
 """
@@ -211,10 +215,12 @@ class Repository:
         local = self.folder / ".dvc" / "config.local"
         for left in (".git/index.lock", ".git/HEAD.lock"):  # whoever held them is gone, for we hold ours
             (self.folder / left).unlink(missing_ok=True)
-        text = LOCAL_CONFIG.format(remote=self.remote) + (S3_PATIENCE if self.remote.startswith("s3://") else "")
+        cache = plain(self.folder.resolve()) / ".dvc" / "cache"
+        remote = self.remote if "://" in self.remote else plain(Path(self.remote).resolve())
+        text = LOCAL_CONFIG.format(remote=remote, cache=cache) + (S3_PATIENCE if self.remote.startswith("s3://") else "")
         if local.exists():
-            if local.read_text() != text:  # the setting names another remote now
-                local.write_text(text)
+            if local.read_text(encoding="utf-8") != text:  # the setting names another remote now
+                local.write_text(text, encoding="utf-8")
             return
         self._git("init", "--quiet", "--initial-branch", "main", ".")
         self._dvc("init", "--quiet", "--force")
@@ -223,7 +229,7 @@ class Repository:
         self._git("add", "--all")
         # The number makes each repository's first commit its own, by which its history is named on a shared remote.
         self._git("commit", "--quiet", "--allow-empty", "--message", f"Data versions {secrets.token_hex(8)}")
-        local.write_text(text)
+        local.write_text(text, encoding="utf-8")
 
     def _git(self, *arguments: str) -> str:
         return self._run(["git", "-C", str(self.folder), "-c", "safe.directory=*", *arguments], LOCAL_SECONDS)

@@ -24,6 +24,7 @@ from fraud_cli.service import Service
 from fraud_cli.stack import servers
 from fraud_core.errors import SettingsError
 from fraud_core.keys import card_key, made_once, signing_key
+from fraud_core.paths import plain
 from fraud_core.settings import Settings
 
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
@@ -107,7 +108,7 @@ class FullStack:
         return at_home.model_copy(update=told), variables
 
     def _folder(self, service: str) -> Path:
-        return self.home / "servers" / service
+        return plain(self.home / "servers") / service
 
     def _s3_secret(self) -> str:
         return made_once(self.home / "keys" / "s3.key")
@@ -239,8 +240,9 @@ def _programs(has: Callable[[str], bool]) -> dict[str, str]:
 
 
 def _is_well(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - a port of this machine
+        with direct.open(url, timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

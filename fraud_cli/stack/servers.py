@@ -9,6 +9,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fraud_assets.tracking.server import LOOPBACK_HOSTS
+
 Command = tuple[str, ...]
 
 # Port options of the S3 server, in the order in which `s3` takes ports. The first is the one that callers know.
@@ -27,7 +29,11 @@ S3_PORTS = (
 EVERYTHING = ("Admin", "Read", "List", "Tagging", "Write")  # what an identity of the S3 server may be let do
 
 # Without its consumers of jobs, MLflow is two processes instead of ten, and up in half the time.
-MLFLOW_VARIABLES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+MLFLOW_VARIABLES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": LOOPBACK_HOSTS,
+}
 
 
 def program(*names: str) -> str | None:
@@ -151,6 +157,7 @@ def prometheus(binary: str, config: Path, data: Path, port: int) -> Command:
         f"--storage.tsdb.path={data}",
         f"--web.listen-address=127.0.0.1:{port}",
         f"--web.external-url=http://127.0.0.1:{port}",
+        rf"--web.cors.origin=http://(127\.0\.0\.1|localhost):{port}",  # by default every page may read all metrics
     )
 
 

@@ -75,18 +75,22 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical) | {CAME: schema.UTC_MICROSECONDS})
     parts = [
-        pl.read_parquet(store.local_path(segment.key)).with_columns(pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME))
+        pl.read_parquet(store.local_path(segment.key), glob=False).with_columns(
+            pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME)
+        )
         for file in landing.in_order()
         for segment in file.segments
         if segment.partition == key
     ]
     rows = pl.concat([empty, *parts])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key)) for segment in landing.refused(key))])
+    refused = pl.concat(
+        [nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in landing.refused(key))]
+    )
     digests = [segment.digest for segment in landing.segments(key)]
     elsewhere = landing.repeated(key)
     if elsewhere is not None:
-        repeats = pl.read_parquet(store.local_path(elsewhere.key))
+        repeats = pl.read_parquet(store.local_path(elsewhere.key), glob=False)
         rows = rows.join(repeats, on="transaction_id", how="anti", maintain_order="left")
         refused = pl.concat([refused, _standing_elsewhere(repeats)])
         digests.append(elsewhere.digest)

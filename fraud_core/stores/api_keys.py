@@ -15,7 +15,7 @@ from fraud_core.errors import SettingsError, StoreError
 
 logger = logging.getLogger(__name__)
 
-SCOPES = ("score", "label", "metrics", "admin")  # admin: keys, reload, models
+SCOPES = ("score", "label", "metrics", "admin")  # admin: versions, metrics, reload; neither score nor label
 PREFIX = "fraud"
 
 

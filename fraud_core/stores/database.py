@@ -33,7 +33,8 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
     if settings.database is None:
         settings.home.mkdir(parents=True, exist_ok=True)
         seconds = BUSY_SECONDS if patience is None else patience / 1_000
-        engine = create_engine(f"sqlite:///{settings.home / 'fraud.sqlite'}", connect_args={"timeout": seconds})
+        url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
+        engine = create_engine(url, connect_args={"timeout": seconds})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         _stay_with_the_file(engine, settings.home / "fraud.sqlite")

@@ -34,6 +34,15 @@ def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(servers: 
         )
 
 
+def test_on_loopback_a_name_of_somebody_elses_that_leads_here_reaches_nothing(servers: Servers, installation: Any) -> None:
+    server = servers.start(installation.settings, FRAUD_ALLOWED_HOSTS="fraud.example")
+    rebound = httpx.post(
+        f"{server.url}/v1/labels", json={}, headers={"host": "evil.example:8000", "origin": "http://evil.example:8000"}
+    )
+    assert (rebound.status_code, rebound.json()["type"]) == (421, "urn:fraud:problem:unknown-host")
+    assert httpx.get(f"{server.url}/healthz", headers={"host": "fraud.example"}).status_code == 200
+
+
 def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Servers, installation: Any) -> None:
     first = installation.promote(1)
     keys = ApiKeys(installation.settings.home / "api_keys.sqlite")

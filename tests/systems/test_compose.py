@@ -83,6 +83,9 @@ def test_a_case_is_scored_a_label_given_a_drifted_partition_refused_and_an_alert
     desk = f"http://{stack.addresses['ui']}:7860"
     eventually(lambda: stack.is_healthy("ui"))
     assert httpx.post(f"{desk}/sign-in", data={"name": "demo", "password": password}).status_code == 303
+    # Dagster asks the same, under whichever command its image's web server is started.
+    dagster = f"http://{stack.addresses['webserver']}:3000"
+    assert [httpx.get(dagster, auth=auth).status_code for auth in (None, ("demo", password))] == [401, 200]
 
     # Each is healthy by its own word, and Prometheus reaches what it watches.
     for name in stack.names:

@@ -21,6 +21,7 @@ from fraud_core.payment import EXAMPLE
 from tests.api_server import eventually
 from tests.servers.processes import free_port, listens
 from tests.simulated import SHORT
+from tests.sink import NAME, Sink
 
 pytestmark = [
     pytest.mark.integration,
@@ -43,7 +44,13 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, ports: dict[str, int]) -> Iterator["subprocess.Popen[str]"]:
+def sink() -> Iterator[Sink]:
+    with Sink() as made:
+        yield made
+
+
+@pytest.fixture
+def stack(tmp_path: Path, ports: dict[str, int], sink: Sink) -> Iterator["subprocess.Popen[str]"]:
     (tmp_path / "short.toml").write_text(SHORT)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "DAGSTER_"))}
     few = {
@@ -53,7 +60,9 @@ def stack(tmp_path: Path, ports: dict[str, int]) -> Iterator["subprocess.Popen[s
         "FRAUD_BOOTSTRAP_DRAWS": "100",
         "FRAUD_AUTOMATION": "off",
     }
-    few |= {"FRAUD_HOME": str(tmp_path / "home"), "FRAUD_SOURCE": str(tmp_path / "short.toml")}
+    # A name of every character that somebody's parser takes for its own, a proxy that must be asked for nothing, no UTF-8 locale.
+    few |= sink.environment | {"LC_ALL": "C", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    few |= {"FRAUD_HOME": str(tmp_path / NAME / "home"), "FRAUD_SOURCE": str(tmp_path / "short.toml")}
     given = clean | few | {name: str(port) for name, port in ports.items()}
     with (tmp_path / "err").open("w") as err:
         command = [sys.executable, "-m", "fraud_cli.main", "up", "--stack", "full"]
@@ -65,7 +74,7 @@ def stack(tmp_path: Path, ports: dict[str, int]) -> Iterator["subprocess.Popen[s
 
 
 def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
-    stack: "subprocess.Popen[str]", ports: dict[str, int], tmp_path: Path
+    stack: "subprocess.Popen[str]", ports: dict[str, int], tmp_path: Path, sink: Sink
 ) -> None:
     assert stack.stdout is not None
     said = ""
@@ -79,7 +88,8 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
         assert urls[f"FRAUD_{name}_PORT"] in said
 
     # The champion lies in the bucket, and a payment is scored with it.
-    given = (tmp_path / "home" / "full" / "stack.env").read_text()
+    home = tmp_path / NAME / "home" / "full"
+    given = (home / "stack.env").read_text()
     told = dict(re.findall(r"^export (\w+)=(\S+)$", given, re.M))
     bucket = boto3.client(
         "s3",
@@ -103,6 +113,19 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
     told_of = ask(f"{prometheus}/alertmanagers")["activeAlertmanagers"]
     assert [one["url"] for one in told_of] == [f"{urls['FRAUD_ALERTMANAGER_PORT']}/api/v2/alerts"]
 
+    # No page of another site works any of them in the browser of whoever runs this.
+    for name, method, path in (
+        ("DAGSTER", "GET", "/"),
+        ("MLFLOW", "GET", "/"),
+        ("API", "POST", "/v1/labels"),
+        ("UI", "GET", "/"),
+    ):
+        rebound = httpx.request(method, f"{urls[f'FRAUD_{name}_PORT']}{path}", headers={"host": "evil.example"})
+        assert rebound.status_code in (400, 403, 421), name
+    evil = {"origin": "http://evil.example"}
+    assert httpx.post(f"{urls['FRAUD_MLFLOW_PORT']}/api/2.0/mlflow/runs/search", json={}, headers=evil).status_code == 403
+    assert "access-control-allow-origin" not in httpx.get(f"{prometheus}/query?query=up", headers=evil).headers
+
     # One that dies is named, and nothing is left.
     with Redis.from_url(told["FRAUD_HISTORY"]) as history:
         os.kill(int(history.info("server")["process_id"]), signal.SIGKILL)
@@ -110,6 +133,12 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
     assert stack.returncode == 1
     assert "Redis ended by itself (status -9)" in (tmp_path / "err").read_text()
     assert [name for name, port in ports.items() if listens(port)] == []
+
+    # Nothing was sent anywhere, nor noted to be sent later, and nothing lies beside the home.
+    assert sink.taken == []
+    assert not (home / "dagster" / "logs" / "event.log").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {NAME, "cache", "err", "short.toml"}
+    assert [path.name for path in (tmp_path / NAME).iterdir()] == ["home"]
 
 
 def watched(prometheus: str) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from tests.compose_files import DOCKER, ROOT, variables
 IMAGE: dict[str, Any] = {"repository": None, "tag": None, "pullPolicy": None}
 CHART: dict[str, Any] = {
     "global": {"postgresqlSecretName": None, "dagsterHome": None, "serviceAccountName": None},
-    "dagsterWebserver": {"image": IMAGE, "service": {"type": None, "port": None}},
+    "dagsterWebserver": {"image": IMAGE, "envSecrets": [{"name": None}], "service": {"type": None, "port": None}},
     "dagster-user-deployments": {
         "enabled": None,
         "deployments": [
@@ -54,7 +54,11 @@ CHART: dict[str, Any] = {
     "dagsterDaemon": {
         "enabled": None,
         "image": IMAGE,
-        "runCoordinator": {"enabled": None, "type": None, "config": {"queuedRunCoordinator": {"maxConcurrentRuns": None}}},
+        "runCoordinator": {
+            "enabled": None,
+            "type": None,
+            "config": {"customRunCoordinator": {"module": None, "class": None, "config": None}},
+        },
         "runMonitoring": {
             "enabled": None,
             "startTimeoutSeconds": None,

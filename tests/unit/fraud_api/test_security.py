@@ -135,3 +135,13 @@ def test_open_doors_need_a_loopback_address_or_many_words(installation: Any) -> 
     with pytest.raises(SettingsError, match="everyone who reaches"):
         must_show_key(settings(api_auth="off"), "0.0.0.0")
     assert not must_show_key(settings(api_auth="off", api_open_to_everyone_who_reaches_it=True), "0.0.0.0")
+
+
+def test_where_no_key_is_asked_no_page_of_another_site_can_label(call: Any, installation: Any) -> None:
+    installation.promote(1)
+    api = call(installation.settings)
+    label = {"json": {"transaction_id": "t1", "outcome": "fraud", "source": "analyst"}}
+    for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        answer = api.post("/v1/labels", headers=headers, **label)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:fraud:problem:from-another-site")
+    assert api.post("/v1/labels", headers={"origin": "http://test"}, **label).status_code != 403

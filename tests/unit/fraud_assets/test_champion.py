@@ -1,6 +1,8 @@
 """The champion: written whole, pointed at last, rolled back and restored by people."""
 
 import json
+import os
+import pwd
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +11,8 @@ import dagster as dg
 import pytest
 
 from fraud_assets import champion as stage
-from fraud_assets.champion import restore, rollback, who_asks
+from fraud_assets.attribution import who_asks, who_is_at_the_shell
+from fraud_assets.champion import restore, rollback
 from fraud_assets.io_manager import ArtifactIOManager
 from fraud_assets.learning.training import TrainedModel
 from fraud_core.artifacts import Estimator
@@ -220,3 +223,6 @@ def test_nobody_can_claim_a_verified_name(monkeypatch: pytest.MonkeyPatch) -> No
     assert who_asks(who_asks("kim")) == "unverified:kim"
     monkeypatch.setenv("LOGNAME", "the shell's user")
     assert who_asks() == who_asks("  ") == "unverified:the shell's user"
+    # A command is that of the user whose process it is, whatever the variables say; a name that was typed stays unverified.
+    assert who_is_at_the_shell("") == f"shell:{pwd.getpwuid(os.getuid()).pw_name}"
+    assert who_is_at_the_shell("shell:root") == "unverified:shell:root"

@@ -13,6 +13,7 @@ import pytest
 
 from fraud_cli import up
 from fraud_cli.up import Service, services
+from fraud_core.addresses import direct_to_loopback
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 
@@ -131,3 +132,33 @@ def test_everything_listens_on_this_machine_alone(tmp_path: Path) -> None:
         if service.port is not None:
             assert service.command[service.command.index("--host") + 1] == "127.0.0.1"
             assert service.command[service.command.index("--port") + 1] == str(service.port)
+
+
+def test_a_server_that_never_answers_is_named_and_not_waited_for_any_longer(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(up, "SAY_SECONDS", 0.1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    running = up._Running(tmp_path / "logs", os.environ, up._StopSignal())
+    try:
+        silent = Service("Silent server", (sys.executable, "-c", "import time; time.sleep(60)"), port)
+        assert not running.start([silent])
+        assert running.status == 1
+    finally:
+        running.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    said = capsys.readouterr().err
+    assert "waiting for the Silent server" in said
+    assert "Nothing usable after 0.3 s from the Silent server" in said
+    assert str(tmp_path / "logs" / "silent-server.log") in said
+
+
+def test_loopback_goes_direct_whatever_else_is_named() -> None:
+    added = {"127.0.0.1", "localhost", "::1"}
+    assert set(direct_to_loopback({})["NO_PROXY"].split(",")) == added
+    both = direct_to_loopback({"NO_PROXY": "s3.internal, localhost"})
+    assert both["NO_PROXY"] == both["no_proxy"]
+    assert set(both["no_proxy"].split(",")) == added | {"s3.internal"}
+    assert direct_to_loopback({"no_proxy": "*"})["NO_PROXY"] == "*"
