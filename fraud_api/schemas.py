@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from fraud_core.payment import EXAMPLE, Transaction, clean_text
+from fraud_core.payment import EXAMPLE, Transaction, clean_id, clean_text
 from fraud_core.scorer import Decision
 from fraud_core.stores.labels import Outcome
 
@@ -107,7 +107,7 @@ class Labelling(BaseModel):
         json_schema_extra={"examples": [{"transaction_id": _LABELLED, "outcome": "fraud", "note": "Case 4711 of the scheme"}]},
     )
 
-    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] = Field(
+    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_id)] = Field(
         description="Under which it was scored."
     )
     outcome: Outcome = Field(description="unsure: nobody can tell; the payment counts in no training and no fraud rate.")

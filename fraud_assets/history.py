@@ -43,6 +43,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     def history(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """What cards and merchants did, where the scorer looks it up: raw within reach of its newest payment, and all labels.
 
+        It reaches to the newest partition that the gate accepts; newer ones are held back until they are accepted, too.
         Loading can be cut short and repeated: each payment counts once. A store that is gone fails this asset and nothing else.
         """
         begun = time.monotonic()
@@ -54,6 +55,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
                 "payments new": done.new,
                 "payments total": done.payments,
                 "newest payment": "none" if done.newest is None else done.newest.isoformat(),
+                "held back, for the gate has not accepted them": ", ".join(done.held_back) or "none",
                 "labels heard": done.labels,
                 "labels about unknown payments": done.unplaced,
                 "seconds": round(time.monotonic() - begun, 1),
@@ -122,7 +124,7 @@ def catching_up(project: Project) -> Iterator[CatchUp]:
     decisions = DecisionLog(engine, settings.decision_retention_days)
     try:
         with opened(project) as store:
-            yield CatchUp(project.source, project.artifacts, LabelLog(engine), decisions, store)
+            yield CatchUp(project.source, project.artifacts, LabelLog(engine), decisions, store, project.is_accepted)
     finally:
         engine.dispose()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
-from fraud_core.gate import TrainingSet, training_set
+from fraud_core.errors import IntegrityError
+from fraud_core.gate import TrainingSet, read_verdict, training_set
 from fraud_core.keys import Key
 from fraud_core.settings import Settings
 from fraud_core.sources import Source, load_source
@@ -69,6 +70,15 @@ class Project:
         """
         contents = {key: pointer.content for key, pointer in self.transformed().items()}
         return training_set(self.artifacts.store, self.artifacts.signing_key, contents, own_partition)
+
+    def is_accepted(self, key: str) -> bool:
+        """Whether the gate accepts what the transformed partition holds at present."""
+        pointer = self.artifacts.pointer("transformed", key)
+        try:
+            verdict = read_verdict(self.artifacts.store, self.artifacts.signing_key, key)
+        except IntegrityError:
+            return False  # nothing is trusted that does not verify
+        return pointer is not None and verdict is not None and verdict.content == pointer.content and verdict.is_accepted
 
     def is_current(self, key: str) -> bool:
         """Whether the transformed partition was made from what raw holds at present."""

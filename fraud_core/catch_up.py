@@ -5,9 +5,13 @@ Which partition was loaded, and up to which label, is noted in the store itself:
 The store counts a payment by the label that raw has, until somebody's word about it is in the log. From then on it counts by
 words alone: its own label is taken back, and what the words say is added as corrections. So it is the same in the end
 whichever came first, the word or the file.
+
+What is loaded follows the newest partition that the gate accepts: that one, and those that its features look back into, which are
+loaded even where the gate rejects them, for the training saw them so, too. A newer one is held back until it is accepted: nothing
+that was learned has seen it, and what is the present is not taken from it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -36,7 +40,8 @@ class CaughtUp:
         payments: in the partitions of raw within reach.
         newest: time of the newest one; None: there is none.
         labels: that were heard.
-        unplaced: labels about payments that neither raw within reach nor the decision log has: they change no merchant.
+        unplaced: labels about payments that neither raw within reach nor the decision log has: they change no merchant yet.
+        held_back: partitions that were not loaded, because the gate has not accepted them.
     """
 
     partitions: tuple[str, ...]
@@ -45,6 +50,7 @@ class CaughtUp:
     newest: datetime | None
     labels: int
     unplaced: int
+    held_back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class CatchUp:
         labels: somebody's words.
         decisions: know the merchants of payments that raw does not have yet.
         store: what is filled.
+        is_accepted: whether the gate accepts what a partition holds at present.
     """
 
     source: Source
@@ -64,18 +71,23 @@ class CatchUp:
     labels: LabelLog
     decisions: DecisionLog
     store: HistoryStore
+    is_accepted: Callable[[str], bool] = lambda _: True
 
     def within_reach(self) -> dict[str, Pointer]:
-        """The partitions of raw that features of the newest one with rows look back into, and that one, oldest first."""
+        """The partitions of raw that features of the newest accepted one with rows look back into, and that one, oldest first."""
         raws = self.artifacts.pointers("raw")
-        filled = [key for key, pointer in raws.items() if pointer.rows]
-        if not filled:
+        newest = next((key for key in reversed(raws) if raws[key].rows and self.is_accepted(key)), None)
+        if newest is None:
             return {}
-        newest = max(filled)
         return {key: raws[key] for key in [*self.source.preceding(newest), newest] if key in raws}
 
+    def held_back(self) -> tuple[str, ...]:
+        """The partitions with rows that are newer than the newest accepted one."""
+        newest = max(self.within_reach(), default="")
+        return tuple(key for key, pointer in self.artifacts.pointers("raw").items() if pointer.rows and key > newest)
+
     def newest(self) -> datetime | None:
-        """Time of the newest payment in raw; None: there is none."""
+        """Time of the newest payment in raw, as far as it is accepted; None: there is none."""
         within = list(self.within_reach())
         if not within:
             return None
@@ -122,10 +134,12 @@ class CatchUp:
         due, within, heard = self.due(), self.within_reach(), self.store.corrected()
         words = log_since(self.labels, 0)
         spoken_of = words["transaction_id"].unique()
+        early = self._undecided(words.filter(pl.col("sequence") <= heard)["transaction_id"].unique())
         new, newest, oldest = 0, self.newest(), self.oldest()
         for key in due:
-            rows = self._rows(key).filter(pl.col("timestamp") >= oldest)
-            new += self.store.load(unlabelled(rows, spoken_of))
+            rows = unlabelled(self._rows(key).filter(pl.col("timestamp") >= oldest), spoken_of)
+            new += self._load_late(rows.filter(pl.col("transaction_id").is_in(early.implode())), words, heard)
+            new += self.store.load(rows)
             self.store.note_loaded(key, Loaded(self.stamp(due[key]), to_microseconds(datetime.now(UTC))))
         fresh = words.filter(pl.col("sequence") > heard)
         unplaced = 0
@@ -138,7 +152,21 @@ class CatchUp:
             unplaced = len(about) - len(placed)
             self.store.correct(dict(changes(words, heard, placed)), through=int(words["sequence"].max()))  # type: ignore[arg-type]
         payments = sum(pointer.rows or 0 for pointer in within.values())
-        return CaughtUp(tuple(due), new, payments, newest, len(fresh), unplaced)
+        return CaughtUp(tuple(due), new, payments, newest, len(fresh), unplaced, self.held_back())
+
+    def _undecided(self, ids: pl.Series) -> pl.Series:
+        """Those of the payments that were not decided here: nothing told their merchant when labels about them were heard."""
+        decided = self.decisions.find_all(ids.to_list())
+        return ids.filter(~ids.is_in(pl.Series(list(decided), dtype=pl.String).implode()))
+
+    def _load_late(self, payments: pl.DataFrame, words: pl.DataFrame, heard: int) -> int:
+        """Load payments about which labels may have been heard before they came in, and add what these say."""
+        late = [row for row in payments.iter_slices(1) if self.store.load(row)]
+        if late:
+            placed = pl.concat(late)
+            said = words.filter(pl.col("sequence") <= heard).join(placed, on="transaction_id", how="semi")
+            self.store.correct(dict(changes(said, 0, placed)), through=None)
+        return len(late)
 
     def places(self, ids: pl.Series) -> pl.DataFrame:
         """Time and merchant (see `PLACED`) of these payments, as far as raw within reach or the decision log has them."""

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core import schema
 from fraud_core.bundle import Bundle
+from fraud_core.canonical_text import canonical_texts
 from fraud_core.history.windows import Reach
 from fraud_core.keys import Key, card_key
 from fraud_core.payment import FIELDS, Transaction
@@ -310,11 +311,11 @@ _TEXT = ("transaction_id", "card", "merchant", "category")
 
 
 def _as_sent(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with the types that JSON would bring: numbers that stand for names as text, times no finer than Python's."""
+    """The frame with the types that JSON would bring: names as their canonical text, times no finer than Python's."""
     casts: list[pl.Expr] = []
     for name, dtype in frame.schema.items():
-        if name in _TEXT and dtype != pl.String:
-            casts.append(pl.col(name).cast(pl.String))
+        if name in _TEXT:
+            casts.append(canonical_texts(name, dtype).alias(name))
         elif isinstance(dtype, pl.Datetime):
             casts.append(pl.col(name).dt.cast_time_unit("us"))
     return frame.with_columns(casts)

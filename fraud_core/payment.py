@@ -7,11 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from fraud_core import schema
+from fraud_core.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits
 from fraud_core.card_numbers import holds_card_number
 
 AHEAD = timedelta(minutes=5)
@@ -22,6 +23,12 @@ _AMOUNT = schema.BY_NAME["amount_cents"]
 _DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# ISO 8601 with an offset, in its extended or basic form (RFC 3339 is part of it); no character that is not printed here.
+_TIME = re.compile(
+    r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
+    r"|[0-9]{8}[Tt][0-9]{4}(?:[0-9]{2}(?:[.,][0-9]+)?)?)"
+    r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,8 +48,9 @@ def wrong(reason: str) -> PydanticCustomError:
 def timestamp_of(value: Any) -> datetime:
     """An aware time from 1970 to five minutes from now."""
     if isinstance(value, str):
+        text = value.strip()
         try:
-            value = datetime.fromisoformat(value.strip())
+            value = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
         except ValueError:
             raise wrong("is not a time in ISO 8601, such as 2020-06-21T12:14:25+00:00") from None
     if not isinstance(value, datetime):
@@ -115,31 +123,68 @@ def _last_day_of(at: datetime) -> date:
 
 def card_of(value: Any) -> SecretStr | None:
     """A card number or a token that stands for it, as text that nothing prints."""
-    if value is None:
-        return None
     if isinstance(value, SecretStr):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if 0 <= value < 10**64 else ""
-    if not isinstance(value, str):
-        raise wrong("must be text or a whole number")
-    value = value.strip()
-    if not 1 <= len(value) <= 64 or _CONTROL.search(value):
-        raise wrong("must have 1 to 64 characters, none of them a control character")
-    return SecretStr(value)
+    if value is None:
+        return None
+    text = None if isinstance(value, bool) else _text_of(value, schema.BY_NAME["card"])
+    if text is None:
+        raise wrong("must be text of 1 to 64 characters, or a whole number")
+    return SecretStr(text)
+
+
+def text_of(value: Any) -> str | None:
+    """A merchant or category by its canonical text, unless it holds control characters or a card number."""
+    text = _text_of(value, schema.BY_NAME["merchant"])
+    return None if text is None else clean_text(text)
+
+
+def id_of(value: Any) -> str | None:
+    """As `text_of`, for ids, which may be long numbers themselves."""
+    if value is None:
+        return None
+    text = _text_of(value, schema.BY_NAME["transaction_id"])
+    if text is None:
+        raise wrong("is empty")
+    return clean_id(text)
+
+
+def _text_of(value: Any, column: schema.Column) -> str | None:
+    """The canonical text of a column's value; None where there is none."""
+    if value is None:
+        return None
+    try:
+        text = canonical_text(value)
+    except TypeError:
+        raise wrong("must be text or a whole number") from None
+    if text is None:
+        return None
+    assert column.longest is not None
+    if len(text) > column.longest:
+        raise wrong(f"is longer than {column.longest} characters")
+    if has_lost_digits(text):
+        raise wrong(LOST_DIGITS)
+    if not text.isprintable() and _CONTROL.search(text):
+        raise wrong("holds control characters")
+    return text
 
 
 def clean_text(value: str) -> str:
     """The text, unless it holds control characters or a card number."""
+    return _clean(value, alone=False)
+
+
+def clean_id(value: str) -> str:
+    """As `clean_text`, for ids."""
+    return _clean(value, alone=True)
+
+
+def _clean(value: str, *, alone: bool) -> str:
     if not value.isprintable() and _CONTROL.search(value):
         raise wrong("holds control characters")
-    if holds_card_number(value):
+    if holds_card_number(value, alone=alone):
         raise wrong("holds what looks like a card number; card numbers belong into `card` alone")
     return value
-
-
-def _or_missing(value: str | None) -> str | None:
-    return value or None  # as at training, where empty text is a missing value
 
 
 def _number(name: str) -> Any:
@@ -151,7 +196,10 @@ def _shown_as(of: Callable[..., Any], shown: Any) -> PlainValidator:
     return PlainValidator(of, json_schema_input_type=shown)
 
 
-Text = Annotated[str, Field(max_length=200), AfterValidator(clean_text)]
+_WholeNumber = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+_Text = Annotated[str, Field(max_length=200)] | _WholeNumber | bool | None
+_Id = Annotated[str, Field(min_length=1, max_length=128)] | _WholeNumber | None
+_Card = Annotated[str, Field(max_length=64)] | Annotated[int, Field(ge=0, lt=10**19)] | None
 _Money = (
     Annotated[float, Field(ge=0, le=10**9, json_schema_extra={"multipleOf": 0.01})]
     | Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,2})?$")]
@@ -186,7 +234,7 @@ class Transaction(BaseModel):
         json_schema_extra={"examples": [EXAMPLE]},
     )
 
-    transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_text)] | None = Field(
+    transaction_id: Annotated[str | None, _shown_as(id_of, _Id)] = Field(
         None, description="Your id of the payment; one is made where none is given."
     )
     timestamp: Annotated[datetime, _shown_as(timestamp_of, datetime)] = Field(
@@ -195,12 +243,11 @@ class Transaction(BaseModel):
     amount_cents: Annotated[int, _shown_as(cents_of, _Money)] = Field(
         alias="amount", description="With at most two decimals: a number or decimal text."
     )
-    card: Annotated[
-        SecretStr | None,
-        _shown_as(card_of, Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0)] | None),
-    ] = Field(None, description="Card number, or a token that stands for it. Hashed on arrival and never repeated.")
-    merchant: Annotated[Text | None, AfterValidator(_or_missing)] = None
-    category: Annotated[Text | None, AfterValidator(_or_missing)] = Field(None, description="Merchant category, as in training.")
+    card: Annotated[SecretStr | None, _shown_as(card_of, _Card)] = Field(
+        None, description="Card number, or a token that stands for it. Hashed on arrival and never repeated."
+    )
+    merchant: Annotated[str | None, _shown_as(text_of, _Text)] = None
+    category: Annotated[str | None, _shown_as(text_of, _Text)] = Field(None, description="Merchant category, as in training.")
     birth_date: Annotated[date | None, _shown_as(birth_date_of, date | None)] = Field(
         None, description="Of the cardholder, from 1900 on."
     )

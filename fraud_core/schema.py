@@ -15,8 +15,8 @@ Parser = Literal["text", "timestamp", "date", "money", "label", "number", "count
 class Column:
     """One canonical column.
 
-    `lowest` and `highest` bound the value as it is stored (cents for money). A `personal` value is never shown in metadata,
-    quarantine, logs or errors.
+    `lowest` and `highest` bound the value as it is stored (cents for money), `longest` a text, in characters. A `personal` value
+    is never shown in metadata, quarantine, logs or errors.
     """
 
     name: str
@@ -26,16 +26,17 @@ class Column:
     personal: bool = False
     lowest: float | None = None
     highest: float | None = None
+    longest: int | None = None
 
 
 CANONICAL: tuple[Column, ...] = (
-    Column("transaction_id", pl.String(), "text"),
+    Column("transaction_id", pl.String(), "text", longest=128),
     Column("timestamp", UTC_MICROSECONDS, "timestamp", required=True),
     Column("amount_cents", pl.Int64(), "money", required=True, lowest=0, highest=10**11),
     Column("label", pl.Boolean(), "label"),
-    Column("card", pl.String(), "card", personal=True),
-    Column("merchant", pl.String(), "text"),
-    Column("category", pl.String(), "text"),
+    Column("card", pl.String(), "card", personal=True, longest=64),
+    Column("merchant", pl.String(), "text", longest=200),
+    Column("category", pl.String(), "text", longest=200),
     Column("birth_date", pl.Date(), "date", personal=True),
     Column("home_latitude", pl.Float64(), "number", personal=True, lowest=-90, highest=90),
     Column("home_longitude", pl.Float64(), "number", personal=True, lowest=-180, highest=180),

@@ -26,10 +26,20 @@ class _Model(BaseModel):
 
 
 class TextColumn(_Model):
-    """A column taken as text; `strip` names characters removed from both ends."""
+    """A column taken as text; `strip` names characters removed from both ends.
+
+    `digits` says that the values are numbers of so many digits by design, such as the ids of an acquirer's merchants: a value of
+    just that length is no card number, even where it looks like one.
+    """
 
     column: str
     strip: str = ""
+    digits: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+
+    @field_validator("digits", mode="before")
+    @classmethod
+    def _one_length(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
 
 
 class TimeColumn(_Model):

@@ -8,6 +8,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 import polars as pl
@@ -49,6 +50,12 @@ class LandedFile(BaseModel):
     repaired: int
     segments: tuple[Segment, ...]
     refused: tuple[Segment, ...]
+    landed_at: datetime | None = None  # since when its content has been there; version 0.1.0 did not write that down
+
+    @property
+    def since(self) -> datetime:
+        """`landed_at`; before everything where it is not known."""
+        return self.landed_at or datetime.min.replace(tzinfo=UTC)
 
 
 class Landing(BaseModel):
@@ -64,16 +71,20 @@ class Landing(BaseModel):
         return sorted({segment.partition for file in self.files.values() for segment in file.segments})
 
     def segments(self, partition: str) -> list[Segment]:
-        """The partition's rows: files in name order, each file's in its own order."""
-        return [s for name in sorted(self.files) for s in self.files[name].segments if s.partition == partition]
+        """The partition's rows: files in the order they came, then of their names; each file's rows in its own order."""
+        return [segment for file in self.in_order() for segment in file.segments if segment.partition == partition]
 
     def refused(self, partition: str) -> list[Segment]:
         """The partition's refused rows, likewise."""
-        return [s for name in sorted(self.files) for s in self.files[name].refused if s.partition == partition]
+        return [segment for file in self.in_order() for segment in file.refused if segment.partition == partition]
+
+    def in_order(self) -> list[LandedFile]:
+        """The files in the order they came; of those that came together, in the order of their names."""
+        return [self.files[name] for name in sorted(self.files, key=lambda name: (self.files[name].since, name))]
 
     def content(self) -> str:
         """Hash of what has landed, the same under every card key."""
-        digests = [s.digest for name in sorted(self.files) for s in self.files[name].segments]
+        digests = [segment.digest for file in self.in_order() for segment in file.segments]
         return fingerprint(*digests)
 
 
@@ -94,17 +105,33 @@ def parse_fingerprint(source: Source, card_key: Key) -> str:
 
 
 def land(
-    source: Source, store: ObjectStore, card_key: Key, previous: Landing | None, progress: Progress | None = None
+    source: Source,
+    store: ObjectStore,
+    card_key: Key,
+    previous: Landing | None,
+    progress: Progress | None = None,
+    now: datetime | None = None,
 ) -> Landing:
     """Read the files that are new, and return all that has landed.
 
     A file whose content was read before is not read again, under whatever name; a file that changed under its name takes the
     place of its former self. Segments become visible only by the returned landing, so a run that dies leaves nothing half-read.
 
+    Args:
+        source: whose files.
+        store: where segments are written.
+        card_key: see `parse`.
+        previous: what had landed before.
+        progress: is told of files and rows.
+        now: the moment of landing; None: by the clock.
+
     Raises:
         SourceError: a file is missing or cannot be read as declared.
     """
+    now = now or datetime.now(UTC)
     parsing = parse_fingerprint(source, card_key)
+    # A file that is only read anew, by other rules, has been there all the time.
+    came = {file.sha256: file.landed_at or now for file in (previous.files if previous is not None else {}).values()}
     known = previous.files if previous is not None and previous.parse == parsing else {}
     if source.simulator is not None:
         return Landing(parse=parsing, files={})
@@ -116,7 +143,8 @@ def land(
         contents = {file.sha256 for file in landed.values()}
         for file in files:
             if file.sha256 not in contents:
-                landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, progress)
+                landed_at = came.get(file.sha256, now)
+                landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, landed_at, progress)
                 contents.add(file.sha256)
     return Landing(parse=parsing, files=landed)
 
@@ -165,11 +193,13 @@ class _Router:
         return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256)
 
 
-def _land_file(file: SourceFile, source: Source, store: ObjectStore, card_key: Key, progress: Progress | None) -> LandedFile:
+def _land_file(
+    file: SourceFile, source: Source, store: ObjectStore, card_key: Key, landed_at: datetime, progress: Progress | None
+) -> LandedFile:
     router = _Router(store)
     rows = repaired = 0
     for name, chunk in chunks(file, source):
-        parsed = parse(chunk, PurePosixPath(name).name, source, card_key)
+        parsed = parse(chunk, PurePosixPath(name).name, source, card_key, landed_at)
         router.take(parsed)
         rows += len(chunk)
         repaired += parsed.repaired
@@ -183,4 +213,5 @@ def _land_file(file: SourceFile, source: Source, store: ObjectStore, card_key: K
         repaired=repaired,
         segments=tuple(router.segments),
         refused=tuple(router.refusals),
+        landed_at=landed_at,
     )

@@ -7,18 +7,20 @@ is taken before.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
 from fraud_core import partitions, schema
-from fraud_core.card_numbers import hashed_card
-from fraud_core.errors import SourceError
+from fraud_core.canonical_text import LOST_DIGITS, canonical_texts, have_lost_digits
+from fraud_core.card_numbers import hashed_card, holding_card_numbers
 from fraud_core.intake.files import LINE
 from fraud_core.keys import Key
+from fraud_core.payment import AHEAD
 from fraud_core.schema import Column
 from fraud_core.sources import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
 
-VERSION = "parse 1"  # raised whenever the rules below change: files are then read anew
+VERSION = "parse 2"  # raised whenever the rules below change: files are then read anew
 
 SEPARATOR = "\x1f"  # between the parts of an identity
 PARTITION = "partition"
@@ -42,7 +44,7 @@ class Parsed:
     digest: Callable[[str], bytes]
 
 
-def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key) -> Parsed:
+def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: datetime | None = None) -> Parsed:
     """Parse a chunk of a file.
 
     Args:
@@ -50,24 +52,20 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key) -> Pars
         file: what the rows' `source_file` will say.
         source: how.
         card_key: key of the card hashes, and of transaction ids that are made from content.
-
-    Raises:
-        SourceError: card numbers or ids are stored as floats, which have lost their last digits.
+        now: the moment of landing: rows that lie further ahead of it than a scorer takes are refused. None: any time is taken.
     """
     columns = source.columns
     readings: dict[str, _Reading] = {}
     for name in columns.canonical:
         declared, column = source.columns.declared(name), schema.BY_NAME[name]
         readings[name] = _READINGS[column.parser](column, declared, chunk.schema, source)
-        if column.parser in {"text", "card"}:
-            _require_exact(chunk, declared.columns if isinstance(declared, CardColumn) else (declared.column,), file)
     given = chunk.select(pl.col(LINE).alias("source_line"), *[r.given.alias(f"{name}?") for name, r in readings.items()])
     read = given.with_columns(reading.value.alias(name) for name, reading in readings.items())
     read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
     checks = [
         _Check(name, condition.fill_null(False), reason)
         for name, reading in readings.items()
-        for condition, reason in (*reading.checks, *_bounds(schema.BY_NAME[name], source))
+        for condition, reason in (*reading.checks, *_bounds(schema.BY_NAME[name], source, now))
     ]
     bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
     kept = read.filter(~bad)
@@ -124,12 +122,32 @@ def _as_text(name: str, chunk: pl.Schema) -> pl.Expr:
 
 
 def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    text = _as_text(declared.column, chunk)
+    text = canonical_texts(declared.column, chunk[declared.column])
     if declared.strip:
         text = text.str.strip_chars(declared.strip)
+        text = pl.when(text != "").then(text)
     value = pl.col(f"{column.name}?")
+    is_id = column.name == "transaction_id"
+    # What looks like a card number was shifted here from another column, or is an id of another kind, and declared as one.
+    holds_card = holding_card_numbers(value, alone=is_id)
+    if declared.digits:
+        holds_card &= ~(value.str.contains("^[0-9]+$") & value.str.len_bytes().is_in(declared.digits))
+    checks = (*_wrong_text(column, value, _CONTROL), (holds_card, "holds what looks like a card number"))
     # An id that the source declares must be there; merchant and category may be missing.
-    return _Reading(text, value, ((value.is_null(), "is missing"),) if column.name == "transaction_id" else ())
+    return _Reading(text, value, ((value.is_null(), "is missing"), *checks) if is_id else checks)
+
+
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+_CONTROL_BUT_SEPARATOR = r"[\x00-\x1e\x7f-\x9f]"
+
+
+def _wrong_text(column: Column, value: pl.Expr, control: str) -> tuple[tuple[pl.Expr, str], ...]:
+    """What no name is, here as over HTTP."""
+    return (
+        (value.str.contains(control), "holds control characters"),
+        (value.str.len_chars() > column.longest, f"is longer than {column.longest} characters"),
+        (have_lost_digits(value), LOST_DIGITS),
+    )
 
 
 def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> _Reading:
@@ -212,8 +230,10 @@ def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Sour
     if declared.repair:
         repaired = given.str.extract(declared.repair, 1).replace_strict(meaning, default=None, return_dtype=pl.Boolean)
         read = pl.coalesce(read, repaired)
+    # Without a label a payment waits until somebody says what became of it, or until nobody has disputed it for long enough.
+    wrong = given.is_not_null() & value.is_null()
     expected = f"is neither '{declared.fraud}' nor '{declared.legitimate}'"
-    return _Reading(_as_text(declared.column, chunk), read, ((given.is_null(), "is missing"), (value.is_null(), expected)))
+    return _Reading(_as_text(declared.column, chunk), read, ((wrong, expected),))
 
 
 def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
@@ -236,12 +256,18 @@ def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Sourc
 
 
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    identity = pl.concat_str([_as_text(name, chunk) for name in declared.columns], separator=SEPARATOR)  # null where any part is
+    parts = [canonical_texts(name, chunk[name]) for name in declared.columns]
+    identity = pl.concat_str(parts, separator=SEPARATOR)  # null where any part is
     value = pl.col(f"{column.name}?")
     missing = (value.is_null(), "is missing")
     if declared.hashed:
         return _Reading(identity, value, (missing, (~value.str.contains(r"^[0-9a-f]{32}$"), "is not a keyed hash of a card")))
-    return _Reading(identity, value, (missing,))
+    if len(parts) == 1:
+        return _Reading(identity, value, (missing, *_wrong_text(column, value, _CONTROL)))
+    lost = have_lost_digits(value, SEPARATOR)
+    return _Reading(
+        identity, value, (missing, (value.str.contains(_CONTROL_BUT_SEPARATOR), "holds control characters"), (lost, LOST_DIGITS))
+    )
 
 
 _READINGS: dict[str, Callable[..., _Reading]] = {
@@ -256,14 +282,18 @@ _READINGS: dict[str, Callable[..., _Reading]] = {
 }
 
 
-def _bounds(column: Column, source: Source) -> tuple[tuple[pl.Expr, str], ...]:
+def _bounds(column: Column, source: Source, now: datetime | None) -> tuple[tuple[pl.Expr, str], ...]:
     value = pl.col(column.name)
     match column.name:
         case "timestamp":
+            ahead = pl.lit(False) if now is None else value > now + AHEAD
             key = pl.col(PARTITION)
             outside = key < source.first if source.is_open else ~key.is_between(pl.lit(source.first), pl.lit(source.last))
             last = "on" if source.last == OPEN else f"to {source.last}"
-            return ((outside, f"lies outside the source's partitions, from {source.first} {last}"),)
+            return (
+                (outside, f"lies outside the source's partitions, from {source.first} {last}"),
+                (ahead, f"lies more than {AHEAD.seconds // 60} minutes ahead of the moment of landing"),
+            )
         case "birth_date":
             day = pl.col("timestamp").dt.convert_time_zone(source.timezone).dt.date()
             return (((value < EARLIEST_BIRTH) | (value > day), "lies before 1900 or after the transaction"),)
@@ -273,20 +303,6 @@ def _bounds(column: Column, source: Source) -> tuple[tuple[pl.Expr, str], ...]:
             return (((value < column.lowest) | (value > column.highest), reason),)
         case _:
             return ()
-
-
-def _require_exact(chunk: pl.DataFrame, names: Sequence[str], file: str) -> None:
-    """Refuse a file whose identities went through floats: beyond 2**53 (2**24 for 32 bits) neighbours fell together."""
-    for name in names:
-        dtype = chunk.schema[name]
-        if not dtype.is_float():
-            continue
-        inexact = chunk.filter(pl.col(name).is_finite() & (pl.col(name).abs() >= (2**24 if dtype == pl.Float32 else 2**53)))
-        if len(inexact):
-            raise SourceError(
-                f"{file}, column '{name}', line {inexact[LINE][0]}: floating-point numbers of this size have lost digits; "
-                "store the column as text or as integers."
-            )
 
 
 # --- refused rows --------------------------------------------------------------------------------------------------------------

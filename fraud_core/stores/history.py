@@ -124,10 +124,11 @@ class HistoryStore(Protocol):
         """The partitions that were loaded, as last noted."""
         ...
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
         """Add what labels up to the number `through` changed, by merchant. Does nothing where they were added before.
 
-        All corrections of a call go in, or none.
+        None: what labels that had been heard before say of payments that came in only now. All corrections of a call go in,
+        or none.
         """
         ...
 

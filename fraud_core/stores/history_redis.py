@@ -185,13 +185,14 @@ return found
 """
 
 _CORRECT = """
-if tonumber(ARGV[1]) <= tonumber(redis.call('GET', 'fraud:labels') or '0') then return end
+local through = tonumber(ARGV[1])
+if through and through <= tonumber(redis.call('GET', 'fraud:labels') or '0') then return end
 for at = 2, #ARGV, 4 do
   local key = 'fraud:corrections:' .. ARGV[at]
   redis.call('HINCRBY', key, ARGV[at + 1] .. ':frauds', ARGV[at + 2])
   redis.call('HINCRBY', key, ARGV[at + 1] .. ':dropped', ARGV[at + 3])
 end
-redis.call('SET', 'fraud:labels', ARGV[1])
+if through then redis.call('SET', 'fraud:labels', ARGV[1]) end
 """
 
 
@@ -285,8 +286,8 @@ class RedisHistory:
         notes = {partition.decode(): note.decode().split(" ", 1) for partition, note in found.items()}
         return {partition: Loaded(stamp, int(at)) for partition, (at, stamp) in notes.items()}
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:
-        arguments: list[Any] = [through]
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
+        arguments: list[Any] = ["" if through is None else through]
         for merchant, changes in corrections.items():
             for one in changes:
                 arguments += [merchant, f"{one.hour}:{one.known}", one.frauds, one.dropped]

@@ -170,16 +170,17 @@ class SqliteHistory:
             rows = connection.execute("SELECT partition, stamp, at FROM loads")
             return {partition: Loaded(*rest) for partition, *rest in rows}
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int) -> None:
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
         with self._transaction("BEGIN IMMEDIATE") as connection:
-            if through <= self._corrected(connection):
+            if through is not None and through <= self._corrected(connection):
                 return
             connection.executemany(
                 "INSERT INTO corrections VALUES (?, ?, ?, ?, ?) ON CONFLICT (merchant, hour, known) "
                 "DO UPDATE SET frauds = frauds + excluded.frauds, dropped = dropped + excluded.dropped",
                 [(merchant, *one) for merchant, changes in corrections.items() for one in changes],
             )
-            connection.execute("INSERT OR REPLACE INTO marks VALUES ('labels', ?)", (through,))
+            if through is not None:
+                connection.execute("INSERT OR REPLACE INTO marks VALUES ('labels', ?)", (through,))
 
     def corrected(self) -> int:
         with self._transaction("BEGIN") as connection:

@@ -41,11 +41,12 @@ class Remembering:
     """A daily source of which raw is written by hand, and everything that its history is made of."""
 
     def __init__(self, bench: Any) -> None:
+        self.bench = bench
         self.project = bench.project
         self.instance = dg.DagsterInstance.ephemeral()
 
-    def write(self, frame: pl.DataFrame) -> None:
-        """Make it the raw partitions of its days."""
+    def write(self, frame: pl.DataFrame, *, accepted: bool = True) -> None:
+        """Make it the raw partitions of its days, and have the gate judge them."""
         for (key,), rows in (
             frame.with_columns(key=pl.col("timestamp").dt.strftime("%Y-%m-%d"))
             .partition_by("key", as_dict=True, include_key=False)
@@ -53,6 +54,7 @@ class Remembering:
         ):
             content = fingerprint(rows.write_csv())
             self.project.artifacts.write("raw", str(key), Table(frame=rows, content=content, inputs=content, facts={}))
+            self.bench.put(str(key), rows, accepted=accepted)
 
     def step(self, now: datetime | None = None) -> Any:
         """What the sensor decides."""
@@ -145,6 +147,45 @@ def test_the_store_has_what_lies_within_reach_of_the_newest_payment(remembering:
     assert told["loaded"].split(", ")[0] == "2024-03-12"
     assert told["payments new"] == told["payments total"] == 9 * 24
     assert told["newest payment"] == (BEGIN + (24 * 20 - 1) * HOUR).isoformat()
+
+
+def test_what_the_gate_rejects_neither_is_the_present_nor_empties_the_store(remembering: Make) -> None:
+    home = remembering()
+    home.write(payments(48))
+    home.write(payments(24, first=48), accepted=False)
+    home.write(payments(1, first=24 * 365 * 10), accepted=False)
+    told = home.caught_up()
+    assert (told["loaded"], told["payments new"]) == ("2024-03-01, 2024-03-02", 48)
+    assert told["held back, for the gate has not accepted them"] == "2024-03-03, 2034-02-27"
+    assert home.state(BEGIN + 3 * DAY)["card_count_7d"] == 48
+    assert home.step().run_key is None
+    home.write(payments(24, first=48))
+    home.write(payments(24, first=72))
+    assert home.caught_up()["loaded"] == "2024-03-03, 2024-03-04"
+
+
+def test_a_partition_that_an_accepted_one_looks_back_into_is_loaded_whatever_the_gate_says(remembering: Make) -> None:
+    home = remembering()
+    home.write(payments(24), accepted=False)
+    assert home.caught_up()["loaded"] == "none"
+    home.write(payments(24, first=24))
+    assert home.caught_up()["loaded"] == "2024-03-01, 2024-03-02"
+
+
+def test_a_label_that_came_before_its_payment_counts_as_if_it_had_come_after(remembering: Make) -> None:
+    home, at = remembering(), BEGIN + 6 * DAY
+    home.write(payments(24))
+    home.say("p20", "fraud")
+    home.say("p30", "fraud")
+    home.say("p31", "unsure", "analyst")
+    assert home.caught_up()["labels about unknown payments"] == 2
+    home.write(payments(24, first=24))
+    home.caught_up()
+    assert home.rates(at) == (2, 47)
+    home.say("p30", "legitimate")
+    home.write(payments(25, first=24))
+    home.caught_up()
+    assert home.rates(at) == (1, 48)
 
 
 def test_the_sensor_asks_for_it_once_until_raw_changes_or_a_label_comes(remembering: Make) -> None:
