@@ -537,6 +537,6 @@ def test_a_source_without_cards_has_no_card_and_no_bucket() -> None:
 
 def test_the_lines_of_a_csv_file_are_those_of_its_editor(intake: Intake) -> None:
     path: Path = intake.rows({"outcome": "L!two\nlines"}, {"sum": "x"}, {"shop": "a\nb\nc", "sum": "y"})
-    result = parsed(path, intake.source())
+    result = parsed(path, intake.source(line_breaks=True))
     assert result.rows["source_line"].to_list() == [3]
     assert result.refused["source_line"].to_list() == [4, 7]
