@@ -64,6 +64,11 @@ class LabelColumn(_Model):
     legitimate: str = "0"
     repair: str = ""
 
+    @field_validator("fraud", "legitimate", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+
     @field_validator("repair")
     @classmethod
     def _one_group(cls, value: str) -> str:
@@ -112,6 +117,14 @@ class Columns(_Model):
     merchant_latitude: TextColumn | None = None
     merchant_longitude: TextColumn | None = None
     city_population: TextColumn | None = None
+
+    @field_validator("birth_date")
+    @classmethod
+    def _whole_years(cls, value: TimeColumn | None) -> TimeColumn | None:
+        short = [declared for declared in (value.formats if value else ()) if re.search(r"%[-_0]?[yDx]", declared)]
+        if short:
+            raise ValueError(f"{short[0]}: two digits do not tell someone born in 1910 from one born in 2010; give years in full")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -6,8 +6,9 @@ import polars as pl
 
 from fraud_core import partitions, schema
 from fraud_core.artifacts import Table, fingerprint
+from fraud_core.errors import IntegrityError
 from fraud_core.intake.files import LINE
-from fraud_core.intake.landing import Landing
+from fraud_core.intake.landing import Landing, Segment
 from fraud_core.intake.parsing import PARTITION, parse
 from fraud_core.keys import Key
 from fraud_core.simulator import simulate
@@ -45,7 +46,13 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
     first = rows["transaction_id"].is_first_distinct()
     quarantine = pl.concat([refused, _duplicates(rows, rows.filter(~first))])
     kept = rows.filter(first)
+    if len(rows) + len(refused) != len(kept) + len(quarantine):
+        raise IntegrityError(
+            f"Of {len(rows) + len(refused):,} rows of {key}, {len(kept):,} stand and {len(quarantine):,} were refused; that "
+            "does not tally. This is a fault of the intake: please report it."
+        )
     facts: dict[str, int | float | str] = {
+        "landed": len(rows) + len(refused),
         "rows": len(kept),
         "quarantined": len(quarantine),
         "duplicates": len(rows) - len(kept),
@@ -61,10 +68,20 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     segments = landing.segments(key)
     empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical))
-    rows = pl.concat([empty, *(pl.read_parquet(store.local_path(segment.key)) for segment in segments)])
+    rows = pl.concat([empty, *(_read(segment, store) for segment in segments)])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key)) for segment in landing.refused(key))])
+    refused = pl.concat([nothing, *(_read(segment, store) for segment in landing.refused(key))])
     return rows, refused, fingerprint(VERSION, key, *(segment.digest for segment in segments))
+
+
+def _read(segment: Segment, store: ObjectStore) -> pl.DataFrame:
+    """A segment's rows, all of them."""
+    frame = pl.read_parquet(store.local_path(segment.key), glob=False)
+    if len(frame) != segment.rows:
+        raise IntegrityError(
+            f"{store.uri(segment.key)} has {len(frame)} rows, and {segment.rows} had landed; land the source anew."
+        )
+    return frame
 
 
 def _simulated(source: Source, key: str, card_key: Key) -> tuple[pl.DataFrame, pl.DataFrame, str]:
