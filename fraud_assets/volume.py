@@ -93,8 +93,11 @@ def fraud_rates_of(project: Project, keys: Sequence[str]) -> dict[str, tuple[Opi
 
 
 def mature_instant(project: Project, present: dict[str, Pointer]) -> datetime:
-    """The instant before which labels are mature: so long before the end of the data as outcomes take to be known."""
-    last = max(int(pointer.facts["last_us"]) for pointer in present.values() if pointer.rows)
+    """The instant before which labels are mature: so long before the end of the data as outcomes take to be known.
+
+    Where no partition has a row, none is: 1970.
+    """
+    last = max((int(pointer.facts["last_us"]) for pointer in present.values() if pointer.rows), default=0)
     return mature_until(project.source, last)
 
 

@@ -22,9 +22,10 @@ from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import open_instance, own_process
 from fraud_cli.spread import has_raw, is_tolerable, spread
 from fraud_core.bundle import read_latest
-from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, StoreError
+from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, SourceError, StoreError
 from fraud_core.gate import read_verdict
-from fraud_core.intake.landing import UNDATED, partition_keys
+from fraud_core.intake.landing import partition_keys
+from fraud_core.intake.refusals import explain_refusals
 from fraud_core.settings import Settings
 from fraud_core.sources import CardholderSplit, Source
 
@@ -149,6 +150,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     _say(f"{project.source.name} -> {project.artifacts.store.url}")
     _say("reading source files")
     pipeline.run("land")
+    tell_refusals(project)
     keys = pipeline.keys(until)
     if settings.broker is not None and not each:
         spread(project, pipeline.instance, keys, _say)
@@ -171,6 +173,27 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     pipeline.deliver()
     print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
     return 0
+
+
+def tell_refusals(project: Project) -> None:
+    """Say what was refused of the source's rows, before anything is made of the others.
+
+    Raises:
+        SourceError: there are no others.
+    """
+    landing = load_landing(project)
+    if project.source.simulator is not None or landing is None:
+        return
+    told = explain_refusals(project.source, landing, project.artifacts.store)
+    empty = [name for name, file in sorted(landing.files.items()) if not file.rows]
+    if not landing.kept:
+        raise SourceError(
+            told or f"There is no row in {', '.join(empty) or 'the files of this source'}, so there is nothing to do."
+        )
+    for name in empty:
+        _say(f"{name} has no rows")
+    if told is not None:
+        _say(told)
 
 
 def rolling(source: Source) -> Source:
@@ -216,10 +239,12 @@ def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any
     raws = project.artifacts.pointers("raw")
     verdicts = [read_verdict(project.artifacts.store, project.artifacts.signing_key, key) for key in keys]
     judged = [verdict for verdict in verdicts if verdict is not None]
-    undated = sum(segment.rows for segment in landing.refused(UNDATED)) if landing else 0
+    known = set(partition_keys(project.source, landing))
+    refused = [segment for file in landing.files.values() for segment in file.refused] if landing else []
+    nowhere = sum(segment.rows for segment in refused if segment.partition not in known)  # undated, or outside of the source
     summary: dict[str, Any] = {
         "rows": sum(int(raws[key].facts["rows"]) for key in keys if key in raws),
-        "quarantined": undated + sum(int(raws[key].facts["quarantined"]) for key in keys if key in raws),
+        "quarantined": nowhere + sum(int(raws[key].facts["quarantined"]) for key in keys if key in raws),
         "repaired": sum(file.repaired for file in landing.files.values()) if landing else 0,
         "partitions": len(keys),
         "accepted": sum(verdict.is_accepted for verdict in judged),

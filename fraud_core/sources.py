@@ -64,6 +64,11 @@ class LabelColumn(_Model):
     legitimate: str = "0"
     repair: str = ""
 
+    @field_validator("fraud", "legitimate", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+
     @field_validator("repair")
     @classmethod
     def _one_group(cls, value: str) -> str:
@@ -112,6 +117,14 @@ class Columns(_Model):
     merchant_latitude: TextColumn | None = None
     merchant_longitude: TextColumn | None = None
     city_population: TextColumn | None = None
+
+    @field_validator("birth_date")
+    @classmethod
+    def _whole_years(cls, value: TimeColumn | None) -> TimeColumn | None:
+        short = [declared for declared in (value.formats if value else ()) if re.search(r"%[-_0]?[yDx]", declared)]
+        if short:
+            raise ValueError(f"{short[0]}: two digits do not tell someone born in 1910 from one born in 2010; give years in full")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -204,6 +217,19 @@ class Drift(_Model):
     null_share: float = Field(0.02, ge=0, le=1, description="A column's share of nulls may exceed the reference's by this.")
 
 
+class Limits(_Model):
+    """How much a file may ask of this machine before it is refused, and where files may come from."""
+
+    expansion: int = Field(100, ge=1, description="Packed files and Parquet may grow to so many times their size (64 MB always).")
+    unpacked_gb: float = Field(100, gt=0, description="And to so many gigabytes at most.")
+    download_gb: float = Field(20, gt=0, description="The largest file that is fetched over https.")
+    line_characters: int = Field(1_000_000, ge=1_000, description="The longest line of CSV, and the longest quoted cell.")
+    columns: int = Field(10_000, ge=2, description="The most columns that a file may have, read or not.")
+    private_hosts: tuple[str, ...] = Field(
+        (), description="Names of hosts that may be fetched from although they lie in a private network or on this machine."
+    )
+
+
 class History(_Model):
     """Whether features may use what card and merchant did before. Switched off only with a reason."""
 
@@ -226,6 +252,7 @@ class Source(_Model):
     simulator: SimulatorConfig | None = Field(None, description="Instead of paths: the built-in simulator.")
     encoding: str = "utf-8"
     delimiter: str = Field(",", min_length=1, max_length=1)
+    line_breaks: bool = Field(False, description="Whether quoted cells of CSV may hold line breaks.")
     timezone: str = "UTC"
     cadence: Cadence
     first: str
@@ -243,6 +270,7 @@ class Source(_Model):
     quality: Quality = Quality()
     drift: Drift = Drift()
     history: History = History()
+    limits: Limits = Limits()
 
     @model_validator(mode="before")
     @classmethod
@@ -331,7 +359,7 @@ class Source(_Model):
 
     def parse_fingerprint(self) -> bytes:
         """What decides how bytes become rows; when it changes, files are read anew."""
-        fields = {"encoding", "delimiter", "timezone", "cadence", "first", "last", "columns", "simulator"}
+        fields = {"encoding", "delimiter", "line_breaks", "timezone", "cadence", "first", "last", "columns", "simulator"}
         return canonical_json(self.model_dump(mode="json", include=fields))
 
 

@@ -1,35 +1,37 @@
-"""Reading source files: finding them, and turning CSV, Parquet and zip into chunks of rows with their line numbers.
+"""Reading source files: finding them, and turning CSV, Parquet, Excel and packed files into chunks of rows with line numbers.
 
-Nothing is guessed: CSV values stay text until the declared formats parse them.
+Nothing is guessed: values of CSV stay text until the declared formats parse them. What a file is, its first bytes tell, and not
+its name.
 """
 
 import codecs
 import csv
 import hashlib
 import io
-import shutil
+import re
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-import zlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
 from fraud_core.errors import SourceError
+from fraud_core.intake.download import download
+from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, decompressed, kind_of
 from fraud_core.sources import Source
+from fraud_core.strict_csv import CsvError, CsvReader
 
 CHUNK_ROWS = 100_000
+CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
 LINE = "__line"  # number of the line a row ends on (CSV, the header is line 1) or of the row (Parquet, from 1)
+DEEPEST = 3  # packed within packed
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class SourceFile:
     size: int
 
 
+@dataclass
+class Tally:
+    """How many rows a file said or showed that it has, apart from how many were read of it."""
+
+    lines: int = 0
+
+
 @contextmanager
 def located(source: Source) -> Iterator[list[SourceFile]]:
     """The source's files, remote ones fetched to a temporary folder for the time of the context; each pattern's sorted by name.
@@ -50,129 +59,309 @@ def located(source: Source) -> Iterator[list[SourceFile]]:
         SourceError: a pattern matches nothing, or a file cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="fraud-source-") as folder:
-        files = []
+        files: list[tuple[str, Path]] = []
         for pattern in source.paths:
-            if urlsplit(pattern).scheme in {"https", "s3"}:
-                files.append((pattern, _fetch(pattern, Path(folder))))
-                continue
-            if "://" in pattern:
+            scheme = urlsplit(pattern).scheme if "://" in pattern else ""
+            if scheme == "https":
+                files.append((pattern, download(pattern, _target(pattern, Path(folder)), source.limits)))
+            elif scheme == "s3":
+                files += [(url, _fetch_s3(url, _target(url, Path(folder)))) for url in s3_urls(pattern) or [pattern]]
+            elif scheme:
                 raise SourceError(f"{pattern}: only local paths, https:// and s3:// are read.")
-            literal = [pattern] if Path(pattern).is_file() else []  # a name may hold brackets
-            found = literal or sorted(glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
-            if not found:
-                raise SourceError(f"{pattern}: there is no such file. Put it there, or name another with --file.")
-            files += [(name, Path(name)) for name in found]
+            else:
+                files += [(name, Path(name)) for name in _present(pattern)]
         yield [SourceFile(name, path, *_digest(name, path)) for name, path in files]
 
 
-def chunks(file: SourceFile, source: Source) -> Iterator[tuple[str, pl.DataFrame]]:
+def _present(pattern: str) -> list[str]:
+    found = local_files(pattern)
+    if found:
+        return found
+    if Path(pattern).is_dir():
+        raise SourceError(f"{pattern} is a folder; write {pattern}/*.csv, or {pattern}/**/*.parquet for folders within it.")
+    raise SourceError(f"{pattern}: there is no such file. Put it there, or name another with --file.")
+
+
+def local_files(pattern: str) -> list[str]:
+    """Files that a path or a glob means, sorted; `**` stands for folders at any depth. A file's own name is never a pattern."""
+    for literal in (pattern, _ESCAPED.sub(r"\1", pattern)):
+        if Path(literal).is_file():
+            return [literal]
+    return sorted(name for name in glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207 - patterns are absolute
+
+
+_ESCAPED = re.compile(r"\[([*?[])\]")
+
+
+def s3_urls(pattern: str) -> list[str]:
+    """Objects that an s3:// URL with `*`, `?`, `[ ]` or `**` means, sorted; a URL without any of them is itself.
+
+    Raises:
+        SourceError: the bucket cannot be listed.
+    """
+    bucket, key = urlsplit(pattern).netloc, pattern.split("/", 3)[-1]
+    literal = re.split(r"[*?[]", key, maxsplit=1)[0]
+    if literal == key:
+        return [pattern]
+    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+
+    matches = re.compile(_regex(key)).fullmatch
+    try:
+        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=literal)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+    except Exception as error:
+        raise SourceError(f"{pattern} cannot be listed: {type(error).__name__}: {error}.") from error
+    return [f"s3://{bucket}/{found}" for found in sorted(keys) if found == key or matches(found)]
+
+
+def _regex(pattern: str) -> str:
+    """A glob as a regular expression: `*` and `?` stay within a folder, `**/` goes through any number of them."""
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL)
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(wild.get(part) or (_class(part) if len(part) > 1 else re.escape(part)) for part in parts)
+
+
+def _class(brackets: str) -> str:
+    inside = brackets[1:-1].replace("\\", r"\\")
+    return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside.replace('^', chr(92) + '^')}]"
+
+
+def chunks(file: SourceFile, source: Source, tally: Tally | None = None) -> Iterator[tuple[str, pl.DataFrame]]:
     """Rows of a file as (name, frame) chunks of at most `CHUNK_ROWS`, with the source's wanted columns and `LINE`.
 
-    A zip's members are read one after the other, each under its own name.
+    Members of an archive are read one after the other, each under its own name. An empty file has no chunks. A wanted column that
+    a file lacks may stand in the names of its folders, as in `month=2024-01/part-0.parquet`.
+
+    Args:
+        file: what to read.
+        source: how.
+        tally: is told how many rows there ought to be.
 
     Raises:
         SourceError: a column is missing, the encoding is wrong, or the file is truncated; names file, column and line.
     """
-    suffix = file.path.suffix.lower()
-    if suffix == ".zip":
-        yield from _zip_chunks(file, source)
-    elif suffix in {".parquet", ".pq"}:
-        yield from ((file.name, chunk) for chunk in _parquet_chunks(file.name, file.path, source))
-    elif suffix in {".csv", ".txt", ".tsv"}:
-        with file.path.open("rb") as binary:
-            yield from ((file.name, chunk) for chunk in _csv_chunks(file.name, binary, source))
-    else:
-        raise SourceError(f"{file.name}: files of type '{suffix}' are not read; give CSV, Parquet or zip.")
+    yield from _Reader(source, tally or Tally()).path_chunks(file.name, file.path, 1)
 
 
-def _zip_chunks(file: SourceFile, source: Source) -> Iterator[tuple[str, pl.DataFrame]]:
-    try:
-        with zipfile.ZipFile(file.path) as archive:
-            members = sorted(m.filename for m in archive.infolist() if m.filename.lower().endswith((".csv", ".parquet")))
-            if not members:
-                raise SourceError(f"{file.name} holds no CSV and no Parquet file.")
-            for member in members:
-                yield from _member_chunks(f"{file.name}::{member}", archive, member, source)
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{file.name} is a truncated or damaged zip ({error}); fetch it again.") from error
+class _Reader:
+    """Reads files of a source, packed or not."""
 
+    def __init__(self, source: Source, tally: Tally) -> None:
+        self.source, self.tally = source, tally
 
-def _member_chunks(name: str, archive: zipfile.ZipFile, member: str, source: Source) -> Iterator[tuple[str, pl.DataFrame]]:
-    try:
-        with archive.open(member) as binary:
-            if member.lower().endswith(".csv"):
-                yield from ((name, chunk) for chunk in _csv_chunks(name, binary, source))
+    def path_chunks(self, name: str, path: Path, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
+        with path.open("rb") as binary:
+            head = binary.read(HEAD)
+        kind = kind_of(name, head)
+        if depth > DEEPEST:
+            raise SourceError(f"{name} is packed more than {DEEPEST} times; unpack it.")
+        match kind:
+            case "empty":
                 return
-            with tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
-                shutil.copyfileobj(binary, plain)
+            case "csv":
+                with path.open("rb") as binary:
+                    yield from ((name, chunk) for chunk in self.csv_chunks(name, binary))
+            case "parquet":
+                yield from ((name, chunk) for chunk in self.parquet_chunks(name, path))
+            case "zip":
+                yield from self.zip_chunks(name, path, depth)
+            case _:
+                try:
+                    with decompressed(kind, path) as stream:
+                        yield from self.stream_chunks(name, stream, path.stat().st_size, depth + 1)
+                except (*DAMAGED, OSError) as error:
+                    raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
+
+    def stream_chunks(self, name: str, stream: IO[bytes], packed: int, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Rows of what comes out of a packed file: text as it comes, all else by way of a temporary file."""
+        bounded = io.BufferedReader(Bounded(name, stream, packed, self.source.limits), 1 << 16)
+        kind = kind_of(name, bounded.peek(HEAD)[:HEAD])
+        if kind == "csv":
+            yield from ((name, chunk) for chunk in self.csv_chunks(name, bounded))
+        elif kind != "empty":
+            with tempfile.NamedTemporaryFile(prefix="fraud-unpacked-") as plain:
+                while block := bounded.read(1 << 20):
+                    plain.write(block)
                 plain.flush()
-                yield from ((name, chunk) for chunk in _parquet_chunks(name, Path(plain.name), source))
-    except RuntimeError as error:  # a password, or a compression that Python does not know
-        raise SourceError(f"{name} cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip.") from error
-    except _DAMAGED as error:
-        raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
+                yield from self.path_chunks(name, Path(plain.name), depth)
 
+    def zip_chunks(self, name: str, path: Path, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
+        from fraud_core.intake.workbook import is_workbook  # noqa: PLC0415
 
-_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if is_workbook(archive):
+                    yield from ((name, chunk) for chunk in self.workbook_chunks(name, path))
+                    return
+                members = sorted((m for m in archive.infolist() if _holds_data(m.filename)), key=lambda member: member.filename)
+                if not members:
+                    raise SourceError(f"{name} holds no CSV and no Parquet file.")
+                for member in members:
+                    yield from self.member_chunks(f"{name}::{member.filename}", archive, member, path.stat().st_size, depth + 1)
+        except zipfile.BadZipFile as error:
+            raise SourceError(f"{name} is a truncated or damaged zip ({error}); fetch it again.") from error
 
+    def member_chunks(
+        self, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int, depth: int
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        try:
+            with archive.open(member) as stream:
+                yield from self.stream_chunks(name, stream, packed, depth)
+        except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
+            raise SourceError(f"{name} cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip.") from error
+        except DAMAGED as error:
+            raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
 
-def _csv_chunks(name: str, binary: IO[bytes], source: Source) -> Iterator[pl.DataFrame]:
-    text = io.TextIOWrapper(binary, encoding=source.encoding, errors="strict", newline="")
-    reader = csv.reader(text, delimiter=source.delimiter)
-    try:
-        header = _header(name, reader, source)
-        pick = itemgetter(*(header.index(column) for column in source.columns.wanted))
+    # --- CSV -------------------------------------------------------------------------------------------------------------------
+
+    def csv_chunks(self, name: str, binary: IO[bytes]) -> Iterator[pl.DataFrame]:
+        source, limits = self.source, self.source.limits
+        text = io.TextIOWrapper(binary, encoding=source.encoding, errors="strict", newline="")
+        records = CsvReader(
+            text,
+            source.delimiter,
+            line_breaks=source.line_breaks,
+            longest_line=limits.line_characters,
+            most_columns=limits.columns,
+        )
+        try:
+            yield from self._text_chunks(name, records, records)
+            records.check_counts()
+            self.tally.lines += max(records.lines - records.empty - records.continued - 1, 0)
+        except UnicodeDecodeError as error:
+            raise _undecodable(name, binary, records, error, source) from error
+        except CsvError as error:
+            raise SourceError(f"{name}, line {error.line}: {error}. {_advice(str(error))}") from error
+        except DAMAGED as error:
+            raise SourceError(
+                f"{name}, after line {records.line}: it is truncated or damaged ({error}); fetch it again."
+            ) from error
+        finally:
+            text.detach()  # whoever opened the file closes it
+
+    def workbook_chunks(self, name: str, path: Path) -> Iterator[pl.DataFrame]:
+        from fraud_core.intake.workbook import workbook_rows  # noqa: PLC0415
+
+        rows = workbook_rows(name, path, self.source.limits)
+
+        def padded() -> Iterator[tuple[int, list[str]]]:
+            header = next(rows, None)
+            if header is not None:
+                yield header
+                for line, cells in rows:
+                    self.tally.lines += 1
+                    yield line, cells + [""] * (len(header[1]) - len(cells))
+
+        yield from self._text_chunks(name, padded(), None)
+
+    def _text_chunks(
+        self, name: str, records: Iterable[tuple[int, list[str]]], counts: CsvReader | None
+    ) -> Iterator[pl.DataFrame]:
+        source, remaining = self.source, iter(records)
+        first = next(remaining, None)
+        if first is None:
+            return
+        header = first[1]
+        folders = _folder_columns(name, header, source)
+        _require(name, [*header, *folders], source)
+        read = [column for column in source.columns.wanted if column not in folders]
+        pick = itemgetter(*(header.index(column) for column in read))  # at least time and amount
         width = len(header)
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
-        for row in reader:
+        held = 0
+        for line, row in remaining:
             if len(row) != width:
-                if not row:
-                    continue
                 raise SourceError(
-                    f"{name}, line {reader.line_num}: {len(row)} columns where the header has {width}; "
+                    f"{name}, line {line}: {len(row)} columns where the header has {width}; "
                     "the line is cut off or holds a stray delimiter."
                 )
-            lines.append(reader.line_num)
+            lines.append(line)
             rows.append(pick(row))
-            if len(rows) == CHUNK_ROWS:
-                yield _text_frame(lines, rows, source)
+            if len(rows) == CHUNK_ROWS or (counts is not None and counts.characters - held > CHUNK_CHARACTERS):
+                yield _text_frame(lines, rows, read, folders)
                 lines, rows = [], []
+                held = 0 if counts is None else counts.characters
         if rows:
-            yield _text_frame(lines, rows, source)
-    except UnicodeDecodeError as error:
+            yield _text_frame(lines, rows, read, folders)
+
+    # --- Parquet ---------------------------------------------------------------------------------------------------------------
+
+    def parquet_chunks(self, name: str, path: Path) -> Iterator[pl.DataFrame]:
+        from fraud_core.intake.parquet import DAMAGED as UNREADABLE  # noqa: PLC0415 - only for Parquet
+        from fraud_core.intake.parquet import ParquetFile  # noqa: PLC0415
+
+        seen = 0
+        try:
+            file = ParquetFile(name, path, self.source.limits)
+            folders = _folder_columns(name, file.names, self.source)
+            _require(name, [*file.names, *folders], self.source)
+            read = [column for column in self.source.columns.wanted if column not in folders]
+            for frame in file.chunks(read, CHUNK_ROWS):
+                whole = frame.with_columns(pl.lit(value).alias(column) for column, value in folders.items())
+                yield whole.with_row_index(LINE, offset=seen + 1).with_columns(pl.col(LINE).cast(pl.UInt32))
+                seen += len(frame)
+            self.tally.lines += file.rows
+        except UNREADABLE as error:
+            raise SourceError(f"{name}, after row {seen}: this is not a whole Parquet file ({error}).") from error
+
+
+def _holds_data(member: str) -> bool:
+    """Whether a member of an archive may hold rows: no folder, and nothing hidden or put beside it by a Mac."""
+    path = Path(member)
+    if member.endswith("/") or path.name.startswith((".", "~$")) or "__MACOSX" in path.parts:
+        return False
+    return path.suffix.lower() in _DATA_SUFFIXES
+
+
+_DATA_SUFFIXES = {".csv", ".txt", ".tsv", ".parquet", ".pq", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xlsx"}
+
+
+def _folder_columns(name: str, present: Sequence[str], source: Source) -> dict[str, str]:
+    """Wanted columns that the file itself lacks and the names of its folders tell."""
+    parts = (part.partition("=") for part in urlsplit(name).path.split("/")[:-1]) if "=" in name else ()
+    told = {column: unquote(value) for column, equals, value in parts if equals}
+    return {column: told[column] for column in source.columns.wanted if column in told and column not in present}
+
+
+def _advice(problem: str) -> str:
+    if "does not close on it" in problem:
+        return "Correct the line; if cells hold line breaks, set `line_breaks = true` in the source's TOML."
+    if "quotation mark" in problem:
+        return "Correct the line."
+    if "at most are read" in problem:
+        return "Is `delimiter` right? If so, raise `columns` under [limits] in the source's TOML."
+    if "characters" in problem:
+        return "If it is sound, raise `line_characters` under [limits] in the source's TOML."
+    return "Correct the line."
+
+
+def _undecodable(name: str, binary: IO[bytes], records: CsvReader, error: UnicodeDecodeError, source: Source) -> SourceError:
+    """Names line and column of the first byte that cannot be decoded; the line alone where the stream cannot be read again."""
+    try:
         line, column = _place_of_bad_byte(binary, source)
-        raise SourceError(
-            f"{name}, line {line}, column '{column}': byte {error.object[error.start]:#04x} is not {source.encoding}; "
-            "set `encoding` in the source's TOML."
-        ) from error
-    except csv.Error as error:
-        raise SourceError(f"{name}, line {reader.line_num}: {error}.") from error
-    except _DAMAGED as error:
-        raise SourceError(
-            f"{name}, after line {reader.line_num}: the zip is truncated or damaged ({error}); fetch it again."
-        ) from error
-    finally:
-        text.detach()  # whoever opened the file closes it
-
-
-def _header(name: str, reader: Iterator[list[str]], source: Source) -> list[str]:
-    header = next(reader, None)
-    if header is None:
-        raise SourceError(f"{name} is empty.")
-    if header:
-        header[0] = header[0].removeprefix("\ufeff")
-    _require(name, header, source)
-    return header
+        place = f"line {line}, column '{column}'"
+    except (OSError, ValueError):  # what cannot be read a second time
+        place = f"after line {records.line}"
+    return SourceError(
+        f"{name}, {place}: byte {error.object[error.start]:#04x} is not {source.encoding}; "
+        "set `encoding` in the source's TOML, such as cp1252 for what Excel saves on Windows."
+    )
 
 
 def _place_of_bad_byte(binary: IO[bytes], source: Source) -> tuple[int, str]:
     """Line and column of the first byte that cannot be decoded. The file is read a second time, since readers read ahead."""
     binary.seek(0)
     reader = csv.reader(_lines_before_bad_byte(binary, source.encoding), delimiter=source.delimiter)
-    header = next(reader, [])
-    rows = deque(reader, maxlen=1)
-    return reader.line_num, header[min(len(rows[0]), len(header)) - 1] if rows else "(header)"
+    header: list[str] = []
+    last: list[str] = []
+    try:
+        header = next(reader, [])
+        for row in reader:
+            last = row
+    except csv.Error:  # it is told when the encoding is right
+        last = []
+    return reader.line_num, header[min(len(last), len(header)) - 1] if last else "(header)"
 
 
 def _lines_before_bad_byte(binary: IO[bytes], encoding: str) -> Iterator[str]:
@@ -185,36 +374,19 @@ def _lines_before_bad_byte(binary: IO[bytes], encoding: str) -> Iterator[str]:
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            text, is_last = error.object[: error.start].decode(encoding, "ignore"), True
+            good = error.object[: error.start].decode(encoding, "ignore")
+            text, is_last = good.replace("\r\n", "\n").replace("\r", "\n"), True
         *lines, rest = (rest + text).split("\n")
         yield from (f"{line}\n" for line in lines)
         is_last = is_last or not block
     yield rest
 
 
-def _text_frame(lines: list[int], rows: list[tuple[str, ...]], source: Source) -> pl.DataFrame:
+def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[str], folders: dict[str, str]) -> pl.DataFrame:
     data: dict[str, Any] = {LINE: pl.Series(lines, dtype=pl.UInt32)}
-    for column, values in zip(source.columns.wanted, zip(*rows, strict=True), strict=True):
+    for column, values in zip(read, zip(*rows, strict=True), strict=True):
         data[column] = pl.Series(values, dtype=pl.String)
-    return pl.DataFrame(data)
-
-
-def _parquet_chunks(name: str, path: Path, source: Source) -> Iterator[pl.DataFrame]:
-    import pyarrow  # noqa: PLC0415 - only for Parquet sources
-    import pyarrow.parquet  # noqa: PLC0415
-
-    seen = 0
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        _require(name, file.schema_arrow.names, source)
-        for batch in file.iter_batches(CHUNK_ROWS, columns=list(source.columns.wanted)):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            _require_types(name, frame.schema, source)
-            yield frame.with_row_index(LINE, offset=seen + 1).with_columns(pl.col(LINE).cast(pl.UInt32))
-            seen += len(frame)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(f"{name}, after row {seen}: this is not a whole Parquet file ({error}).") from error
+    return pl.DataFrame(data).with_columns(pl.lit(value).alias(column) for column, value in folders.items())
 
 
 def _require(name: str, present: Sequence[str], source: Source) -> None:
@@ -233,25 +405,18 @@ def _require(name: str, present: Sequence[str], source: Source) -> None:
         raise SourceError(f"{name}, line 1: there are several columns '{twice[0]}'; rename all but the one that is meant.")
 
 
-def _require_types(name: str, columns: Mapping[str, pl.DataType], source: Source) -> None:
-    for column in source.columns.wanted:
-        dtype = columns[column]
-        if dtype.is_nested() or isinstance(dtype, pl.Time | pl.Duration | pl.Object | pl.Binary):
-            raise SourceError(f"{name}, column '{column}': values of type {dtype} are not read; store the column as text.")
-
-
-def _fetch(url: str, folder: Path) -> Path:
-    target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / Path(urlsplit(url).path).name
+def _target(url: str, folder: Path) -> Path:
+    target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / (Path(urlsplit(url).path).name or "file")
     target.parent.mkdir()
-    try:
-        if url.startswith("s3://"):
-            from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+    return target
 
-            parts = urlsplit(url)
-            s3_client().download_file(parts.netloc, parts.path.lstrip("/"), str(target))
-        else:
-            with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:  # noqa: S310 - https only
-                shutil.copyfileobj(answer, file)
+
+def _fetch_s3(url: str, target: Path) -> Path:
+    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+
+    bucket, key = urlsplit(url).netloc, url.split("/", 3)[-1]
+    try:
+        s3_client().download_file(bucket, key, str(target))
     except Exception as error:
         raise SourceError(f"{url} could not be fetched: {type(error).__name__}: {error}.") from error
     return target

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
-from fraud_core.intake.files import SourceFile, chunks, located
+from fraud_core.errors import SourceError
+from fraud_core.intake.files import SourceFile, Tally, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.intake.repeats import Landed, find_repeats
 from fraud_core.keys import Key
@@ -24,6 +25,7 @@ from fraud_core.sources import Source
 from fraud_core.stores.objects import ObjectStore
 
 FLUSH_ROWS = 500_000  # rows held in memory before segments are written
+FLUSH_BYTES = 512_000_000  # and bytes, whatever comes first
 UNDATED = "_undated"  # where refused rows without a usable time go
 
 Progress = Callable[[str, int], None]  # (file, rows read so far)
@@ -51,6 +53,7 @@ class LandedFile(BaseModel):
     repaired: int
     segments: tuple[Segment, ...]
     refused: tuple[Segment, ...]
+    lines: int | None = None  # that the file said it has, counted apart from `rows`; version 0.1.0 did not
     landed_at: datetime | None = None  # since when its content has been there; version 0.1.0 did not write that down
 
     @property
@@ -79,6 +82,16 @@ class Landing(BaseModel):
     def refused(self, partition: str) -> list[Segment]:
         """The partition's refused rows, likewise."""
         return [segment for file in self.in_order() for segment in file.refused if segment.partition == partition]
+
+    @property
+    def kept(self) -> int:
+        """How many rows were not refused."""
+        return sum(segment.rows for file in self.files.values() for segment in file.segments)
+
+    @property
+    def quarantined(self) -> int:
+        """How many rows were refused, with and without a usable time."""
+        return sum(segment.rows for file in self.files.values() for segment in file.refused)
 
     def in_order(self) -> list[LandedFile]:
         """The files in the order they came; of those that came together, in the order of their names."""
@@ -189,6 +202,7 @@ class _Router:
     digests: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     refused: dict[str, list[pl.DataFrame]] = field(default_factory=lambda: defaultdict(list))
     held: int = 0
+    held_bytes: int = 0
     segments: list[Segment] = field(default_factory=list)
     refusals: list[Segment] = field(default_factory=list)
 
@@ -200,7 +214,8 @@ class _Router:
         for (key,), frame in refused.partition_by(PARTITION, as_dict=True, include_key=False, maintain_order=True).items():
             self.refused[str(key)].append(frame)
         self.held += len(parsed.rows) + len(parsed.refused)
-        if self.held >= FLUSH_ROWS:
+        self.held_bytes += int(parsed.rows.estimated_size() + parsed.refused.estimated_size())
+        if self.held >= FLUSH_ROWS or self.held_bytes >= FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -211,7 +226,7 @@ class _Router:
         self.rows.clear()
         self.digests.clear()
         self.refused.clear()
-        self.held = 0
+        self.held = self.held_bytes = 0
 
     def _write(self, partition: str, frames: list[pl.DataFrame], digest: str | None) -> Segment:
         frame = pl.concat(frames)
@@ -224,7 +239,8 @@ def _land_file(
 ) -> LandedFile:
     router = _Router(store)
     rows = repaired = 0
-    for name, chunk in chunks(file, source):
+    tally = Tally()
+    for name, chunk in chunks(file, source, tally):
         parsed = parse(chunk, PurePosixPath(name).name, source, card_key, landed_at)
         router.take(parsed)
         rows += len(chunk)
@@ -232,10 +248,17 @@ def _land_file(
         if progress is not None:
             progress(file.name, rows)
     router.flush()
+    kept, refused = (sum(segment.rows for segment in segments) for segments in (router.segments, router.refusals))
+    if not tally.lines == rows == kept + refused:
+        raise SourceError(
+            f"{file.name} has {tally.lines:,} rows, of which {rows:,} were read, {kept:,} taken and {refused:,} refused; that "
+            "does not tally, so none is taken. This is a fault of the intake: please report it."
+        )
     return LandedFile(
         sha256=file.sha256,
         size=file.size,
         rows=rows,
+        lines=tally.lines,
         repaired=repaired,
         segments=tuple(router.segments),
         refused=tuple(router.refusals),

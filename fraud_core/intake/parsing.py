@@ -241,9 +241,14 @@ def _money(column: Column, declared: TextColumn, chunk: pl.Schema, source: Sourc
     return _Reading(text, pl.when(parts["1"] == "-").then(-amount).otherwise(amount), checks)
 
 
+_BOOLEAN = {"true": "1", "false": "0"}
+
+
 def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Source) -> _Reading:
     given, value = pl.col(f"{column.name}?"), pl.col(column.name)
     meaning = {declared.fraud: True, declared.legitimate: False}
+    if chunk[declared.column] == pl.Boolean:  # read as 1 and 0, however their names were written
+        meaning = {_BOOLEAN.get(text.lower(), text): outcome for text, outcome in meaning.items()}
     read = given.replace_strict(meaning, default=None, return_dtype=pl.Boolean)
     if declared.repair:
         repaired = given.str.extract(declared.repair, 1).replace_strict(meaning, default=None, return_dtype=pl.Boolean)
@@ -264,7 +269,8 @@ def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Sour
 
 def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
     dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
-    whole = given.cast(pl.Int64, strict=False)
+    digits = given.str.replace(r"\.0*$", "") if not dtype.is_numeric() else given  # 333497.0 is what a gap makes of 333497
+    whole = digits.cast(pl.Int64, strict=False)
     checks = ((given.is_not_null() & value.is_null(), "is not a whole number"),)
     if dtype.is_integer():
         return _Reading(pl.col(declared.column), whole, checks)

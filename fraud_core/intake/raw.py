@@ -6,8 +6,9 @@ import polars as pl
 
 from fraud_core import partitions, schema
 from fraud_core.artifacts import Table, fingerprint
+from fraud_core.errors import IntegrityError
 from fraud_core.intake.files import LINE
-from fraud_core.intake.landing import Landing
+from fraud_core.intake.landing import Landing, Segment
 from fraud_core.intake.parsing import PARTITION, parse
 from fraud_core.keys import Key
 from fraud_core.simulator import simulate
@@ -57,7 +58,13 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
     repeated, relabels = _compared(rows, rows.filter(~first))
     quarantine = pl.concat([refused, repeated])
     kept = rows.filter(first).drop(CAME)
+    if len(rows) + len(refused) != len(kept) + len(quarantine):
+        raise IntegrityError(
+            f"Of {len(rows) + len(refused):,} rows of {key}, {len(kept):,} stand and {len(quarantine):,} were refused; that "
+            "does not tally. This is a fault of the intake: please report it."
+        )
     facts: dict[str, int | float | str] = {
+        "landed": len(rows) + len(refused),
         "rows": len(kept),
         "quarantined": len(quarantine),
         "duplicates": len(rows) - len(kept),
@@ -75,18 +82,14 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical) | {CAME: schema.UTC_MICROSECONDS})
     parts = [
-        pl.read_parquet(store.local_path(segment.key), glob=False).with_columns(
-            pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME)
-        )
+        _read(segment, store).with_columns(pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME))
         for file in landing.in_order()
         for segment in file.segments
         if segment.partition == key
     ]
     rows = pl.concat([empty, *parts])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat(
-        [nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in landing.refused(key))]
-    )
+    refused = pl.concat([nothing, *(_read(segment, store) for segment in landing.refused(key))])
     digests = [segment.digest for segment in landing.segments(key)]
     elsewhere = landing.repeated(key)
     if elsewhere is not None:
@@ -107,6 +110,16 @@ def _standing_elsewhere(repeats: pl.DataFrame) -> pl.DataFrame:
         pl.format("contradicts {}: the same transaction id at another time", stands).alias("reason"),
         pl.lit("(see the other line)").alias("value"),
     )
+
+
+def _read(segment: Segment, store: ObjectStore) -> pl.DataFrame:
+    """A segment's rows, all of them."""
+    frame = pl.read_parquet(store.local_path(segment.key), glob=False)
+    if len(frame) != segment.rows:
+        raise IntegrityError(
+            f"{store.uri(segment.key)} has {len(frame)} rows, and {segment.rows} had landed; land the source anew."
+        )
+    return frame
 
 
 def _simulated(source: Source, key: str, card_key: Key) -> tuple[pl.DataFrame, pl.DataFrame, str]:

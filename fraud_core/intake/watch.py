@@ -1,15 +1,13 @@
 """Looking at a source's files without reading them: what is there, and whether it changed."""
 
-import urllib.request
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fraud_core.errors import SourceError
-from fraud_core.sources import Source
-
-PATIENCE = 10.0  # seconds that a remote server may take
+from fraud_core.intake.download import head
+from fraud_core.intake.files import local_files, s3_urls
+from fraud_core.sources import Limits, Source
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,11 @@ def look(source: Source) -> list[Seen]:
     for pattern in source.paths:
         scheme = urlsplit(pattern).scheme if "://" in pattern else ""
         if not scheme:
-            seen = [_local(name) for name in glob(pattern, recursive=True)]  # noqa: PTH207 - patterns are absolute
-        elif scheme in {"https", "s3"}:
-            seen = [_remote(pattern, scheme)]
+            seen = [_local(name) for name in local_files(pattern)]
+        elif scheme == "https":
+            seen = [_on_the_web(pattern, source.limits)]
+        elif scheme == "s3":
+            seen = [_in_a_bucket(url) for url in s3_urls(pattern)]
         else:
             raise SourceError(f"{pattern}: only local paths, https:// and s3:// are read.")
         found |= {file.name: file for file in seen if file is not None}
@@ -48,18 +48,18 @@ def _local(name: str) -> Seen | None:
     return Seen(name, stat.st_size, f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}")
 
 
-def _remote(url: str, scheme: str) -> Seen:
-    try:
-        if scheme == "s3":
-            from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+def _on_the_web(url: str, limits: Limits) -> Seen:
+    headers = head(url, limits)
+    length = headers.get("content-length")
+    stamp = f"{headers.get('etag')} {headers.get('last-modified')} {length}"
+    return Seen(url, None if length is None else int(length), stamp)
 
-            parts = urlsplit(url)
-            head = s3_client().head_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
-            return Seen(url, int(head["ContentLength"]), str(head["ETag"]))
-        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - https only
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - https only
-            length = answer.headers["Content-Length"]
-            stamp = f"{answer.headers['ETag']} {answer.headers['Last-Modified']} {length}"
-            return Seen(url, None if length is None else int(length), stamp)
+
+def _in_a_bucket(url: str) -> Seen:
+    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+
+    try:
+        found = s3_client().head_object(Bucket=urlsplit(url).netloc, Key=url.split("/", 3)[-1])
+        return Seen(url, int(found["ContentLength"]), str(found["ETag"]))
     except Exception as error:
         raise SourceError(f"{url} cannot be asked for news: {type(error).__name__}.") from error

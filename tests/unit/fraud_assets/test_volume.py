@@ -95,3 +95,11 @@ def bench_rows(bench: Any, key: str, share: float) -> pl.DataFrame:
     rows = bench.rows(fraud_share=share)[LAST]
     start = pl.lit(f"{key}-02").str.to_datetime(time_unit="us", time_zone="UTC")
     return rows.with_columns((start + pl.duration(minutes=pl.int_range(pl.len()))).alias("timestamp"))
+
+
+def test_where_no_partition_has_a_row_no_label_is_mature(new_bench: Any) -> None:
+    bench = new_bench()
+    empty = bench.rows()[LAST].clear()
+    for month in ("2023-01", "2023-02"):
+        bench.put(month, empty)
+    assert fraud_rates_of(bench.project, ["2023-02"])["2023-02"][1].rows == 0

@@ -33,9 +33,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = files.chunks
 
-    def chunks(file: files.SourceFile, source: Source) -> Iterator[tuple[str, pl.DataFrame]]:
+    def chunks(file: files.SourceFile, source: Source, tally: files.Tally) -> Iterator[tuple[str, pl.DataFrame]]:
         names.append(Path(file.name).name)
-        return real(file, source)
+        return real(file, source, tally)
 
     monkeypatch.setattr(landing, "chunks", chunks)
     return names
@@ -268,3 +268,26 @@ def test_no_card_number_is_in_any_byte_or_column_of_the_store(intake: Intake) ->
         if path.is_file():
             assert CARD.encode() not in path.read_bytes()
             assert CARD not in pl.read_parquet(path).write_csv()
+
+
+# ---- counts
+
+
+def test_what_a_file_has_is_what_was_kept_and_what_was_refused(intake: Intake) -> None:
+    intake.rows({"when": "?"}, JANUARY | {"sum": "?"}, {"when": "2025-01-01 00:00:00"}, MARCH)
+    intake.write("empty.csv", "")
+    landed = intake.land(intake.source("a.csv", "empty.csv"))
+    assert [(file.lines, file.rows) for file in landed.files.values()] == [(4, 4), (0, 0)]
+    assert (landed.kept, landed.quarantined) == (1, 3)
+
+
+def test_a_file_whose_rows_do_not_tally_is_refused(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.chunks
+
+    def chunks(file: files.SourceFile, source: Source, tally: files.Tally) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield from ((name, chunk.head(2)) for name, chunk in real(file, source, tally))
+
+    monkeypatch.setattr(landing, "chunks", chunks)
+    intake.rows(JANUARY, JANUARY, MARCH)
+    with pytest.raises(SourceError, match=r"a\.csv has 3 rows, of which 2 were read, 2 taken and 0 refused; that does not tally"):
+        intake.land(intake.source())

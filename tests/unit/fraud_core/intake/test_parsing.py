@@ -551,6 +551,28 @@ def test_a_source_without_cards_has_no_card_and_no_bucket() -> None:
 
 def test_the_lines_of_a_csv_file_are_those_of_its_editor(intake: Intake) -> None:
     path: Path = intake.rows({"outcome": "L!two\nlines"}, {"sum": "x"}, {"shop": "a\nb\nc", "sum": "y"})
-    result = parsed(path, intake.source())
+    result = parsed(path, intake.source(line_breaks=True))
     assert result.rows["source_line"].to_list() == [3]
     assert result.refused["source_line"].to_list() == [4, 7]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("333497.0", 333497), ("333497.", 333497), ("333497.00", 333497), ("333497.5", None)]
+)
+def test_a_whole_number_may_have_a_decimal_point_and_zeros(intake: Intake, given: str, read: int | None) -> None:
+    result = parsed(intake.rows({"people": given}), intake.source())
+    assert result.rows["city_population"].to_list() == ([] if read is None else [read])
+
+
+@pytest.mark.parametrize(("fraud", "legitimate"), [("true", "false"), ("True", "False"), (True, False), ("1", "0"), (1, 0)])
+def test_a_boolean_label_may_be_declared_by_its_words(intake: Intake, fraud: object, legitimate: object) -> None:
+    rows = pl.DataFrame([ROW | {"id": "a"}, ROW | {"id": "b"}]).with_columns(outcome=pl.Series([True, False]))
+    rows.write_parquet(intake.folder / "a.parquet")
+    label = {"column": "outcome", "fraud": fraud, "legitimate": legitimate}
+    result = parsed(intake.folder / "a.parquet", intake.source(columns=COLUMNS | {"label": label}))
+    assert result.rows["label"].to_list() == [True, False]
+
+
+def test_two_digits_of_a_year_of_birth_are_refused_where_they_are_declared(intake: Intake) -> None:
+    with pytest.raises(ValueError, match="two digits do not tell"):
+        intake.source(columns=COLUMNS | {"birth_date": {"column": "born", "formats": ["%d.%m.%y"]}})

@@ -44,7 +44,7 @@ def test_of_rows_with_one_id_the_first_stands_and_the_others_are_refused_as_copy
         (5, "transaction_id", contradiction.format(2)),
         (6, "transaction_id", contradiction.format(3)),
     ]
-    assert made.rows.facts == {"rows": 2, "quarantined": 3, "duplicates": 3, "copies": 1, "frauds": 0}
+    assert made.rows.facts == {"landed": 5, "rows": 2, "quarantined": 3, "duplicates": 3, "copies": 1, "frauds": 0}
 
 
 def test_a_missing_value_is_no_contradiction_of_itself(intake: Intake) -> None:

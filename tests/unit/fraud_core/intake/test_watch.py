@@ -1,10 +1,8 @@
 """Looking at a source's files without reading them."""
 
 import os
-from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -51,34 +49,18 @@ def test_a_rewritten_file_of_the_same_size_is_another(tmp_path: Path) -> None:
 
 def test_a_file_that_goes_between_being_listed_and_looked_at_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("1")
-    monkeypatch.setattr(watch, "glob", lambda *_, **__: [f"{tmp_path}/a.csv", f"{tmp_path}/gone.csv"])
+    monkeypatch.setattr(watch, "local_files", lambda _: [f"{tmp_path}/a.csv", f"{tmp_path}/gone.csv"])
     assert [Path(file.name).name for file in look(of(f"{tmp_path}/*.csv"))] == ["a.csv"]
 
 
-def test_a_web_server_is_asked_for_the_head_alone_and_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    tag = "one"
-
-    class Answer:
-        def __enter__(self) -> SimpleNamespace:
-            headers = Message()
-            headers["Content-Length"], headers["ETag"] = "17", tag
-            return SimpleNamespace(headers=headers)
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    def urlopen(request: Any, timeout: float) -> Answer:
-        asked.append((request.get_method(), timeout))
-        return Answer()
-
-    monkeypatch.setattr(watch.urllib.request, "urlopen", urlopen)
+def test_a_web_server_is_asked_for_the_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"content-length": "17", "etag": "one"}
+    monkeypatch.setattr(watch, "head", lambda url, limits: headers)
     (first,) = look(of("https://data.test/a.csv"))
-    tag = "two"
+    headers["etag"] = "two"
     (second,) = look(of("https://data.test/a.csv"))
     assert (first.name, first.size) == ("https://data.test/a.csv", 17)
     assert first.stamp != second.stamp
-    assert asked == [("HEAD", watch.PATIENCE)] * 2
 
 
 def test_an_s3_object_is_known_by_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,15 +71,6 @@ def test_an_s3_object_is_known_by_its_tag(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("fraud_core.stores.s3.s3_client", lambda: SimpleNamespace(head_object=head_object))
     (seen,) = look(of("s3://bucket/in/a.parquet"))
     assert (seen.name, seen.size, seen.stamp) == ("s3://bucket/in/a.parquet", 9, '"tag"')
-
-
-def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def urlopen(*_: object, **__: object) -> None:
-        raise TimeoutError
-
-    monkeypatch.setattr(watch.urllib.request, "urlopen", urlopen)
-    with pytest.raises(SourceError, match=r"https://data\.test/a\.csv cannot be asked for news: TimeoutError"):
-        look(of("https://data.test/a.csv"))
 
 
 def test_other_schemes_are_refused() -> None:

@@ -1,0 +1,85 @@
+"""What was refused of a source, most common first, and what to declare instead: the first thing that a new user has to see."""
+
+import polars as pl
+
+from fraud_core import schema
+from fraud_core.intake.landing import Landing
+from fraud_core.sources import CardColumn, Source
+from fraud_core.stores.objects import ObjectStore
+
+MOST_TOLD = 3
+
+
+def count_refusals(landing: Landing, store: ObjectStore) -> pl.DataFrame:
+    """Refused rows by column and reason, with a masked example and the line it stands on; the commonest first."""
+    segments = [segment for file in landing.in_order() for segment in file.refused]
+    nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
+    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in segments)])
+    return (
+        refused.group_by("column", "reason", maintain_order=True)
+        .agg(
+            pl.len().alias("rows"),
+            pl.col("value").first().alias("example"),
+            pl.col("source_file").first(),
+            pl.col("source_line").first(),
+        )
+        .sort("rows", "column", "reason", descending=[True, False, False])
+    )
+
+
+def explain_refusals(source: Source, landing: Landing, store: ObjectStore) -> str | None:
+    """How many rows of all that landed were refused, why, and what to declare; None where none was."""
+    if not landing.quarantined:
+        return None
+    counts = count_refusals(landing, store)
+    whole = "All" if not landing.kept else f"{landing.quarantined:,} of"
+    lines = [f"{whole} {landing.kept + landing.quarantined:,} rows were refused:"]
+    for one in counts.head(MOST_TOLD).iter_rows(named=True):
+        declared = _declared(source, one["column"])
+        advice = _advice(one["column"], declared, one["reason"], one["example"])
+        place = f"{one['source_file']} line {one['source_line']}"
+        lines.append(
+            f"  {one['rows']:,}: '{declared}' ({one['column']}) {one['reason']}, such as {one['example']} in {place}. {advice}"
+        )
+    more = len(counts) - MOST_TOLD
+    if more > 0:
+        lines.append(f"  and {more} more; the asset `quarantine` has them all.")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _declared(source: Source, canonical: str) -> str:
+    """The source's own column behind a canonical one."""
+    declared = source.columns.declared(canonical)
+    return ", ".join(declared.columns) if isinstance(declared, CardColumn) else declared.column
+
+
+_FORMATS = {
+    "9999-99-99 99:99:99": "%Y-%m-%d %H:%M:%S",
+    "9999-99-99 99:99": "%Y-%m-%d %H:%M",
+    "9999-99-99x99:99:99": "%Y-%m-%dT%H:%M:%S",
+    "9999-99-99x99:99:99x": "%Y-%m-%dT%H:%M:%S%#z",
+    "99.99.9999 99:99:99": "%d.%m.%Y %H:%M:%S",
+    "99.99.9999 99:99": "%d.%m.%Y %H:%M",
+    "9999-99-99": "%Y-%m-%d",
+    "99.99.9999": "%d.%m.%Y",
+    "9999999999": "%s",
+}
+
+
+def _advice(column: str, declared: str, reason: str, example: str) -> str:
+    """What to write into the source's TOML, by what the shape of the value (9 for digits, x for letters) tells."""
+    name = "amount" if column == "amount_cents" else column
+    if "declared format" in reason:
+        shape = _FORMATS.get(example, "...")
+        return f'Declare its format: {name} = {{ column = "{declared}", formats = ["{shape}"] }} under [columns].'
+    if "outside the source's partitions" in reason:
+        return "Correct `first`, or `last`."
+    if "is neither" in reason:
+        return (
+            f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} under [columns].'
+        )
+    if "is not an amount" in reason and "," in example:
+        return "Amounts are read with a decimal point and without separators of thousands; write them so."
+    if "is not an amount" in reason:
+        return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
+    return ""

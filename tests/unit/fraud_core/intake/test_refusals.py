@@ -1,0 +1,50 @@
+"""What a user is told of refused rows: how many, why, an example that gives nothing away, and what to declare."""
+
+from typing import Any
+
+import pytest
+
+from fraud_core.intake.refusals import explain_refusals
+from tests.unit.fraud_core.intake.shop import CARD, Intake
+
+
+def told(intake: Intake, *changes: dict[str, str], **declared: Any) -> str | None:
+    intake.rows(*changes)
+    source = intake.source(**declared)
+    return explain_refusals(source, intake.land(source), intake.store)
+
+
+def test_nothing_is_told_where_nothing_was_refused(intake: Intake) -> None:
+    assert told(intake, {}, {}) is None
+
+
+def test_the_three_commonest_reasons_are_told_with_a_masked_example_and_advice(intake: Intake) -> None:
+    message = told(
+        intake, *[{"sum": "12,34"}] * 4, *[{"when": "05.03.2024 10:20"}] * 3, {"outcome": "yes"}, {"outcome": "no"}, {"lat": "99"}
+    )
+    assert message is not None
+    first, *reasons, more = message.splitlines()
+    assert first == "All 10 rows were refused:"
+    assert reasons[0].startswith(
+        "  4: 'sum' (amount_cents) is not an amount with at most two decimals, such as 99,99 in a.csv line 2."
+    )
+    assert "decimal point" in reasons[0]
+    assert reasons[1].endswith(
+        'Declare its format: timestamp = { column = "when", formats = ["%d.%m.%Y %H:%M"] } under [columns].'
+    )
+    assert reasons[2].startswith("  2: 'outcome' (label) is neither 'F' nor 'L', such as xxx in a.csv line 9.")
+    assert more == "  and 1 more; the asset `quarantine` has them all."
+
+
+def test_refused_rows_among_others_are_counted_and_personal_values_stay_hidden(intake: Intake) -> None:
+    message = told(intake, {}, {"born": "01.01.1850", "pan": CARD}, {})
+    assert message is not None
+    assert message.startswith("1 of 3 rows were refused:")
+    assert "'born' (birth_date) lies before 1900 or after the transaction, such as (hidden)" in message
+    assert CARD not in message
+    assert "1850" not in message
+
+
+@pytest.mark.parametrize("first", ["2024-04"])
+def test_rows_before_the_first_partition_are_told(intake: Intake, first: str) -> None:
+    assert "Correct `first`, or `last`." in str(told(intake, {}, first=first, last="open"))
