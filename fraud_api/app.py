@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,7 @@ def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Ser
         decisions=decisions,
         history=writer,
         uploads=Uploads(settings),
+        batches=ThreadPoolExecutor(1, "batches"),
         draining=Draining(),
     )
 

@@ -10,7 +10,8 @@ from pydantic.json_schema import models_json_schema
 from fraud_api.problems import MEDIA_TYPE, Problem
 from fraud_api.schemas import MOST_LABELS, Batch, Labelled, Labelling, RowRefusal, RowScore
 from fraud_api.security import OPEN_PATHS
-from fraud_core.filescoring import AnswerFormat, FileFormat
+from fraud_core.fileparsing import FileFormat
+from fraud_core.filescoring import AnswerFormat
 from fraud_core.payment import EXAMPLE, Transaction
 
 FILE_TYPES: dict[str, FileFormat] = {
@@ -93,13 +94,16 @@ def file_answer() -> dict[int | str, dict[str, Any]]:
     lines = (
         '{"row":1,"transaction_id":"2da90c7d74bd46a0caf3777415b3ebd3","probability":0.00213,"decision":"approve"}\n'
         '{"row":2,"errors":[{"field":"amount","reason":"is missing"}]}\n'
-        '{"rows":2,"refused":1,"complete":true,"model_version":"3f0c8d1b6a527e94"}\n'
+        '{"rows":2,"scored":1,"refused":1,"lines":3,"lines_without_payment":1,"complete":true,"model_version":"3f0c8d1b6a527e94"}\n'
     )
     content = {
         ANSWER_TYPES["ndjson"]: {"schema": {"type": "string"}, "example": lines},
         ANSWER_TYPES["csv"]: {"schema": {"type": "string"}},
     }
-    description = "A record a row, then one that says how many rows there were, how many were refused, and whether these are all."
+    description = (
+        "A record a row, then one that says how many rows there were, how many of them were scored and refused, how many lines "
+        "the file has and how many of them were no payment's (rows + lines_without_payment = lines), and whether these are all."
+    )
     return {200: {"description": description, "content": content}}
 
 

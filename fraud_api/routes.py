@@ -8,11 +8,13 @@ from typing import Annotated, Any, TypeVar
 import pydantic_core
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraud_api import labelling, models, openapi
 from fraud_api.problems import Refused, invalid, no_model
 from fraud_api.schemas import (
+    MOST_BATCH_MARKS,
+    MOST_LABEL_MARKS,
     MOST_LABELS,
     MOST_ROWS,
     Batch,
@@ -27,8 +29,9 @@ from fraud_api.schemas import (
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
 from fraud_core.holder import Served
-from fraud_core.payment import Transaction
-from fraud_core.refusals import FieldProblem, wrong_fields
+from fraud_core.payment import FIELDS, Transaction
+from fraud_core.recall import Recall
+from fraud_core.refusals import MOST_PROBLEMS, FieldProblem, field_problems, trimmed, wrong_fields
 from fraud_core.scoring import score_rows
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ router = APIRouter(generate_unique_id_function=lambda route: route.name)  # oper
 _T = TypeVar("_T")
 
 METRICS = "/metrics"
-ROWS_AT_ONCE = 500  # of a batch, between two looks at what else there is to do
+ROWS_AT_ONCE = 100  # of a batch, before another one has its turn
 
 
 @router.post(
@@ -70,14 +73,19 @@ async def score_batch(request: Request) -> Response:
     Nothing is recorded: a batch is a question about payments, and no payment."""
     services = services_of(request)
     served = _served(request, services)
-    rows = _rows(await _json_body(request))
-    records: list[dict[str, Any]] = []
+    body = await _json_body(request)
+    loop = asyncio.get_running_loop()
+    # All in a thread of their own, so that single payments do not wait, and chunk by chunk, so that other batches do not.
+    rows = await loop.run_in_executor(services.batches, _rows, body)
+    results: list[bytes] = []
+    refused = 0
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        records += score_rows(served.scorer, rows[begin : begin + ROWS_AT_ONCE], first=begin, recall=services.recall)
-        await asyncio.sleep(0)  # single payments do not wait for the whole batch
-    refused = sum("errors" in record for record in records)
-    document = {"model_version": served.version, "rows": len(records), "refused": refused, "results": records}
-    return Response(pydantic_core.to_json(document), media_type="application/json")
+        chunk = rows[begin : begin + ROWS_AT_ONCE]
+        written, wrong = await loop.run_in_executor(services.batches, _scored, served, chunk, begin, services.recall)
+        results.append(written)
+        refused += wrong
+    head = pydantic_core.to_json({"model_version": served.version, "rows": len(rows), "refused": refused})
+    return Response(head[:-1] + b',"results":[' + b",".join(results) + b"]}", media_type="application/json")
 
 
 @router.post(
@@ -116,7 +124,8 @@ async def label(request: Request) -> Response:
     """One label, or a list of up to 1,000: all are added, or none. Labels are only ever added; the last one known counts, a
     chargeback before an analyst. They change the fraud rates of merchants within minutes, and the next training."""
     services = services_of(request)
-    given = _labels(await _json_body(request), services.holder.served)
+    body, served = await _json_body(request), services.holder.served
+    given = await asyncio.get_running_loop().run_in_executor(services.batches, _labels, body, served)
     author = request.scope["state"].get("key_name", labelling.UNKEYED)
     answer = await asyncio.to_thread(labelling.add, services, given if isinstance(given, list) else [given], author)
     told = answer if isinstance(given, list) else answer[0]
@@ -199,7 +208,18 @@ def _checked(body: bytes, served: Served) -> Transaction:
     try:
         return Transaction.__pydantic_validator__.validate_json(body, context=served.scorer.reading)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise _refused(wrong_fields(error)) from None
+        raise _refused(_first_problems(error, body, served.scorer.reading)) from None
+
+
+def _first_problems(error: ValidationError, body: bytes, reading: dict[str, Any] | None) -> list[FieldProblem]:
+    """What is wrong with a payment, without building thousands of problems to tell a hundred."""
+    if error.error_count() <= MOST_PROBLEMS:
+        return wrong_fields(error)
+    try:
+        Transaction.model_validate(trimmed(pydantic_core.from_json(body), FIELDS), context=reading)
+    except ValidationError as shorter:
+        return wrong_fields(shorter)
+    raise error  # both look at the same fields
 
 
 def _refused(problems: list[FieldProblem]) -> Refused:
@@ -210,22 +230,63 @@ def _refused(problems: list[FieldProblem]) -> Refused:
 
 def _rows(body: bytes) -> list[Any]:
     """The rows of a batch as they came; each is judged later, by itself."""
+    document = _document(body, MOST_BATCH_MARKS, f"{MOST_ROWS} payments")
     try:
-        return _Envelope.model_validate_json(body).transactions
+        return _Envelope.model_validate(trimmed(document, ("transactions",))).transactions
     except ValidationError as error:
         raise _refused(wrong_fields(error)) from None
+
+
+def _document(body: bytes, most_marks: int, what: str) -> Any:
+    """The JSON of a request about many payments, unless it is built of more than these can be built of.
+
+    Raises:
+        Refused: it is no JSON, or that.
+    """
+    if body.count(b",") + body.count(b":") > most_marks:
+        raise invalid([FieldProblem(field="body", reason=f"holds more fields than {what} have")])
+    try:
+        return pydantic_core.from_json(body)
+    except ValueError as error:
+        raise _refused([FieldProblem(field="body", reason=f"is not valid JSON: {error}")]) from None
+
+
+def _scored(served: Served, rows: list[Any], first: int, recall: Recall) -> tuple[bytes, int]:
+    """The answers to some rows of a batch as the JSON of a list without its brackets, and how many were refused."""
+    records = score_rows(served.scorer, rows, first=first, recall=recall)
+    return pydantic_core.to_json(records)[1:-1], sum("errors" in record for record in records)
 
 
 def _labels(body: bytes, served: Served | None) -> Labelling | list[Labelling]:
-    wanted = _MANY_LABELS if body.lstrip()[:1] == b"[" else _ONE_LABEL
+    document = _document(body, MOST_LABEL_MARKS, f"{MOST_LABELS} labels")
+    known = tuple(Labelling.model_fields)
+    reading = None if served is None else served.scorer.reading
+    if isinstance(document, list):
+        return _many_labels([trimmed(one, known) for one in document[: MOST_LABELS + 1]], reading)
     try:
-        return wanted.validate_json(body, context=None if served is None else served.scorer.reading)
+        return Labelling.model_validate(trimmed(document, known), context=reading)
     except ValidationError as error:
         raise _refused(wrong_fields(error)) from None
 
 
-_ONE_LABEL: TypeAdapter[Labelling] = TypeAdapter(Labelling)
-_MANY_LABELS: TypeAdapter[list[Labelling]] = TypeAdapter(Annotated[list[Labelling], Field(min_length=1, max_length=MOST_LABELS)])
+def _many_labels(rows: list[Any], reading: dict[str, Any] | None) -> list[Labelling]:
+    """All of them, or the first problems of them."""
+    if not 1 <= len(rows) <= MOST_LABELS:
+        reason = f"must have at most {MOST_LABELS} rows" if rows else "must have at least 1 rows"
+        raise invalid([FieldProblem(field="body", reason=reason)])
+    labels: list[Labelling] = []
+    problems: list[FieldProblem] = []
+    for at, row in enumerate(rows):
+        try:
+            labels.append(Labelling.model_validate(row, context=reading))
+        except ValidationError as error:
+            located = ({**one, "loc": (at, *one["loc"])} for one in error.errors(include_url=False, include_input=False))
+            problems += field_problems(located)
+            if len(problems) >= MOST_PROBLEMS:
+                break
+    if problems:
+        raise invalid(problems[:MOST_PROBLEMS])
+    return labels
 
 
 class _Envelope(BaseModel):

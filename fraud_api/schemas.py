@@ -10,6 +10,10 @@ from fraud_core.stores.labels import Outcome
 
 MOST_ROWS = 10_000  # in one batch
 MOST_LABELS = 1_000  # in one request
+# Commas and colons of a body: a payment has about 27, a label about 10. Counting them takes a moment, building what they part
+# may take seconds, in which nothing else is answered.
+MOST_BATCH_MARKS = 40 * MOST_ROWS
+MOST_LABEL_MARKS = 100 * MOST_LABELS
 
 
 class Reason(BaseModel):

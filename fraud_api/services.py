@@ -1,5 +1,6 @@
 """What the routes work with, made once for each application."""
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -29,6 +30,7 @@ class Services:
     decisions: DecisionWriter
     history: HistoryWriter
     uploads: Uploads
+    batches: Executor  # one thread, for all requests about many payments: single ones share the interpreter with no more
     draining: Draining
 
     @property
@@ -38,6 +40,7 @@ class Services:
 
     def close(self) -> None:
         """Write what was decided, and let go of the stores."""
+        self.batches.shutdown(cancel_futures=True)
         self.decisions.close()
         self.history.close()
         self.history.store.close()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from secrets import token_hex
 from starlette.requests import ClientDisconnect, Request
 
 from fraud_api.problems import Refused
-from fraud_core.filescoring import COMMAND, CSV_COLUMNS, AnswerFormat, FileFormat, Frame, child_environment, order_bytes
+from fraud_core.fileparsing import FileFormat
+from fraud_core.filescoring import COMMAND, CSV_COLUMNS, AnswerFormat, Frame, child_environment, order_bytes
 from fraud_core.holder import Served
 from fraud_core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 BUFFER = 1 << 20
+LEAST_RATE = 10_000  # bytes a second, on average, of a file on its way in
 LEFT_ALONE_SECONDS = 60  # a spooled file is locked within this time, by the process that writes it
 
 
@@ -37,6 +40,25 @@ class _Spooled:
         os.close(self.descriptor)
 
 
+class _Running:
+    """The scoring of one file.
+
+    Attributes:
+        child: the process that scores.
+        moved: when the caller last took something of the answer, on the event loop's clock.
+        notes: what was taken for granted of the file.
+        ended: why it was ended, if it was.
+    """
+
+    def __init__(self, child: asyncio.subprocess.Process, notes: list[str]) -> None:
+        self.child, self.notes, self.ended = child, notes, ""
+        self.step()
+
+    def step(self) -> None:
+        """Something moved."""
+        self.moved = asyncio.get_running_loop().time()
+
+
 class Uploads:
     """Scores files for one process of the API.
 
@@ -48,6 +70,7 @@ class Uploads:
         self._settings = settings
         self._folder = settings.home / "run" / "spool"
         self._free = settings.files_at_once
+        self._by_key: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def score(self, request: Request, served: Served, file: FileFormat, answer: AnswerFormat) -> AsyncIterator[bytes]:
@@ -58,7 +81,11 @@ class Uploads:
         """
         if self._free == 0:
             raise _busy(f"{self._settings.files_at_once} files are being scored already")
+        key = request.scope.get("state", {}).get("key_name", "")
+        if key and self._by_key[key] >= self._settings.files_per_key:
+            raise _busy(f"this key has {self._settings.files_per_key} file(s) being scored already")
         self._free -= 1
+        self._by_key[key] += 1
         spooled: _Spooled | None = None
         child: asyncio.subprocess.Process | None = None
         try:
@@ -68,13 +95,14 @@ class Uploads:
             if first.state != "opened":
                 raise Refused(422, "unreadable-file", first.detail or "The file could not be read.", first.errors)
         except BaseException:
-            await self._end(child, spooled)
+            await self._end(key, child, spooled)
             raise
+        running = _Running(child, first.notes)
         # The child's end, not the reader's, frees what it holds: a caller who reads no further is cut off by the deadline.
-        task = asyncio.create_task(self._watch(child, spooled))
+        task = asyncio.create_task(self._watch(key, running, spooled))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return _stream(child, served.version, answer)
+        return _stream(running, served.version, answer)
 
     async def _spool(self, request: Request) -> _Spooled:
         await asyncio.to_thread(self._remove_orphans)
@@ -84,7 +112,7 @@ class Uploads:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         buffer = bytearray()
         try:
-            async for chunk in request.stream():
+            async for chunk in self._arriving(request):
                 buffer += chunk
                 if len(buffer) >= BUFFER:
                     await asyncio.to_thread(self._append, descriptor, bytes(buffer))
@@ -97,6 +125,24 @@ class Uploads:
             spooled.remove()
             raise
         return spooled
+
+    async def _arriving(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it comes in, as long as it does: whoever sends nothing, or next to nothing, holds no place."""
+        stream = request.stream()
+        loop = asyncio.get_running_loop()
+        begun, received = loop.time(), 0
+        stall = self._settings.file_stall_seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(begun + stall + received / LEAST_RATE):
+                    chunk = await anext(stream, None)
+            except TimeoutError:
+                detail = f"The file came in more slowly than {LEAST_RATE} bytes a second; send it again."
+                raise Refused(408, "body-too-slow", detail, headers={"Connection": "close"}) from None
+            if chunk is None:
+                return
+            received += len(chunk)
+            yield chunk
 
     def _append(self, descriptor: int, data: bytes) -> None:
         if self._taken() + len(data) > self._settings.spool_quota:
@@ -137,16 +183,26 @@ class Uploads:
         child.stdin.close()
         return child
 
-    async def _watch(self, child: asyncio.subprocess.Process, spooled: _Spooled) -> None:
+    async def _watch(self, key: str, running: _Running, spooled: _Spooled) -> None:
+        """Wait for the child's end, and end it where it takes too long or nobody takes its answer."""
+        loop = asyncio.get_running_loop()
+        last = loop.time() + self._settings.file_seconds
+        stall = self._settings.file_stall_seconds
         try:
-            async with asyncio.timeout(self._settings.max_upload_seconds):
-                await child.wait()
-        except TimeoutError:
-            logger.warning("a file was not scored within %g s; its scoring was ended", self._settings.max_upload_seconds)
+            while running.child.returncode is None and not running.ended:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(min(last, running.moved + stall)):
+                        await running.child.wait()
+                if loop.time() >= last:
+                    running.ended = f"The file was not scored within {self._settings.file_seconds:g} s; split it."
+                elif loop.time() >= running.moved + stall:
+                    running.ended = f"Nothing of the answer was taken for {stall:g} s; send the rest again."
+            if running.ended:
+                logger.warning("the scoring of a file was ended: %s", running.ended)
         finally:
-            await self._end(child, spooled)
+            await self._end(key, running.child, spooled)
 
-    async def _end(self, child: asyncio.subprocess.Process | None, spooled: _Spooled | None) -> None:
+    async def _end(self, key: str, child: asyncio.subprocess.Process | None, spooled: _Spooled | None) -> None:
         try:
             if child is not None and child.returncode is None:
                 child.kill()
@@ -155,10 +211,13 @@ class Uploads:
             if spooled is not None:
                 spooled.remove()
             self._free += 1
+            self._by_key[key] -= 1
+            self._by_key += Counter()  # keys without a file are forgotten
 
 
-async def _stream(child: asyncio.subprocess.Process, version: str, answer: AnswerFormat) -> AsyncIterator[bytes]:
-    """The child's answer, and a last record that says whether it is complete."""
+async def _stream(running: _Running, version: str, answer: AnswerFormat) -> AsyncIterator[bytes]:
+    """The child's answer, and a last record that says whether it is complete, and what became of every line."""
+    child = running.child
     assert child.stdout is not None
     last = Frame(state="failed")
     try:
@@ -171,10 +230,15 @@ async def _stream(child: asyncio.subprocess.Process, version: str, answer: Answe
             data = await child.stdout.readexactly(frame.size)
             last = frame
             yield data
-        detail = "" if frame.state == "done" else frame.detail or "The scoring of this file ended early; send the rest again."
-        yield _last_record(last, version, detail, answer)
+            running.step()
+        if frame.state == "done":
+            yield _last_record(frame, version, "", answer, running.notes)
+        else:
+            detail = frame.detail or running.ended or "The scoring of this file ended early; send the rest again."
+            yield _last_record(last, version, detail, answer, running.notes)
     except asyncio.IncompleteReadError:
-        yield _last_record(last, version, "The scoring of this file ended early; send the rest again.", answer)
+        detail = running.ended or "The scoring of this file ended early; send the rest again."
+        yield _last_record(last, version, detail, answer, running.notes)
     finally:
         if child.returncode is None:
             child.kill()  # the caller went away, or there is nothing more to come
@@ -186,13 +250,24 @@ async def _frame(child: asyncio.subprocess.Process) -> Frame:
     return Frame.model_validate_json(line) if line.endswith(b"\n") else Frame(state="failed")
 
 
-def _last_record(last: Frame, version: str, problem: str, answer: AnswerFormat) -> bytes:
-    record = {"rows": last.rows, "refused": last.refused, "complete": not problem, "model_version": version}
+def _last_record(last: Frame, version: str, problem: str, answer: AnswerFormat, notes: list[str]) -> bytes:
+    record = {
+        "rows": last.rows,
+        "scored": last.rows - last.refused,
+        "refused": last.refused,
+        "lines": last.lines,
+        "lines_without_payment": last.idle,
+        "complete": not problem,
+        "model_version": version,
+    }
     if answer == "ndjson":
-        return json.dumps(record | ({"problem": problem} if problem else {})).encode() + b"\n"
+        return (
+            json.dumps(record | ({"problem": problem} if problem else {}) | ({"notes": notes} if notes else {})).encode() + b"\n"
+        )
     text = io.StringIO()
     state = "complete" if not problem else "incomplete"
-    summary = f"{last.rows} rows, {last.refused} refused, model {version}"
+    lines = f"{last.lines} lines, {last.idle} of them without a payment"
+    summary = "; ".join((f"{last.rows} rows, {last.refused} refused, {lines}, model {version}", *notes))
     csv.writer(text, lineterminator="\n").writerow([state, "", "", "", f"{summary}; {problem}" if problem else summary])
     return text.getvalue().encode()
 

@@ -1,7 +1,8 @@
 """Scores one file in a process of its own: `python -m fraud_core.filescoring`, started by whoever serves people.
 
-A file is the one input that other people's parsers read. Here they can take no more than the memory they were given, crash
-without taking an authorisation along, and never hold up the process that answers those.
+The file itself is read by a second process, which has no secret and can open nothing (`fileparsing`). This one holds the model,
+the key of cards and the way to their past; what it reads are plain rows. It ends the other where that gets no further, so that
+whoever waits is always answered.
 
 Standard input: one line of JSON (`Order`), then the model's bytes. Standard output: frames, each a line of JSON (`Frame`) and as
 many bytes of the answer as it says.
@@ -12,7 +13,10 @@ import gc
 import io
 import os
 import resource
+import select
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
@@ -24,26 +28,22 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core import schema
 from fraud_core.bundle import Bundle
-from fraud_core.canonical_text import canonical_texts
+from fraud_core.fileparsing import PROBLEM, FileFormat, Piece
 from fraud_core.history.windows import Reach
 from fraud_core.keys import Key, card_key
-from fraud_core.payment import FIELDS, Transaction
 from fraud_core.recall import Recall
-from fraud_core.refusals import FieldProblem, shown_name
+from fraud_core.refusals import FieldProblem
+from fraud_core.sandbox import hide
 from fraud_core.scorer import Scorer
 from fraud_core.scoring import Record, Validate, from_text, from_values, score_rows
 from fraud_core.settings import Settings
 from fraud_core.stores.history import open_history
 
-ROWS_AT_ONCE = 5_000
-MOST_ROW_GROUPS = 10_000
-MOST_EXPANSION = 100  # times the size of the file
-FREE_EXPANSION = 64_000_000  # bytes that a file may always expand to
-LONGEST_LINE = 1_000_000  # characters
+LONGEST_PIECE = 100_000_000  # bytes
 
-FileFormat = Literal["csv", "parquet"]
 AnswerFormat = Literal["ndjson", "csv", "arrow"]
 COMMAND = (sys.executable, "-m", "fraud_core.filescoring")
+PARSER = (sys.executable, "-m", "fraud_core.fileparsing")
 
 
 class Order(BaseModel):
@@ -59,6 +59,7 @@ class Order(BaseModel):
     answer: AnswerFormat
     repeated: tuple[str, ...] = ()
     memory: int
+    step_seconds: float
     bundle: Bundle
     home: Path
     history: str | None
@@ -77,7 +78,9 @@ class Frame(BaseModel):
     Attributes:
         state: the file was opened; rows were scored; all rows were; it cannot be read on.
         expected: once the file is open, about how many rows it has.
+        notes: once it is open, what was taken for granted.
         rows, refused: so far.
+        lines, idle: lines of the file so far, and how many of them are no row's: `lines = rows + idle` (Parquet: all are rows).
         size: bytes of the answer that follow.
         detail, errors: of a failure.
     """
@@ -86,22 +89,22 @@ class Frame(BaseModel):
     expected: int = 0
     rows: int = 0
     refused: int = 0
+    notes: list[str] = []
+    lines: int = 0
+    idle: int = 0
     size: int = 0
     detail: str = ""
     errors: list[FieldProblem] = []
 
 
-class UnreadableError(Exception):
-    """The file as a whole cannot be scored, or not further than this."""
-
-    def __init__(self, detail: str, errors: list[FieldProblem] | None = None) -> None:
-        super().__init__(detail)
-        self.errors = errors or []
+# What a program needs to run. No secret is among it; whatever an operator has set besides stays here.
+_KEPT = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"})
+_KEPT_TRUST = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})  # of the history store's certificate
 
 
 def child_environment() -> dict[str, str]:
-    """What a child is given of this process' environment: none of our secrets, and one thread, for the others are needed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "AWS_", "PROMETHEUS_"))}
+    """What a child is given of this process' environment: what it runs by, and one thread, for the others are needed."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT | _KEPT_TRUST}
     threads = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return kept | threads | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
@@ -116,6 +119,7 @@ def order_bytes(
         answer=answer,
         repeated=repeated,
         memory=settings.file_memory,
+        step_seconds=settings.file_step_seconds,
         bundle=bundle,
         home=settings.home,
         history=None if settings.history is None else settings.history.get_secret_value(),
@@ -131,6 +135,7 @@ def main() -> None:
     order = Order.model_validate_json(sys.stdin.buffer.readline())
     resource.setrlimit(resource.RLIMIT_DATA, (order.memory, order.memory))
     os.nice(5)  # whoever waits at a till goes first
+    hide()
     gc.disable()  # rows make no cycles, and looking for them takes a third of the time
     answer(order, Scorer(order.bundle), stdout)
 
@@ -139,32 +144,122 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
     """Write the frames of an order."""
     rows = refused = 0
     recall = None if scorer.reach is None else order.recall(scorer.reach)
+    validate: Validate = from_text if order.format == "csv" else from_values
 
     def write(frame: Frame, data: bytes = b"") -> None:
         out.write(frame.model_dump_json(exclude_defaults=True).encode() + b"\n" + data)
         out.flush()
 
-    try:
-        read, validate = READERS[order.format]
-        chunks = read(order.path)
-        next(chunks)  # opens the file
-        write(Frame(state="opened", expected=expected_rows(order.path, order.format)))
-        for chunk in chunks:
-            records = score_rows(scorer, [row for _, row in chunk], rows + 1, validate, recall, order.repeated)
-            if order.answer == "arrow":
-                for record, (line, _) in zip(records, chunk, strict=True):
-                    record["line"] = line
-            rows += len(records)
-            refused += sum("errors" in record for record in records)
-            data = WRITERS[order.answer](records)
-            write(Frame(state="rows", rows=rows, refused=refused, size=len(data)), data)
-    except UnreadableError as error:
-        write(Frame(state="failed", rows=rows, refused=refused, detail=str(error), errors=error.errors))
-    except MemoryError:
-        detail = f"The file needs more memory than the {order.memory // 1_000_000} MB it may take; use smaller row groups."
-        write(Frame(state="failed", rows=rows, refused=refused, detail=detail))
-    else:
-        write(Frame(state="done", rows=rows, refused=refused))
+    opened: Piece | None = None
+    last = Piece(state="opened")
+    for piece in pieces_of(order):
+        match piece.state:
+            case "opened":
+                opened = piece  # told with the first rows, so that a file of which there are none is refused as a whole
+                continue
+            case "failed":
+                detail = piece.detail
+                write(
+                    Frame(
+                        state="failed",
+                        rows=rows,
+                        refused=refused,
+                        lines=last.lines,
+                        idle=last.idle,
+                        detail=detail,
+                        errors=piece.errors,
+                    )
+                )
+                return
+            case "done" if piece.lines != rows + piece.idle or piece.lines != last.lines:
+                detail = f"Of {piece.lines} lines only {rows + piece.idle} are accounted for; this is our fault."
+                write(Frame(state="failed", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle, detail=detail))
+                return
+            case "done":
+                write(Frame(state="done", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle))
+                return
+        if opened is not None:
+            write(Frame(state="opened", expected=opened.expected, notes=opened.notes))
+            opened = None
+        last = piece
+        records = _records(order, scorer, piece, rows + 1, validate, recall)
+        rows += len(records)
+        refused += sum("errors" in record for record in records)
+        data = WRITERS[order.answer](records) if records else b""
+        if data:
+            write(Frame(state="rows", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle, size=len(data)), data)
+
+
+def _records(order: Order, scorer: Scorer, piece: Piece, first: int, validate: Validate, recall: Recall | None) -> list[Record]:
+    """The records of some rows, with the shape of what was refused in a text, and their lines where these are told."""
+    rows = [FieldProblem.model_validate(row[PROBLEM]) if PROBLEM in row else row for _, row in piece.rows]
+    records = score_rows(scorer, rows, first, validate, recall, order.repeated)
+    for record, (line, row) in zip(records, piece.rows, strict=True):
+        if order.answer == "arrow":
+            record["line"] = line
+        for problem in record.get("errors", ()):
+            value = row.get(problem["field"])
+            if order.format == "csv" and isinstance(value, str) and problem["field"] in _SHAPED:
+                problem["reason"] += f" (it is written as {shape(value)})"
+    return records
+
+
+_SHAPED = frozenset({"timestamp", "amount", "merchant_latitude", "merchant_longitude", "city_population"})
+
+
+def shape(text: str) -> str:
+    """What a value looks like without what it is: digits become 9, letters x; 40 characters at most."""
+    return "".join("9" if one.isnumeric() else "x" if one.isalpha() else one if one.isprintable() else "?" for one in text[:40])
+
+
+def pieces_of(order: Order) -> Iterator[Piece]:
+    """What the sealed process reads of the file; at last a piece that is done or failed, whatever became of that process."""
+    with (
+        order.path.open("rb") as file,
+        subprocess.Popen(  # noqa: S603 - our own module
+            (*PARSER, order.format, str(order.memory)),
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what parsers say of a stranger's file belongs into no log
+            env={name: value for name, value in child_environment().items() if name not in _KEPT_TRUST},
+        ) as parser,
+    ):
+        try:
+            assert parser.stdout is not None
+            yield from _told(parser.stdout.fileno(), order.step_seconds)
+        finally:
+            parser.kill()
+
+
+def _told(descriptor: int, seconds: float) -> Iterator[Piece]:
+    """The pieces that come in, each within so many seconds."""
+    buffer = bytearray()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1_000):
+            yield Piece(
+                state="failed", detail=f"The file could not be read on within {seconds:g} s, so its scoring was ended; split it."
+            )
+            return
+        block = os.read(descriptor, 1 << 20)
+        if not block or len(buffer) > LONGEST_PIECE:
+            yield Piece(
+                state="failed", detail="The process that read the file ended; the file is damaged, or needs too much memory."
+            )
+            return
+        buffer += block
+        if not block.endswith(b"\n"):
+            continue
+        for line in bytes(buffer).splitlines():
+            piece = Piece.model_validate_json(line)
+            yield piece
+            if piece.state in {"done", "failed"}:
+                return
+        buffer.clear()
+        deadline = time.monotonic() + seconds  # begins anew: it was not the reader who took the time in between
 
 
 # --- answers -------------------------------------------------------------------------------------------------------------------
@@ -184,7 +279,7 @@ def csv_lines(records: list[Record]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     for record in records:
         values = (record.get(name, "") for name in CSV_COLUMNS[:-1])
-        writer.writerow([escaped(value) for value in (*values, _told(record))])
+        writer.writerow([escaped(value) for value in (*values, _problems(record))])
     return text.getvalue().encode()
 
 
@@ -209,7 +304,7 @@ ARROW_SCHEMA = {
 def arrow(records: list[Record]) -> bytes:
     """A stream of Arrow record batches by `ARROW_SCHEMA`, with what the order has repeated; null where a row was refused."""
     for record in records:
-        record["problems"] = _told(record) or None
+        record["problems"] = _problems(record) or None
         if "timestamp" in record:
             record["timestamp"] = record["timestamp"].astimezone(UTC)
     buffer = io.BytesIO()
@@ -217,132 +312,11 @@ def arrow(records: list[Record]) -> bytes:
     return buffer.getvalue()
 
 
-def _told(record: Record) -> str:
+def _problems(record: Record) -> str:
     return "; ".join(f"{error['field']} {error['reason']}" for error in record.get("errors", ()))
 
 
 WRITERS: dict[AnswerFormat, Callable[[list[Record]], bytes]] = {"ndjson": ndjson, "csv": csv_lines, "arrow": arrow}
-
-
-# --- files: each reader yields once when the file is open and its columns are right, then chunks of rows with their lines -------
-
-Chunk = list[tuple[int, Any]]  # lines count from 1, a CSV's header included
-
-
-def expected_rows(path: Path, file: FileFormat) -> int:
-    """About how many rows a file has that could be opened: what its footer says, or as many as it has lines."""
-    if file == "parquet":
-        import pyarrow.parquet  # noqa: PLC0415 - only for Parquet
-
-        return int(pyarrow.parquet.read_metadata(path).num_rows)
-    with path.open("rb") as text:
-        return max(sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b"")) - 1, 0)
-
-
-def _csv_rows(path: Path) -> Iterator[Chunk]:
-    """Rows of a CSV file with a header, as checked later; an empty cell is a missing value."""
-    with path.open(encoding="utf-8-sig", errors="strict", newline="") as file:
-        reader = csv.reader(_bounded_lines(file))
-        try:
-            header = next(reader, [])
-            _require(header)
-            yield []
-            chunk: Chunk = []
-            for cells in reader:
-                if not cells:
-                    continue
-                row: dict[str, str] | FieldProblem
-                if len(cells) == len(header):
-                    row = {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
-                else:
-                    row = FieldProblem(field="(row)", reason=f"has {len(cells)} cells where the header has {len(header)}")
-                chunk.append((reader.line_num, row))
-                if len(chunk) == ROWS_AT_ONCE:
-                    yield chunk
-                    chunk = []
-            if chunk:
-                yield chunk
-        except UnicodeDecodeError:
-            raise UnreadableError(f"After line {reader.line_num} the file is not UTF-8; save it as UTF-8.") from None
-        except csv.Error as error:
-            raise UnreadableError(f"After line {reader.line_num} the file is not CSV: {error}.") from None
-
-
-def _bounded_lines(file: io.TextIOWrapper) -> Iterator[str]:
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise UnreadableError(f"A line has more than {LONGEST_LINE} characters.")
-        yield line
-
-
-def _parquet_rows(path: Path) -> Iterator[Chunk]:
-    """Rows of a Parquet file; a row's number stands for its line."""
-    import pyarrow  # noqa: PLC0415 - only for Parquet
-    import pyarrow.parquet  # noqa: PLC0415
-
-    pyarrow.set_cpu_count(1)
-    try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True) as file:
-            _require(file.schema_arrow.names)
-            _check_expansion(file.metadata, path.stat().st_size)
-            yield []
-            line = 0
-            for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                chunk = [(at, _row(values)) for at, values in enumerate(_as_sent(frame).iter_rows(named=True), line + 1)]
-                line += len(chunk)
-                yield chunk
-    except pyarrow.ArrowMemoryError:
-        raise MemoryError from None
-    except (pyarrow.ArrowException, OSError, pl.exceptions.PolarsError) as error:
-        raise UnreadableError(f"This is not a Parquet file that can be read ({type(error).__name__}).") from None
-
-
-def _check_expansion(metadata: Any, size: int) -> None:
-    if metadata.num_row_groups > MOST_ROW_GROUPS:
-        raise UnreadableError(f"The file has {metadata.num_row_groups} row groups; {MOST_ROW_GROUPS} at most are read.")
-    expanded = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
-    if expanded > max(FREE_EXPANSION, MOST_EXPANSION * size):
-        raise UnreadableError(f"The file would expand to more than {MOST_EXPANSION} times its size; compress it less.")
-
-
-_TEXT = ("transaction_id", "card", "merchant", "category")
-
-
-def _as_sent(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with the types that JSON would bring: names as their canonical text, times no finer than Python's."""
-    casts: list[pl.Expr] = []
-    for name, dtype in frame.schema.items():
-        if name in _TEXT:
-            casts.append(canonical_texts(name, dtype).alias(name))
-        elif isinstance(dtype, pl.Datetime):
-            casts.append(pl.col(name).dt.cast_time_unit("us"))
-    return frame.with_columns(casts)
-
-
-def _require(columns: list[str]) -> None:
-    """Raises UnreadableError: a column is not known, is there twice, or is missing."""
-    problems = [FieldProblem(field=shown_name(name), reason="is not a known column") for name in columns if name not in FIELDS]
-    problems += [FieldProblem(field=name, reason="is there twice") for name in FIELDS if columns.count(name) > 1]
-    needed = [field.alias or name for name, field in Transaction.model_fields.items() if field.is_required()]
-    problems += [FieldProblem(field=name, reason="is missing") for name in needed if name not in columns]
-    if problems:
-        raise UnreadableError(f"The columns must be among: {', '.join(FIELDS)}.", problems)
-
-
-def _row(values: dict[str, Any]) -> dict[str, Any]:
-    row = {name: value for name, value in values.items() if value is not None}
-    population = row.get("city_population")
-    if isinstance(population, float) and population.is_integer():
-        row["city_population"] = int(population)  # a column of whole numbers with gaps is often kept as floats
-    return row
-
-
-READERS: dict[FileFormat, tuple[Callable[[Path], Iterator[Chunk]], Validate]] = {
-    "csv": (_csv_rows, from_text),
-    "parquet": (_parquet_rows, from_values),
-}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def timestamp_of(value: Any) -> datetime:
     if isinstance(value, str):
         text = value.strip()
         try:
-            value = datetime.fromisoformat(text) if _TIME.fullmatch(text) else None
+            value = datetime.fromisoformat(text.upper()) if _TIME.fullmatch(text) else None
         except ValueError:
             raise wrong("is not a time in ISO 8601, such as 2020-06-21T12:14:25+00:00") from None
     if not isinstance(value, datetime):

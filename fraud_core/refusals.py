@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pydantic_core
@@ -20,8 +21,16 @@ class FieldProblem(BaseModel):
 
 
 def field_problems(errors: Iterable[Mapping[str, Any]]) -> list[FieldProblem]:
-    """Pydantic's errors (without their input) in our words."""
-    return [FieldProblem(field=_path(error["loc"]), reason=_reason(error)) for error in errors][:MOST_PROBLEMS]
+    """Pydantic's errors (without their input) in our words: the first `MOST_PROBLEMS`."""
+    return [FieldProblem(field=_path(error["loc"]), reason=_reason(error)) for error in islice(errors, MOST_PROBLEMS)]
+
+
+def trimmed(fields: Any, known: Sequence[str]) -> Any:
+    """The same mapping with no more unknown fields than are told, so that no validator builds a problem of each of a million."""
+    if not isinstance(fields, dict) or len(fields) <= len(known) + MOST_PROBLEMS:
+        return fields
+    kept = {name: fields[name] for name in known if name in fields}
+    return kept | dict.fromkeys(islice((name for name in fields if name not in kept), MOST_PROBLEMS))
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)

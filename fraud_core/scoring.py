@@ -15,9 +15,9 @@ from fraud_core import features
 from fraud_core.errors import StoreError
 from fraud_core.explain import Explainer, Reason
 from fraud_core.holder import Served
-from fraud_core.payment import Transaction, microseconds
+from fraud_core.payment import FIELDS, Transaction, microseconds
 from fraud_core.recall import Recall
-from fraud_core.refusals import FieldProblem, wrong_fields
+from fraud_core.refusals import FieldProblem, trimmed, wrong_fields
 from fraud_core.scorer import Decision, Floats, Scorer
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -179,7 +179,7 @@ def score_rows(
             record["errors"] = [row.model_dump()]
             continue
         try:
-            read.append((record, validate(row, context=scorer.reading)))
+            read.append((record, validate(trimmed(row, FIELDS), context=scorer.reading)))
         except ValidationError as error:
             record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
     if read:

@@ -211,6 +211,17 @@ class Settings(BaseSettings):
         description="Memory that scoring one file may take, in bytes; a file that needs more is refused.",
     )
 
+    file_seconds: float = Field(3_600.0, gt=0, description="Scoring one file may take so long, and is ended then.")
+    file_step_seconds: float = Field(
+        20.0,
+        gt=0,
+        description="Reading on in a file may take so long at a time; its scoring is ended then, and that is answered.",
+    )
+    file_stall_seconds: float = Field(
+        60.0, gt=0, description="Whoever takes nothing of the answer to a file, or sends nothing of it, for so long is cut off."
+    )
+    files_per_key: int = Field(1, ge=1, description="Files that each process of the API scores at a time for one API key.")
+
     # What can be seen of it all.
     metrics_access: Literal["open", "key"] = Field(
         "open",

@@ -76,7 +76,7 @@ class WrongFormError(FraudError):
         self.problems = tuple(problems)
 
 
-def typed_payment(form: Form, zone: ZoneInfo) -> Transaction:
+def typed_payment(form: Form, zone: ZoneInfo, reading: Mapping[str, Any] | None = None) -> Transaction:
     """The payment that was typed.
 
     Raises:
@@ -95,7 +95,7 @@ def typed_payment(form: Form, zone: ZoneInfo) -> Transaction:
         except ValueError:
             problems.append(FieldProblem(field=LABELS["when"], reason="is not a time; write it as 2024-06-21 14:05:00"))
     try:
-        payment = from_values(sent)
+        payment = from_values(sent, context=reading)
     except ValidationError as error:
         found = [p for p in wrong_fields(error) if not (problems and p.field == "timestamp")]
         raise WrongFormError(problems + [FieldProblem(field=_label(p.field), reason=p.reason) for p in found]) from None

@@ -257,11 +257,11 @@ def _past(desk: Desk, user: User, payment: Transaction, zone: ZoneInfo) -> str:
 def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
     form = Form(*typed)
+    served, starting = _starting(desk, user, loaded) or (desk.served(), None)
     try:
-        payment = case.typed_payment(form, zone)
+        payment = case.typed_payment(form, zone, served.scorer.reading)
     except WrongFormError as error:
         return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 4
-    served, starting = _starting(desk, user, loaded) or (desk.served(), None)
     if starting is not None:
         payment = case.at_logged_time(payment, form, starting.record, zone)
     tested = case.tested(served, payment, desk.recall, starting)

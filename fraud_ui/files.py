@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from fraud_core.errors import FraudError
-from fraud_core.filescoring import ARROW_SCHEMA, COMMAND, FileFormat, Frame, child_environment, order_bytes
+from fraud_core.fileparsing import FileFormat
+from fraud_core.filescoring import ARROW_SCHEMA, COMMAND, Frame, child_environment, order_bytes
 from fraud_core.holder import Served
 from fraud_core.refusals import FieldProblem
 from fraud_core.scorer import Scorer
@@ -125,7 +126,7 @@ class FileJob:
         order = order_bytes(self._path, file, "arrow", bundle, self._settings, REPEATED)
         with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()) as child:  # noqa: S603
             self._child = child
-            deadline = threading.Timer(self._settings.max_upload_seconds, child.kill)
+            deadline = threading.Timer(self._settings.file_seconds, child.kill)
             deadline.start()
             try:
                 assert child.stdin is not None

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fraud_api.uploads import Uploads
-from fraud_core.filescoring import UnreadableError, _parquet_rows, escaped
+from fraud_core.fileparsing import pieces
+from fraud_core.filescoring import escaped
 
 CSV = {"content-type": "text/csv"}
 PARQUET = {"content-type": "application/vnd.apache.parquet"}
@@ -94,7 +95,7 @@ def test_naive_parquet_times_are_refused(api: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "headers", "field"),
     [
-        (b"timestamp,amount,label\n", CSV, "label"),
+        (b"timestamp,amount,colour\n", CSV, "colour"),
         (b"timestamp\n", CSV, "amount"),
         (b"timestamp,amount,amount\n", CSV, "amount"),
         (b"", CSV, "timestamp"),
@@ -136,7 +137,8 @@ def test_bytes_that_are_not_utf8_end_the_answer_after_the_rows_before(api: Any) 
 
 def test_an_endless_line_is_not_taken_into_memory(api: Any) -> None:
     answer = api.post("/v1/score/file", content=b"timestamp,amount\n" + b"x" * 3_000_000, headers=CSV)
-    assert json.loads(answer.text.splitlines()[-1])["problem"] == "A line has more than 1000000 characters."
+    assert answer.status_code == 422
+    assert "Line 2: the line has more than 1000000 characters" in answer.json()["detail"]
 
 
 def test_a_small_file_that_expands_to_much_is_refused(api: Any) -> None:
@@ -161,17 +163,18 @@ def test_a_dictionary_that_would_fill_the_memory_ends_the_scoring_and_not_the_sc
     pq.write_table(table, buffer, store_schema=False)
     assert len(buffer.getvalue()) < 2_000_000
     answer = api.post("/v1/score/file", content=buffer.getvalue(), headers=PARQUET)
-    _, last = records(answer)
-    assert last["complete"] is False
+    rows, _ = records(answer)
+    assert not [row for row in rows if "probability" in row]
     assert api.get("/readyz").status_code == 200
 
 
 def test_too_many_row_groups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraud_core.filescoring.MOST_ROW_GROUPS", 3)
+    monkeypatch.setattr("fraud_core.fileparsing.MOST_ROW_GROUPS", 3)
     frame = pl.DataFrame({"timestamp": ["2020-01-01T00:00:00Z"] * 8, "amount": [1.0] * 8})
     frame.write_parquet(tmp_path / "many.parquet", row_group_size=2)
-    with pytest.raises(UnreadableError, match="4 row groups"):
-        next(_parquet_rows(tmp_path / "many.parquet"))
+    with (tmp_path / "many.parquet").open("rb") as file:
+        (piece,) = pieces(file, "parquet")
+    assert (piece.state, "4 row groups" in piece.detail) == ("failed", True)
 
 
 def test_the_answer_comes_as_csv_where_that_is_asked_and_no_cell_is_a_formula(api: Any) -> None:
