@@ -17,9 +17,10 @@ from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
 from fraud_core.intake.files import SourceFile, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
+from fraud_core.errors import IntegrityError
 from fraud_core.keys import Key
 from fraud_core.sources import Source
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.stores.objects import ObjectStore, put_content
 
 FLUSH_ROWS = 500_000  # rows held in memory before segments are written
 UNDATED = "_undated"  # where refused rows without a usable time go
@@ -36,6 +37,23 @@ class Segment(BaseModel):
     key: str
     rows: int
     digest: str  # of the rows before keying; of refused rows: of the object
+    sha256: str = ""  # of the object; empty where release 0.1.0 wrote it: then its name has the first 12 digits
+
+    def read(self, store: ObjectStore) -> pl.DataFrame:
+        """The rows.
+
+        Raises:
+            IntegrityError: the object is gone, or is not what was landed.
+        """
+        return pl.read_parquet(store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem))
+
+    def is_whole(self, store: ObjectStore) -> bool:
+        """Whether the object is what was landed."""
+        try:
+            store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem)
+        except IntegrityError:
+            return False
+        return True
 
 
 class LandedFile(BaseModel):
@@ -70,6 +88,14 @@ class Landing(BaseModel):
     def refused(self, partition: str) -> list[Segment]:
         """The partition's refused rows, likewise."""
         return [s for name in sorted(self.files) for s in self.files[name].refused if s.partition == partition]
+
+    def without_damaged(self, partition: str, store: ObjectStore) -> "Landing":
+        """Without the files of which rows of this partition were damaged in the store: landing after that reads them again."""
+
+        def is_whole(file: LandedFile) -> bool:
+            return all(segment.is_whole(store) for segment in (*file.segments, *file.refused) if segment.partition == partition)
+
+        return self.model_copy(update={"files": {name: file for name, file in self.files.items() if is_whole(file)}})
 
     def content(self) -> str:
         """Hash of what has landed, the same under every card key."""
@@ -160,9 +186,8 @@ class _Router:
         frame.write_parquet(buffer, compression="zstd")
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         key = f"assets/landing/{partition}/{sha256[:12]}.parquet"
-        if not self.store.exists(key):
-            self.store.put(key, buffer.getvalue())
-        return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256)
+        put_content(self.store, key, buffer.getvalue())
+        return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256, sha256=sha256)
 
 
 def _land_file(file: SourceFile, source: Source, store: ObjectStore, card_key: Key, progress: Progress | None) -> LandedFile:

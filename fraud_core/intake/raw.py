@@ -61,9 +61,9 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
     segments = landing.segments(key)
     empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical))
-    rows = pl.concat([empty, *(pl.read_parquet(store.local_path(segment.key)) for segment in segments)])
+    rows = pl.concat([empty, *(segment.read(store) for segment in segments)])
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key)) for segment in landing.refused(key))])
+    refused = pl.concat([nothing, *(segment.read(store) for segment in landing.refused(key))])
     return rows, refused, fingerprint(VERSION, key, *(segment.digest for segment in segments))
 
 
