@@ -158,7 +158,7 @@ class Artifacts:
         return {partition: found[partition] for partition in sorted(found) if found[partition] is not None}  # type: ignore[misc]
 
     def scan(self, asset: str, partition: str | None = None) -> pl.LazyFrame:
-        """The rows of an asset's table (or of one partition), as they were written: the file is read and checked at once, in memory.
+        """The rows of an asset's table (or of one partition), as they were written: the file is checked at once, in memory.
 
         Raises:
             IntegrityError: the file is gone, or is not the one that the signed pointer names.

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
+from fraud_core.errors import IntegrityError
 from fraud_core.intake.files import SourceFile, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
-from fraud_core.errors import IntegrityError
 from fraud_core.keys import Key
 from fraud_core.sources import Source
 from fraud_core.stores.objects import ObjectStore, put_content

@@ -34,7 +34,7 @@ class ObjectStore(Protocol):
         ...
 
     def get_hashed(self, key: str, sha256: str) -> bytes:
-        """The bytes of an object with this SHA-256 (hex, or its begin). In memory, so nobody can change them before they are used.
+        """The bytes of an object with this SHA-256 (hex, or its begin), in memory: nobody can change them before their use.
 
         What was fetched from afar is kept as a local copy, which is checked likewise, and fetched anew where it was damaged.
 
@@ -114,7 +114,7 @@ def checked(data: bytes, sha256: str, uri: str) -> bytes:
 
 
 def put_content(store: ObjectStore, key: str, data: bytes) -> None:
-    """Write what its content names, unless it is there already. What is there and was damaged or replaced is put right, and logged."""
+    """Write what its content names, unless it is there already. What was damaged or replaced is put right, and logged."""
     found = store.get_tagged(key)
     if found is not None and found[0] == data:
         return
