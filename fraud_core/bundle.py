@@ -101,6 +101,7 @@ class Lineage(_Model):
     labels: str = ""  # hash of what the log of labels changed among these payments; empty: nothing
     partitions: tuple[tuple[str, str, str], ...]
     rejected: tuple[tuple[str, str], ...] = ()
+    files: dict[str, str] = {}  # partition -> SHA-256 of the file that was read; empty where release 0.1.0 trained
     dropped_features: tuple[str, ...] = ()
     card_key_id: str
     libraries: dict[str, str]

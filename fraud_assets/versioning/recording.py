@@ -24,6 +24,7 @@ from fraud_core import gate
 from fraud_core.artifacts import Pointer
 from fraud_core.bundle import Manifest
 from fraud_core.errors import IntegrityError
+from fraud_core.gate.labels import label_verdict_key
 from fraud_core.keys import canonical_json, sign
 from fraud_core.settings import Settings
 
@@ -161,7 +162,7 @@ def _behind(project: Project, trained: TrainedModel) -> dict[str, Any]:
     transformed = project.transformed()
     pointers = [*artifacts.pointers("raw").values(), *transformed.values()]
     preprocessor = artifacts.pointer("preprocessor")
-    keys = [gate.verdict_key(partition) for partition in transformed]
+    keys = [key_of(partition) for partition in transformed for key_of in (gate.verdict_key, label_verdict_key)]
     source = project.source.model_dump(mode="json")
     training = Training(
         manifest=trained.bundle.manifest,
