@@ -3,6 +3,7 @@
 from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
 from fraud_core.bundle import newest_card, versions
 from fraud_core.holder import Served, Status
+from fraud_core.keys import Key
 from fraud_core.stores.objects import ObjectStore
 
 _FIELD_OF = {"amount_cents": "amount"}
@@ -21,13 +22,13 @@ def readiness(status: Status, *, stopping: bool = False, unrecorded: bool = Fals
     )
 
 
-def details(store: ObjectStore, served: Served) -> ModelDetails:
+def details(store: ObjectStore, key: Key, served: Served) -> ModelDetails:
     """The model that scores.
 
     Raises:
         StoreError: its card cannot be read.
     """
-    manifest = served.scorer.bundle.manifest
+    manifest, card = served.scorer.bundle.manifest, newest_card(store, served.version, key)
     return ModelDetails(
         model_version=served.version,
         kind=manifest.learned.kind,
@@ -40,19 +41,20 @@ def details(store: ObjectStore, served: Served) -> ModelDetails:
         ],
         promoted_at=served.latest.history[-1].at if served.latest.history else None,
         loaded_at=served.loaded_at,
-        card=newest_card(store, served.version),
+        card=card.body if card is not None and card.is_signed else None,
+        unsigned_card=card.body if card is not None and not card.is_signed else None,
     )
 
 
-def overview(store: ObjectStore, served: Served | None) -> ModelList:
-    """All versions in the store, as the pointer that this process follows sees them.
+def overview(store: ObjectStore, key: Key, served: Served | None) -> ModelList:
+    """All versions in the store whose bundle is whole, as the pointer that this process follows sees them.
 
     Raises:
         StoreError: the store cannot be read.
     """
     latest = served.latest if served else None
     states = []
-    for version in versions(store):
+    for version in versions(store, key):
         withdrawal = latest.withdrawn.get(version) if latest else None
         states.append(
             ModelState(

@@ -137,14 +137,15 @@ async def model(request: Request) -> ModelDetails:
     """Its thresholds, the partitions it learned from, its metrics and its card."""
     services = services_of(request)
     served = _served(request, services)
-    return await asyncio.to_thread(_from_store, models.details, services.holder.store, served)
+    return await asyncio.to_thread(_from_store, models.details, services.holder.store, services.holder.signing_key, served)
 
 
 @router.get("/v1/models", tags=["models"], summary="All models", responses=openapi.refusals(503))
 async def all_models(request: Request) -> ModelList:
     """Every version in the store, which one is champion, which are withdrawn, and how it came to that."""
     services = services_of(request)
-    return await asyncio.to_thread(_from_store, models.overview, services.holder.store, services.holder.served)
+    holder = services.holder
+    return await asyncio.to_thread(_from_store, models.overview, holder.store, holder.signing_key, holder.served)
 
 
 @router.post("/v1/admin/reload", tags=["operation"], summary="Look for a newer champion now")

@@ -193,7 +193,11 @@ class ModelDetails(BaseModel):
     partitions: list[TrainedOn]
     promoted_at: AwareDatetime | None
     loaded_at: AwareDatetime
-    card: dict[str, Any] | None = Field(description="Its newest card with all metrics, as the pipeline wrote it.")
+    card: dict[str, Any] | None = Field(description="Its newest card with all metrics, as the pipeline wrote and signed it.")
+    unsigned_card: dict[str, Any] | None = Field(
+        default=None,
+        description="A card without a signature, as release 0.1.0 wrote them: whoever writes to the store may have made it up.",
+    )
 
 
 class ModelState(BaseModel):

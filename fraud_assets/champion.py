@@ -17,6 +17,7 @@ from fraud_core import gate
 from fraud_core.artifacts import Document
 from fraud_core.bundle import Bundle, point_at, read_latest, write_bundle
 from fraud_core.errors import GateRefusalError, PromotionError
+from fraud_core.keys import canonical_json, sign
 from fraud_core.model_card import ModelCard
 from fraud_core.reference import make_reference, write_reference
 
@@ -72,7 +73,7 @@ def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: s
     """What is known about this training, beside the bundle: the card and the plots."""
     folder = f"models/{model.bundle.version}/runs/{run_id}"
     files = {
-        "card.json": card.model_dump_json(indent=1).encode(),
+        "card.json": canonical_json(sign(card.model_dump(mode="json"), project.artifacts.signing_key)),
         "card.md": card.to_markdown().encode(),
         "precision_recall.png": plots.pr_plot(model.validation, model.holdout),
         "calibration.png": plots.calibration_plot(model.validation, model.holdout),

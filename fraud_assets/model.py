@@ -6,6 +6,7 @@ import dagster as dg
 
 from fraud_assets import plots
 from fraud_assets.io_manager import markdown_table
+from fraud_assets.learning.labelled import require_judged_labels
 from fraud_assets.learning.promotion import judge_promotion
 from fraud_assets.learning.training import Preprocessor, TrainedModel, train, training_inputs
 from fraud_assets.preprocessor import own_partition
@@ -26,6 +27,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     def model(context: dg.AssetExecutionContext, preprocessor: Preprocessor) -> dg.Output[Estimator]:
         """The best of a linear model, a random forest and boosting on validation A; calibrated and given thresholds on B."""
         allowed = project.training_set(own_partition(context))
+        require_judged_labels(project, allowed)
 
         def progress(sentence: str) -> None:
             context.log.info(sentence)

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.io_manager import markdown_table
+from fraud_assets.learning.labelled import judge_training_labels
 from fraud_assets.learning.training import fit_preprocessor
 from fraud_assets.project import Project
 from fraud_core import gate
@@ -21,8 +22,8 @@ def own_partition(context: dg.AssetExecutionContext) -> str | None:
     return str(tag) if tag else None
 
 
-def build(project: Project) -> list[dg.AssetsDefinition]:
-    """The asset."""
+def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The asset, and the check that shows whose labels are held."""
 
     @dg.asset(
         deps=["transformed", "labels"],
@@ -36,6 +37,10 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
 
         With too little data for the split, nothing is made and the run ends well: 'not yet trainable'.
         """
+        for verdict in judge_training_labels(project, project.accepted_set(own_partition(context))):
+            if verdict.is_held:
+                context.log.warning(verdict.explain())
+                project.tell(verdict.explain())
         allowed = project.training_set(own_partition(context))
         try:
             fitted = fit_preprocessor(project, allowed)
@@ -63,4 +68,15 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
             },
         )
 
-    return [preprocessor]
+    @dg.asset_check(asset=preprocessor)
+    def labels_plausible() -> dg.AssetCheckResult:
+        """Are the labels of every accepted partition plausible? Held ones are left out, until a person accepts them."""
+        held = project.training_set().held
+        return dg.AssetCheckResult(
+            passed=not held,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=" ".join(held.values()) or "No partition's labels are held.",
+            metadata={"held": ", ".join(held) or "none"},
+        )
+
+    return [preprocessor, labels_plausible]

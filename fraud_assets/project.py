@@ -9,6 +9,7 @@ from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
 from fraud_core.errors import IntegrityError
 from fraud_core.gate import TrainingSet, read_verdict, training_set
+from fraud_core.gate.labels import without_held
 from fraud_core.keys import Key
 from fraud_core.settings import Settings
 from fraud_core.sources import Source, load_source
@@ -62,14 +63,23 @@ class Project:
         """Pointers of the materialized transformed partitions, in time order."""
         return self.artifacts.pointers("transformed")
 
-    def training_set(self, own_partition: str | None = None) -> TrainingSet:
-        """The partitions that the gate lets train.
+    def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
+        """The partitions that the drift gate lets train, whatever their labels.
 
         Raises:
             GateRefusalError: a materialized partition is not judged, or the run's own is not accepted.
         """
         contents = {key: pointer.content for key, pointer in self.transformed().items()}
         return training_set(self.artifacts.store, self.artifacts.signing_key, contents, own_partition)
+
+    def training_set(self, own_partition: str | None = None) -> TrainingSet:
+        """The partitions that the gate lets train, and whose labels are not held.
+
+        Raises:
+            GateRefusalError: as `accepted_set`; or the labels of the run's own partition are held, or those of all.
+        """
+        allowed = self.accepted_set(own_partition)
+        return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition)
 
     def is_accepted(self, key: str) -> bool:
         """Whether the gate accepts what the transformed partition holds at present."""

@@ -11,7 +11,7 @@ from fraud_assets.io_manager import markdown_table
 from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
 from fraud_core.artifacts import Pointer
-from fraud_core.intake.landing import Landing
+from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.raw import build_raw
 
 
@@ -36,9 +36,12 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         group_name="data",
     )
     def raw(context: dg.AssetExecutionContext, landing: dict[str, Any]) -> Iterator[dg.Output[Any]]:
-        made = build_raw(
-            project.source, Landing.model_validate(landing), context.partition_key, project.artifacts.store, project.card_key
-        )
+        landed, store = Landing.model_validate(landing), project.artifacts.store
+        whole = landed.without_damaged(context.partition_key, store)
+        if whole != landed:  # the source's files put right what was damaged in the store, under the same names
+            context.log.warning("Landed rows of this partition were damaged in the store; their files are read again.")
+            land(project.source, store, project.card_key, whole)
+        made = build_raw(project.source, landed, context.partition_key, store, project.card_key)
         if not made.relabels.is_empty():
             heard = labels.hear(project, made.relabels)
             context.log.info(f"{heard} labels became known by copies of payments that were there already.")

@@ -9,13 +9,14 @@ from fraud_assets import delivery, plots
 from fraud_assets.alibi import alibi_detector
 from fraud_assets.attribution import is_verified
 from fraud_assets.io_manager import markdown_table
+from fraud_assets.learning.labelled import decide_on_labels
 from fraud_assets.partitioning import look_back, partitions_def
 from fraud_assets.project import Project
 from fraud_core import features, gate
 from fraud_core.artifacts import Table
 from fraud_core.drift import scipy_detector
 from fraud_core.errors import PartitionError
-from fraud_core.gate import Judgement, Verdict
+from fraud_core.gate import Decision, Judgement, Verdict
 from fraud_core.transform import build_transformed, source_features
 
 WORST_PLOTTED = 3
@@ -92,8 +93,13 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
     if pointer is None:
         raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
     decide = gate.accept if accept else gate.refuse
-    store, signing_key = project.artifacts.store, project.artifacts.signing_key
-    verdict = decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=datetime.now(UTC))
+    store, signing_key, now = project.artifacts.store, project.artifacts.signing_key, datetime.now(UTC)
+    present = gate.read_verdict(store, signing_key, key)
+    if accept and present is not None and present.content == pointer.content and present.is_accepted:
+        gate.require_reason(key, "accept", reason)
+        if decide_on_labels(project, key, pointer.content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
+            return present  # its labels were what held it
+    verdict = decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=now)
     delivery.note_verdict(project, verdict, project.tell)
     return verdict
 

@@ -16,20 +16,22 @@ def print_models(settings: Settings) -> int:
         return 0
     promoted = {change.version: change for change in latest.history}
     print(f"{'version':17} {'state':10} {'promoted (UTC)':17} {'average precision':26} {'fraud rate':10} model")
-    for version in sorted(versions(store), key=lambda v: promoted[v].sequence if v in promoted else 0):
-        card = read_card(project, version)
+    whole = versions(store, project.artifacts.signing_key)
+    for version in sorted(whole, key=lambda v: promoted[v].sequence if v in promoted else 0):
+        stored, card = newest_card(store, version, project.artifacts.signing_key), read_card(project, version)
         state = "champion" if version == latest.version else "withdrawn" if version in latest.withdrawn else ""
         at = f"{promoted[version].at:%Y-%m-%d %H:%M}" if version in promoted else "never"
         figures = ""
-        if card is not None:
+        if stored is not None and card is not None:
             interval = card.holdout.average_precision_interval
             figures = f"{card.holdout.average_precision:.4f} ({interval.low:.4f}-{interval.high:.4f})"
             figures = f"{figures:26} {card.holdout.fraud_rate:<10.3%} {card.kind}"
+            figures += "" if stored.is_signed else " (figures unsigned)"
         print(f"{version:17} {state:10} {at:17} {figures}")
     return 0
 
 
 def read_card(project: Project, version: str) -> ModelCard | None:
     """The newest card of a version, None where there is none."""
-    card = newest_card(project.artifacts.store, version)
-    return None if card is None else ModelCard.model_validate(card)
+    stored = newest_card(project.artifacts.store, version, project.artifacts.signing_key)
+    return None if stored is None else ModelCard.model_validate(stored.body)

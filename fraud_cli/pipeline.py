@@ -230,7 +230,8 @@ def _train(pipeline: Pipeline) -> None:
     _say("training")
     result = pipeline.run("train")
     for evaluation in result.get_asset_check_evaluations():
-        _say(f"{'promoted' if evaluation.passed else 'not promoted'}: {evaluation.description}")
+        if evaluation.check_name == "beats_champion":
+            _say(f"{'promoted' if evaluation.passed else 'not promoted'}: {evaluation.description}")
 
 
 def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any]:

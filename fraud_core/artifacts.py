@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import IntegrityError, PartitionError, SourceError, StoreConflictError
 from fraud_core.keys import Key, canonical_json, open_signed, sign
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.stores.objects import ObjectStore, put_content
 
 OWNER = "source.json"  # names the source that a store belongs to
 
@@ -118,8 +118,7 @@ class Artifacts:
                 extension, data = "joblib", _joblib(value.fitted)
         sha256 = hashlib.sha256(data).hexdigest()
         key = f"{_folder(asset, partition)}/{sha256[:12]}.{extension}"
-        if not self.store.exists(key):
-            self.store.put(key, data)
+        put_content(self.store, key, data)
         pointer = Pointer.model_validate(
             {
                 "asset": asset,
@@ -159,13 +158,13 @@ class Artifacts:
         return {partition: found[partition] for partition in sorted(found) if found[partition] is not None}  # type: ignore[misc]
 
     def scan(self, asset: str, partition: str | None = None) -> pl.LazyFrame:
-        """The rows of an asset's table (or of one partition), read when collected.
+        """The rows of an asset's table (or of one partition), as they were written: the file is checked at once, in memory.
 
         Raises:
+            IntegrityError: the file is gone, or is not the one that the signed pointer names.
             PartitionError: it was not materialized.
         """
-        pointer = self._required(asset, partition)
-        return pl.scan_parquet(self.store.local_path(pointer.key), glob=False)
+        return pl.scan_parquet(self._verified(self._required(asset, partition)))
 
     def document(self, asset: str) -> dict[str, Any] | None:
         """The JSON document of an asset, None where nothing was materialized."""
@@ -203,15 +202,10 @@ class Artifacts:
 
     def _verified(self, pointer: Pointer) -> bytes:
         try:
-            data = self.store.get(pointer.key)
-        except KeyError:
-            raise IntegrityError(f"{self.store.uri(pointer.key)} is gone. Materialize {pointer.asset} again.") from None
-        if hashlib.sha256(data).hexdigest() != pointer.sha256:
-            raise IntegrityError(
-                f"{self.store.uri(pointer.key)} is not the file that was written; it is not loaded. "
-                f"Materialize {pointer.asset} again."
-            )
-        return data
+            return self.store.get_hashed(pointer.key, pointer.sha256)
+        except IntegrityError as error:
+            what = f"{pointer.asset} {pointer.partition}" if pointer.partition else pointer.asset
+            raise IntegrityError(f"{error} Materialize {what} again, which puts it right.") from None
 
 
 def fingerprint(*parts: str | bytes) -> str:

@@ -105,6 +105,7 @@ class Lineage(_Model):
     labels: str = ""  # hash of what the log of labels changed among these payments; empty: nothing
     partitions: tuple[tuple[str, str, str], ...]
     rejected: tuple[tuple[str, str], ...] = ()
+    files: dict[str, str] = {}  # partition -> SHA-256 of the file that was read; empty where release 0.1.0 trained
     dropped_features: tuple[str, ...] = ()
     card_key_id: str
     libraries: dict[str, str]
@@ -261,10 +262,32 @@ def read_manifest(store: ObjectStore, version: str, key: Key, manifest_sha256: s
     return manifest
 
 
-def newest_card(store: ObjectStore, version: str) -> dict[str, Any] | None:
-    """The newest card of a version (see `ModelCard`), as it was written; None where there is none."""
-    cards = [json.loads(store.get(key)) for key in store.list(f"models/{version}/runs") if key.endswith("/card.json")]
-    return max(cards, key=lambda card: str(card["created"]), default=None)
+class StoredCard(_Model):
+    """A version's card as it lies in the store (see `ModelCard`).
+
+    `is_signed` is False where it carries no signature, as release 0.1.0 wrote cards: then anybody who can write to the store may
+    have written its figures, and whoever shows them says so.
+    """
+
+    body: dict[str, Any]
+    is_signed: bool
+
+
+def newest_card(store: ObjectStore, version: str, key: Key) -> StoredCard | None:
+    """The newest card of a version: of signed ones, where there are any. None where there is none; a forged one is none."""
+    keys = [name for name in store.list(f"models/{version}/runs") if name.endswith("/card.json")]
+    cards = [card for name in keys if (card := _card(store.get(name), key)) is not None and card.body["version"] == version]
+    return max(cards, key=lambda card: (card.is_signed, str(card.body["created"])), default=None)
+
+
+def _card(data: bytes, key: Key) -> StoredCard | None:
+    try:
+        found = json.loads(data)
+        is_signed = "signature" in found
+        body = open_signed(data, key, "The card") if is_signed else dict(found)
+    except (IntegrityError, ValueError, TypeError, RecursionError):  # damaged, or changed by hand
+        return None
+    return StoredCard(body=body, is_signed=is_signed) if {"version", "created"} <= body.keys() else None
 
 
 def read_latest(store: ObjectStore, key: Key) -> Latest | None:
@@ -286,10 +309,23 @@ def parse_latest(data: bytes, key: Key, where: str) -> Latest:
     return _parsed(Latest, data, key, where)
 
 
-def versions(store: ObjectStore) -> list[str]:
-    """Versions whose bundle is complete."""
-    names = [key.split("/") for key in store.list("models")]
-    return [name[1] for name in names if len(name) == 3 and name[2] == "manifest.json"]
+def versions(store: ObjectStore, key: Key) -> list[str]:
+    """Versions whose bundle is complete: the manifest's signature holds, and every file that it names is there."""
+    files: dict[str, set[str]] = {}
+    for name in (path.split("/") for path in store.list("models")):
+        if len(name) == 3:
+            files.setdefault(name[1], set()).add(name[2])
+    return [version for version, present in files.items() if _is_whole(store, version, key, present)]
+
+
+def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> bool:
+    try:
+        learned = read_manifest(store, version, key).learned
+    except IntegrityError:
+        return False
+    models = [(learned, MAIN), *([(learned.fallback, FALLBACK)] if learned.fallback is not None else [])]
+    needed = [file for each, names in models for file in (f"{names[0]}.{SUFFIXES[each.kind]}", f"{names[1]}.json")]
+    return present.issuperset(needed)
 
 
 def point_at(

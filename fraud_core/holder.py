@@ -77,7 +77,7 @@ class ScorerHolder:
 
     def __init__(self, store: ObjectStore, signing_key: Key, listen: Callable[[Status], None] | None = None) -> None:
         self.store = store
-        self._key = signing_key
+        self.signing_key = signing_key
         self._listen = listen
         self._status = Status()
         self._tag: str | None = None
@@ -159,7 +159,7 @@ class ScorerHolder:
         if found is None:
             return current
         data, tag = found
-        latest = parse_latest(data, self._key, self.store.uri(LATEST))
+        latest = parse_latest(data, self.signing_key, self.store.uri(LATEST))
         if current is not None and latest.sequence < current.latest.sequence:
             raise IntegrityError(
                 f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, older than change "
@@ -171,7 +171,7 @@ class ScorerHolder:
         ):
             served = replace(current, latest=latest)
         else:
-            bundle = read_bundle(self.store, latest.version, self._key, latest.manifest_sha256)
+            bundle = read_bundle(self.store, latest.version, self.signing_key, latest.manifest_sha256)
             scorer = Scorer(bundle)
             explainer = warmed_up(scorer)
             plain = None if scorer.without_history is None else warmed_up(scorer.without_history)

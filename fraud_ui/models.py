@@ -1,6 +1,7 @@
 """Model and data: the card of a version, champion against challenger, the partitions with their verdicts, and what changed."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
@@ -17,6 +18,13 @@ from fraud_ui import charts
 from fraud_ui.charts import Chart, Line
 from fraud_ui.wording import counted, escaped, interval, moment, note, percent, signed, table, threshold
 
+_NAME = re.compile("[0-9a-f]{16}")  # of a version
+
+UNSIGNED = (
+    "The figures of this version are not signed: release 0.1.0 wrote them, or somebody who can write to the store did. "
+    "Trust them only as far as that; the next training writes signed ones."
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,11 +37,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the store. `card` is None where none was written."""
+    """A version in the store. `card` is None where none was written; whether its figures are signed, `has_signed_card` says."""
 
     manifest: Manifest
     card: ModelCard | None
     runs: tuple[Run, ...]
+    has_signed_card: bool = False
 
     @property
     def name(self) -> str:
@@ -61,7 +70,7 @@ class Catalogue:
         """All versions: the newest change of champion first, then those that never were."""
         latest = self.latest()
         changes = [change.version for change in reversed(latest.history)] if latest else []
-        return list(dict.fromkeys([*changes, *versions(self._artifacts.store)]))
+        return list(dict.fromkeys([*changes, *versions(self._artifacts.store, self._artifacts.signing_key)]))
 
     def version(self, name: str) -> Version:
         """A version.
@@ -69,11 +78,13 @@ class Catalogue:
         Raises:
             IntegrityError: there is none of this name, or it is not what was signed.
         """
-        if name not in versions(self._artifacts.store):
+        store, key = self._artifacts.store, self._artifacts.signing_key
+        if not _NAME.fullmatch(name) or not store.exists(f"models/{name}/manifest.json"):
             raise IntegrityError(f"There is no version {name}; choose one of the list.")
-        manifest = read_manifest(self._artifacts.store, name, self._artifacts.signing_key)
-        card = newest_card(self._artifacts.store, name)
-        return Version(manifest, None if card is None else ModelCard.model_validate(card), self._runs(name))
+        manifest, stored = read_manifest(store, name, key), newest_card(store, name, key)
+        if stored is None:
+            return Version(manifest, None, self._runs(name))
+        return Version(manifest, ModelCard.model_validate(stored.body), self._runs(name), stored.is_signed)
 
     def verdicts(self) -> dict[str, Verdict | None]:
         """Partition -> its verdict (None: not judged yet), oldest first."""
@@ -108,6 +119,7 @@ def card(version: Version, zone: ZoneInfo) -> str:
     rate = percent(holdout.fraud_rate)
     parts = [
         f"<h2>Version <code>{escaped(version.name)}</code></h2>",
+        "" if version.has_signed_card else note(UNSIGNED),
         f"<p>A {escaped(found.kind)} for the source <code>{escaped(found.source)}</code>, trained on "
         f"{counted(len(found.partitions), 'partition')}, {moment(found.created, zone)}. On the hold-out its average precision is "
         f"<strong>{interval(holdout.average_precision, holdout.average_precision_interval)}</strong>; guessing gives {rate}.</p>",
@@ -249,13 +261,15 @@ def comparison(one: Version, other: Version) -> str:
     """Two versions side by side, and what the promotion's own test on the same rows said."""
     if one.card is None or other.card is None:
         return note("One of the two has no card, so they cannot be compared.")
+    unsigned = [version.name for version in (one, other) if not version.has_signed_card]
     parts = [
+        note(f"{' and '.join(unsigned)}: {UNSIGNED}") if unsigned else "",
         table(
             "Each on its own hold-out",
             ("Figure", one.name, other.name),
             _figures(one.card.holdout, other.card.holdout),
             (1, 2),
-        )
+        ),
     ]
     for newer, older in ((one, other), (other, one)):
         assert newer.card is not None

@@ -19,6 +19,7 @@ from fraud_core.artifacts import Artifacts, Table
 from fraud_core.drift import scipy_detector
 from fraud_core.evaluation import EvaluationRows, Policy, evaluate
 from fraud_core.gate import Past
+from fraud_core.keys import Key, canonical_json, sign
 from fraud_core.metrics import Interval
 from fraud_core.model_card import Block, Candidate, ModelCard, Promotion, TrainingPartition
 from fraud_core.scorer import Scorer
@@ -78,13 +79,20 @@ def card_of(version: str, champion: str | None) -> ModelCard:
     )
 
 
+def signed_card(card: ModelCard, key: Key) -> bytes:
+    """The card as the pipeline writes it."""
+    return canonical_json(sign(card.model_dump(mode="json"), key))
+
+
 def furnish(installation: Any) -> list[str]:
     """Two versions with cards and runs, and three partitions, the last rejected; returns the versions, newest first."""
     names: list[str] = []
     for number in (1, 2):
         version = installation.promote(number)
         folder = f"models/{version}/runs/run-{number}"
-        installation.store.put(f"{folder}/card.json", card_of(version, names[0] if names else None).model_dump_json().encode())
+        installation.store.put(
+            f"{folder}/card.json", signed_card(card_of(version, names[0] if names else None), installation.key)
+        )
         tracked = {"mlflow_run_id": "7", "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs/7"}
         for name, said in (("run", {"dagster_run_id": f"{number}f00ba12-3c"}), ("tracking", tracked)):
             installation.store.put(f"{folder}/{name}.json", json.dumps(said).encode())

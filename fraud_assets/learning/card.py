@@ -32,7 +32,7 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         dropped_features=tuple(_dropped(name) for name in lineage.dropped_features),
         partitions=tuple(_partition(allowed, *entry) for entry in lineage.partitions),
         rejected_partitions=tuple(
-            RejectedPartition(key=key, content_hash=content, reason=gate.explain(allowed.verdicts[key]))
+            RejectedPartition(key=key, content_hash=content, reason=allowed.held.get(key) or gate.explain(allowed.verdicts[key]))
             for key, content in lineage.rejected
         ),
         split=tuple(_block(trained, name) for name in trained.sides),

@@ -242,7 +242,10 @@ def _split(project: Project, allowed: TrainingSet) -> Split:
 
 
 def _every(project: Project) -> list[PartitionRef]:
-    return [PartitionRef(partition=key, content=pointer.content) for key, pointer in project.transformed().items()]
+    """Every materialized partition but those whose labels are held: by them nothing can be measured."""
+    held = project.training_set().held
+    present = project.transformed().items()
+    return [PartitionRef(partition=key, content=pointer.content) for key, pointer in present if key not in held]
 
 
 def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:
@@ -293,11 +296,13 @@ def _policy(project: Project, thresholds: Thresholds) -> Policy:
 
 
 def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
+    pointers = project.transformed()
     return Lineage(
         training_set=gate.fingerprint(allowed),
         labels=labels,
         partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
         rejected=tuple((part.partition, part.content) for part in allowed.rejected),
+        files={part.partition: pointers[part.partition].sha256 for part in allowed.accepted},
         dropped_features=dropped_features(project.source),
         card_key_id=project.card_key.id,
         libraries={name: metadata.version(name) for name in LIBRARIES},

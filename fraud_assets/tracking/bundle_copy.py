@@ -24,5 +24,5 @@ def read_copy(folder: Path) -> Bundle:
         IntegrityError: a file is missing or changed.
     """
     store = DirectoryStore(folder)
-    (version,) = versions(store)
+    (version,) = versions(store, _EVERYBODYS)
     return read_bundle(store, version, _EVERYBODYS)

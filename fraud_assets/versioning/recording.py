@@ -23,6 +23,8 @@ from fraud_assets.versioning.repository import Repository
 from fraud_core import gate
 from fraud_core.artifacts import Pointer
 from fraud_core.bundle import Manifest
+from fraud_core.errors import IntegrityError
+from fraud_core.gate.labels import label_verdict_key
 from fraud_core.keys import canonical_json, sign
 from fraud_core.settings import Settings
 
@@ -160,7 +162,7 @@ def _behind(project: Project, trained: TrainedModel) -> dict[str, Any]:
     transformed = project.transformed()
     pointers = [*artifacts.pointers("raw").values(), *transformed.values()]
     preprocessor = artifacts.pointer("preprocessor")
-    keys = [gate.verdict_key(partition) for partition in transformed]
+    keys = [key_of(partition) for partition in transformed for key_of in (gate.verdict_key, label_verdict_key)]
     source = project.source.model_dump(mode="json")
     training = Training(
         manifest=trained.bundle.manifest,
@@ -184,9 +186,10 @@ def _take(project: Project, repo: Repository, pointers: list[Pointer]) -> dict[s
             texts[pointer.key] = held
             continue
         try:
+            project.artifacts.store.get_hashed(pointer.key, pointer.sha256)
             missing[pointer.key] = project.artifacts.store.local_path(pointer.key)
-        except KeyError:  # somebody cleared it away; its hash is kept all the same
-            project.tell(f"{project.artifacts.store.uri(pointer.key)} is gone and cannot be versioned.")
+        except IntegrityError as error:  # somebody cleared it away or changed it; its hash is kept all the same
+            project.tell(f"{error} It cannot be versioned.")
     return texts | repo.add(missing)
 
 

@@ -7,7 +7,7 @@ the run. `judging` computes a verdict, `records` keeps it.
 
 from fraud_core.gate.findings import MINIMUM_ROWS
 from fraud_core.gate.judging import judge, position, walk_forward
-from fraud_core.gate.records import accept, fingerprint, load_past, read_verdict, record, refuse, training_set
+from fraud_core.gate.records import accept, fingerprint, load_past, read_verdict, record, refuse, require_reason, training_set
 from fraud_core.gate.verdict import (
     NATURAL_PARTITIONS,
     Decision,
@@ -44,6 +44,7 @@ __all__ = [
     "read_verdict",
     "record",
     "refuse",
+    "require_reason",
     "training_set",
     "verdict_key",
     "walk_forward",

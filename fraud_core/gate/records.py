@@ -206,11 +206,20 @@ def _holding(store: ObjectStore, key: Key, partition: str, content: str) -> Verd
     return verdict
 
 
-def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision: Decision) -> Verdict:
-    if len(re.findall(r"[^\W\d_]{2,}", decision.reason)) < 2:
+def require_reason(partition: str, action: str, reason: str) -> None:
+    """See that a reason has at least two words.
+
+    Raises:
+        GateRefusalError: it has not.
+    """
+    if len(re.findall(r"[^\W\d_]{2,}", reason)) < 2:
         raise GateRefusalError(
-            f"To {decision.action} partition {partition}, give a reason in words: who reads the model's card will see it."
+            f"To {action} partition {partition}, give a reason in words: who reads the model's card will see it."
         )
+
+
+def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision: Decision) -> Verdict:
+    require_reason(partition, decision.action, decision.reason)
 
     def decided(data: bytes | None) -> Verdict:
         if data is None:

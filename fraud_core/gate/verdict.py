@@ -1,7 +1,7 @@
 """What the gate says about a partition: the verdict, its evidence, and the decisions of people upon it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -149,11 +149,15 @@ class Verdict(_Model):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The partitions that may train, and those that may not, each bound to its present content; in key order."""
+    """The partitions that may train, and those that may not, each bound to its present content; in key order.
+
+    `held` says of those rejected ones whose labels are held, why.
+    """
 
     accepted: tuple[PartitionRef, ...]
     rejected: tuple[PartitionRef, ...]
     verdicts: Mapping[str, Verdict]
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core import partitions
 from fraud_core.artifacts import fingerprint
-from fraud_core.errors import SourceError
+from fraud_core.errors import IntegrityError, SourceError
 from fraud_core.intake.files import SourceFile, Tally, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.intake.repeats import Landed, find_repeats
 from fraud_core.keys import Key
 from fraud_core.sources import Source
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.stores.objects import ObjectStore, put_content
 
 FLUSH_ROWS = 500_000  # rows held in memory before segments are written
 FLUSH_BYTES = 512_000_000  # and bytes, whatever comes first
@@ -40,6 +40,23 @@ class Segment(BaseModel):
     key: str
     rows: int
     digest: str  # of the rows before keying; of refused rows: of the object
+    sha256: str = ""  # of the object; empty where release 0.1.0 wrote it: then its name has the first 12 digits
+
+    def read(self, store: ObjectStore) -> pl.DataFrame:
+        """The rows.
+
+        Raises:
+            IntegrityError: the object is gone, or is not what was landed.
+        """
+        return pl.read_parquet(store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem))
+
+    def is_whole(self, store: ObjectStore) -> bool:
+        """Whether the object is what was landed."""
+        try:
+            store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem)
+        except IntegrityError:
+            return False
+        return True
 
 
 class LandedFile(BaseModel):
@@ -100,6 +117,14 @@ class Landing(BaseModel):
     def repeated(self, partition: str) -> Segment | None:
         """The partition's rows whose id stands in another one."""
         return next((segment for segment in self.repeats if segment.partition == partition), None)
+
+    def without_damaged(self, partition: str, store: ObjectStore) -> "Landing":
+        """Without the files of which rows of this partition were damaged in the store: landing after that reads them again."""
+
+        def is_whole(file: LandedFile) -> bool:
+            return all(segment.is_whole(store) for segment in (*file.segments, *file.refused) if segment.partition == partition)
+
+        return self.model_copy(update={"files": {name: file for name, file in self.files.items() if is_whole(file)}})
 
     def content(self) -> str:
         """Hash of what has landed, the same under every card key."""
@@ -178,7 +203,7 @@ def _with_repeats(landing: Landing, store: ObjectStore) -> Landing:
     written = []
     for partition, rows in sorted(find_repeats(landed).items()):
         key, sha256 = _written(store, partition, rows)
-        written.append(Segment(partition=partition, key=key, rows=len(rows), digest=sha256))
+        written.append(Segment(partition=partition, key=key, rows=len(rows), digest=sha256, sha256=sha256))
     return landing.model_copy(update={"repeats": tuple(written)})
 
 
@@ -188,8 +213,7 @@ def _written(store: ObjectStore, partition: str, frame: pl.DataFrame) -> tuple[s
     frame.write_parquet(buffer, compression="zstd")
     sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
     key = f"assets/landing/{partition}/{sha256[:12]}.parquet"
-    if not store.exists(key):
-        store.put(key, buffer.getvalue())
+    put_content(store, key, buffer.getvalue())
     return key, sha256
 
 
@@ -231,7 +255,7 @@ class _Router:
     def _write(self, partition: str, frames: list[pl.DataFrame], digest: str | None) -> Segment:
         frame = pl.concat(frames)
         key, sha256 = _written(self.store, partition, frame)
-        return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256)
+        return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256, sha256=sha256)
 
 
 def _land_file(

@@ -93,7 +93,7 @@ def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> t
     digests = [segment.digest for segment in landing.segments(key)]
     elsewhere = landing.repeated(key)
     if elsewhere is not None:
-        repeats = pl.read_parquet(store.local_path(elsewhere.key), glob=False)
+        repeats = _read(elsewhere, store)
         rows = rows.join(repeats, on="transaction_id", how="anti", maintain_order="left")
         refused = pl.concat([refused, _standing_elsewhere(repeats)])
         digests.append(elsewhere.digest)
@@ -114,7 +114,7 @@ def _standing_elsewhere(repeats: pl.DataFrame) -> pl.DataFrame:
 
 def _read(segment: Segment, store: ObjectStore) -> pl.DataFrame:
     """A segment's rows, all of them."""
-    frame = pl.read_parquet(store.local_path(segment.key), glob=False)
+    frame = segment.read(store)
     if len(frame) != segment.rows:
         raise IntegrityError(
             f"{store.uri(segment.key)} has {len(frame)} rows, and {segment.rows} had landed; land the source anew."

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from fraud_core.errors import SettingsError, StoreConflictError, StoreError
+from fraud_core.errors import IntegrityError, SettingsError, StoreConflictError, StoreError
+
+_LOG = logging.getLogger(__name__)
 
 
 class ObjectStore(Protocol):
@@ -28,6 +31,16 @@ class ObjectStore(Protocol):
 
     def get_changed(self, key: str, tag: str | None) -> tuple[bytes, str] | None:
         """The object's bytes and tag; None where it still has this tag. Costs next to nothing then. Raises KeyError likewise."""
+        ...
+
+    def get_hashed(self, key: str, sha256: str) -> bytes:
+        """The bytes of an object with this SHA-256 (hex, or its begin), in memory: nobody can change them before their use.
+
+        What was fetched from afar is kept as a local copy, which is checked likewise, and fetched anew where it was damaged.
+
+        Raises:
+            IntegrityError: the object is gone or has another hash.
+        """
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -51,7 +64,9 @@ class ObjectStore(Protocol):
         ...
 
     def local_path(self, key: str) -> Path:
-        """A local file with the object's bytes, to scan or map. Only for objects named by their content's SHA-256, or its begin.
+        """A local file with the object's bytes, for tools that want a path; what is read here is read by `get_hashed`.
+
+        Only for objects named by their content's SHA-256, or its begin.
 
         Raises:
             KeyError: there is none.
@@ -87,6 +102,27 @@ def open_store(url: str, cache: Path, client: Any = None) -> ObjectStore:
     return DirectoryStore(Path(url))
 
 
+def checked(data: bytes, sha256: str, uri: str) -> bytes:
+    """The bytes, which have this SHA-256 (hex, or its begin).
+
+    Raises:
+        IntegrityError: they do not.
+    """
+    if not sha256 or not hashlib.sha256(data).hexdigest().startswith(sha256):
+        raise IntegrityError(f"{uri} is not the file that was written; it is not loaded.")
+    return data
+
+
+def put_content(store: ObjectStore, key: str, data: bytes) -> None:
+    """Write what its content names, unless it is there already. What was damaged or replaced is put right, and logged."""
+    found = store.get_tagged(key)
+    if found is not None and found[0] == data:
+        return
+    if found is not None:
+        _LOG.warning("%s was not what its name says; it was replaced by what it should be.", store.uri(key))
+    store.put(key, data)
+
+
 class DirectoryStore:
     """A store in a local directory. Writes go to a temporary file, are flushed to disk, and renamed."""
 
@@ -114,6 +150,13 @@ class DirectoryStore:
         data = self.get(key)
         found = _tag(data)
         return None if found == tag else (data, found)
+
+    def get_hashed(self, key: str, sha256: str) -> bytes:
+        try:
+            data = self.get(key)
+        except KeyError:
+            raise IntegrityError(f"{self.uri(key)} is gone.") from None
+        return checked(data, sha256, self.uri(key))
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)

@@ -26,7 +26,7 @@ from botocore.exceptions import (
 )
 
 from fraud_core.errors import IntegrityError, SettingsError, StoreConflictError, StoreError
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.stores.objects import DirectoryStore, checked
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 30
@@ -97,6 +97,12 @@ class S3Store:
                     raise KeyError(key) from None
                 raise
 
+    def get_hashed(self, key: str, sha256: str) -> bytes:
+        try:
+            return self._copied(key, sha256)
+        except KeyError:
+            raise IntegrityError(f"{self.uri(key)} is gone.") from None
+
     def put(self, key: str, data: bytes) -> None:
         with self._explained(key):
             if len(data) < LARGE:
@@ -131,17 +137,20 @@ class S3Store:
                     yield item["Key"][cut:]
 
     def local_path(self, key: str) -> Path:
-        try:
-            return self._copies.local_path(key)
-        except KeyError:
-            data = self.get(key)
-        if not hashlib.sha256(data).hexdigest().startswith(PurePosixPath(key).stem):
-            raise IntegrityError(f"{self.uri(key)} is not the file that was written; remove it, and materialize its asset again.")
-        self._copies.put(key, data)
+        self._copied(key, PurePosixPath(key).stem)
         return self._copies.local_path(key)
 
     def uri(self, key: str) -> str:
         return f"{self.url}/{key}"
+
+    def _copied(self, key: str, sha256: str) -> bytes:
+        """The bytes of the local copy, which is made where there is none, and anew where it was damaged."""
+        try:
+            return self._copies.get_hashed(key, sha256)
+        except IntegrityError:
+            data = checked(self.get(key), sha256, self.uri(key))
+        self._copies.put(key, data)
+        return data
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key

@@ -176,7 +176,7 @@ def test_a_record_that_was_cut_off_goes_on_in_the_same_run_and_the_alias_follows
 
 def test_the_alias_moves_back_on_rollback_and_again_on_restoration(home: Home, client: Any) -> None:
     second = champion(home)
-    first = next(name for name in versions(home.project.artifacts.store) if name != second)
+    first = next(name for name in versions(home.project.artifacts.store, home.project.artifacts.signing_key) if name != second)
     config = {"reason": "it declined all of Texas", "who": "ann"}
     for job, op, version in (("rollback_champion", "roll_back", first), ("restore_champion", "lift_withdrawal", second)):
         assert home.run(job, config={"ops": {op: {"config": config | {"version": version}}}}).success

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from fraud_assets.automation import next_training
+from fraud_assets.project import Project
+from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import environment
+from fraud_core.artifacts import Table
 from fraud_core.gate import verdict_key
-from tests.home import ACCEPTED, DRIFTED, Home
+from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.stores import remove
 
 pytestmark = pytest.mark.integration
@@ -93,6 +97,49 @@ def test_model_alone_and_champion_alone_leave_the_champion_as_it_is(guarded: Hom
     guarded.run("materialize_partition", DRIFTED)
     guarded.run_alone(["model"])
     guarded.run_alone(["champion"])
+
+
+def test_the_rejected_partitions_bytes_in_an_accepted_ones_file_train_nothing(guarded: Home) -> None:
+    guarded.run("materialize_partition", DRIFTED)
+    artifacts = guarded.project.artifacts
+    accepted, rejected = artifacts.pointer("transformed", WEEKS[1]), artifacts.pointer("transformed", DRIFTED)
+    assert accepted is not None
+    assert rejected is not None
+    whole = artifacts.store.get(accepted.key)
+    artifacts.store.put(accepted.key, artifacts.store.get(rejected.key))
+    for only in TRAINING:
+        assert not guarded.run_alone((only,)).success
+    assert not guarded.run("train").success
+    guarded.run("materialize_partition", WEEKS[1])  # puts it right
+    assert artifacts.store.get(accepted.key) == whole
+
+
+def test_inverted_labels_are_held_alarm_and_train_only_once_a_person_accepts_them(home: Home) -> None:
+    project, week = home.project, WEEKS[1]
+    project.artifacts.write("transformed", week, inverted(project, week))
+    home.run("judge_partition", week)
+    assert project.accepted_set(week).accepted  # the drift gate does not look at labels
+    result = home.run("train")
+    (shown,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "labels_plausible"]
+    assert not shown.passed
+    assert f"The labels of partition {week} are held" in str(shown.description)
+    lineage = project.artifacts.estimator("model").bundle.manifest.lineage
+    assert week in dict(lineage.rejected)
+    assert week not in lineage.files
+    assert set(lineage.files) == {key for key, _, _ in lineage.partitions}
+    assert not home.run_alone(TRAINING, week).success  # the held partition's own run
+    decide_partition(project, week, accept=True, who="unverified:me", reason="they are right")
+    assert week in {part.partition for part in project.training_set(week).accepted}
+    home.run("train")
+    assert week in {part.partition for part in project.training_set(week).accepted}  # the same labels are not held again
+
+
+def inverted(project: Project, week: str) -> Table:
+    """The week's transformed with its labels inverted, as a file of labels the wrong way round makes it."""
+    frame = project.artifacts.scan("transformed", week).collect().with_columns(~pl.col("label"))
+    pointer = project.artifacts.pointer("transformed", week)
+    assert pointer is not None
+    return Table(frame=frame, content="ab" * 32, inputs=pointer.inputs, facts=pointer.facts)
 
 
 def test_a_backfill_over_good_and_drifted_partitions_promotes_nothing(guarded: Home) -> None:

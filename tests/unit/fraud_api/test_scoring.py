@@ -16,7 +16,7 @@ import pytest
 from fraud_core import features
 from fraud_core.intake.files import LINE
 from fraud_core.intake.parsing import parse
-from fraud_core.keys import Key
+from fraud_core.keys import Key, canonical_json, sign
 from fraud_core.payment import EXAMPLE, FIELDS, Transaction
 from fraud_core.scorer import Scorer
 from fraud_core.scoring import inputs_of
@@ -183,9 +183,13 @@ def test_a_promotion_is_served_without_a_restart_and_on_request_at_once(call: An
 
 def test_the_model_and_its_predecessors_are_told(call: Any, installation: Any) -> None:
     first, second = installation.promote(1), installation.promote(2)
-    card = {"created": "2026-01-01T00:00:00Z", "kind": "boosting"}
-    installation.store.put(f"models/{second}/runs/run1/card.json", json.dumps(card).encode())
-    api = call(installation.settings)
+    card = {"version": second, "created": "2026-01-01T00:00:00Z", "kind": "boosting"}
+    where, api = f"models/{second}/runs/run1/card.json", call(installation.settings)
+    installation.store.put(where, canonical_json(card))  # as release 0.1.0 did, or anybody
+    model = api.get("/v1/model").json()
+    assert (model["card"], model["unsigned_card"]) == (None, card)
+    installation.store.put(where, canonical_json(sign(card, installation.key)))
+    installation.store.put("models/0123456789abcdef/manifest.json", b"{}")  # of a version that is none
     model = api.get("/v1/model").json()
     assert (model["model_version"], model["card"], model["thresholds"]) == (second, card, {"review": 0.4, "decline": 0.8})
     assert model["partitions"] == [{"partition": "2019-01", "content": "c0ffee", "verdict": "accepted"}]

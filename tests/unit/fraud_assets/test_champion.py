@@ -16,7 +16,7 @@ from fraud_assets.champion import restore, rollback
 from fraud_assets.io_manager import ArtifactIOManager
 from fraud_assets.learning.training import TrainedModel
 from fraud_core.artifacts import Estimator
-from fraud_core.bundle import LATEST, point_at, read_bundle, read_latest, versions, write_bundle
+from fraud_core.bundle import LATEST, newest_card, point_at, read_bundle, read_latest, versions, write_bundle
 from fraud_core.errors import PromotionError
 from fraud_core.model_card import ModelCard
 from fraud_core.reference import read_reference
@@ -81,7 +81,10 @@ def test_a_promotion_leaves_a_whole_bundle_its_card_and_the_pointer(bench: Any, 
     folder = f"models/{model.bundle.version}/runs/{result.run_id}"
     names = {"card.json", "card.md", "precision_recall.png", "calibration.png", "cost.png", "run.json", "reference.json"}
     assert {key.rpartition("/")[2] for key in store.list(folder)} == names
-    assert ModelCard.model_validate_json(store.get(f"{folder}/card.json")).version == model.bundle.version
+    card = newest_card(store, model.bundle.version, bench.project.artifacts.signing_key)
+    assert card is not None
+    assert card.is_signed
+    assert ModelCard.model_validate(card.body).version == model.bundle.version
     assert json.loads(store.get(f"{folder}/run.json"))["dagster_run_id"] == result.run_id
     reference = read_reference(store, bench.project.artifacts.signing_key, model.bundle.version)
     assert reference is not None
@@ -145,7 +148,8 @@ def test_what_dies_before_the_pointer_moves_leaves_the_old_champion(
     model = make_model(bench, **GOOD)
     assert "the plug was pulled" in cause(promote(bench, model))
     assert stored(bench)[LATEST] == before
-    assert sorted(versions(bench.project.artifacts.store)) == sorted([old, model.bundle.version])
+    whole = versions(bench.project.artifacts.store, bench.project.artifacts.signing_key)
+    assert sorted(whole) == sorted([old, model.bundle.version])
     monkeypatch.undo()
     assert promote(bench, model).success
     assert latest(bench).version == model.bundle.version

@@ -27,7 +27,7 @@ DEPENDS_ON = {
 }
 PARTITIONED = {"raw", "quarantine", "transformed"}
 BLOCKING_CHECKS = {"raw: quarantined_share", "transformed: drift", "model: beats_champion"}
-WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate", "history: no_skew"}
+WARNING_CHECKS = {"transformed: row_count", "transformed: fraud_rate", "preprocessor: labels_plausible", "history: no_skew"}
 JOBS = {
     "land": {"landing"},
     "materialize_partition": {"raw", "quarantine", "transformed"},
@@ -75,6 +75,7 @@ def test_the_checks_block_and_see_the_partition_they_judge(definitions: dg.Defin
     assert {name for name, check in nodes.items() if check.blocking} == BLOCKING_CHECKS
     assert {name for name, check in nodes.items() if check.partitions_def is None} == {
         "model: beats_champion",
+        "preprocessor: labels_plausible",
         "history: no_skew",
     }
 

@@ -17,6 +17,7 @@ from fraud_core.artifacts import Artifacts, Document, Estimator, Pointer, Table,
 from fraud_core.errors import IntegrityError, PartitionError, SourceError, StoreError
 from fraud_core.keys import Key, canonical_json, sign
 from fraud_core.stores.objects import DirectoryStore
+from tests.stores import remove
 
 KEY, OTHER = Key(b"k" * 32), Key(b"o" * 32)
 
@@ -180,6 +181,35 @@ def test_a_joblib_file_that_was_replaced_is_refused_before_it_is_unpickled(
     with pytest.raises(IntegrityError, match=r"model/.*\.joblib is not the file that was written; it is not loaded"):
         artifacts.estimator("model")
     assert not sprung.exists()
+
+
+def test_the_file_of_a_partition_that_was_replaced_is_not_read(artifacts: Artifacts) -> None:
+    written = artifacts.write("transformed", "2024-01", table(1, 2))
+    other = artifacts.write("transformed", "2024-02", table(3, 4, content="rejected"))
+    artifacts.store.put(written.key, artifacts.store.get(other.key))
+    with pytest.raises(IntegrityError, match=r"is not the file that was written; .* Materialize transformed 2024-01 again"):
+        artifacts.scan("transformed", "2024-01")
+    remove(artifacts.store, written.key)
+    with pytest.raises(IntegrityError, match="is gone"):
+        artifacts.scan("transformed", "2024-01")
+
+
+def test_what_was_scanned_stays_what_it_was_whatever_happens_to_the_file(artifacts: Artifacts) -> None:
+    written = artifacts.write("raw", "2024-01", table(1, 2))
+    lazy, path = artifacts.scan("raw", "2024-01"), artifacts.store.local_path(written.key)
+    with path.open("r+b") as file:  # in place, between the check and the reading
+        file.write(b"PAR1" + bytes(50))
+    assert lazy.collect()["x"].to_list() == [1, 2]
+
+
+def test_bit_rot_is_put_right_by_materializing_again(artifacts: Artifacts, caplog: pytest.LogCaptureFixture) -> None:
+    written = artifacts.write("raw", "2024-01", table(1, 2))
+    rotten = bytearray(artifacts.store.get(written.key))
+    rotten[40] ^= 1
+    artifacts.store.put(written.key, bytes(rotten))
+    artifacts.write("raw", "2024-01", table(1, 2))
+    assert artifacts.scan("raw", "2024-01").collect()["x"].to_list() == [1, 2]
+    assert f"{written.key} was not what its name says; it was replaced" in caplog.text
 
 
 @pytest.mark.parametrize("signer", [None, OTHER])

@@ -19,8 +19,10 @@ from fraud_core.bundle import (
     Lookback,
     Manifest,
     ModelKind,
+    StoredCard,
     Thresholds,
     make_bundle,
+    newest_card,
     point_at,
     read_bundle,
     read_latest,
@@ -131,7 +133,32 @@ def test_a_bundle_is_three_files_and_comes_back_as_it_was(store: DirectoryStore,
         f"models/{written.version}/{name}" for name in ("encoder.json", "manifest.json", file)
     ]
     assert read_bundle(store, written.version, KEY) == written
-    assert versions(store) == [written.version]
+    assert versions(store, KEY) == [written.version]
+
+
+def test_a_card_made_by_hand_is_unsigned_beside_none_and_nothing_beside_a_signed_one(store: DirectoryStore) -> None:
+    made = {"version": "v", "created": "2026-01-01", "holdout": {"average_precision": 0.8}}
+    by_hand = made | {"created": "2027-01-01", "holdout": {"average_precision": 0.9999}}
+    store.put("models/v/runs/b/card.json", canonical_json(by_hand))
+    found = newest_card(store, "v", KEY)
+    assert found is not None
+    assert not found.is_signed
+    store.put("models/v/runs/a/card.json", canonical_json(sign(made, KEY)))
+    for forged in (by_hand, sign(by_hand, OTHER), sign(made, KEY) | by_hand, sign(by_hand | {"version": "w"}, KEY)):
+        store.put("models/v/runs/b/card.json", canonical_json(forged))
+        assert newest_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
+    store.put("models/v/runs/b/card.json", b"[]")
+    assert newest_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
+
+
+def test_a_version_whose_manifest_does_not_hold_or_whose_files_lack_is_not_listed(store: DirectoryStore) -> None:
+    whole, broken, half = bundle(1.0), bundle(2.0), bundle(3.0)
+    for each in (whole, broken, half):
+        write_bundle(store, each, KEY)
+    store.put(f"models/{broken.version}/manifest.json", store.get(f"models/{whole.version}/manifest.json"))
+    store.local_path(f"models/{half.version}/encoder.json").unlink()
+    store.put("models/evil/manifest.json", b"{}")
+    assert versions(store, KEY) == [whole.version]
 
 
 @pytest.mark.parametrize(("kind", "file"), [("linear", "fallback.json"), ("boosting", "fallback.treelite")])
@@ -196,7 +223,7 @@ def test_a_bundle_whose_writer_died_is_no_version_and_is_completed_by_the_next_w
     with pytest.raises(StoreError):
         write_bundle(store, written, KEY)
     monkeypatch.undo()
-    assert versions(store) == []
+    assert versions(store, KEY) == []
     with pytest.raises(IntegrityError, match="is missing; the bundle is not whole"):
         promote(store, written.version)
     assert read_latest(store, KEY) is None
@@ -207,7 +234,7 @@ def test_a_bundle_whose_writer_died_is_no_version_and_is_completed_by_the_next_w
 def test_runs_beside_a_bundle_are_no_versions(store: DirectoryStore, three: list[str]) -> None:
     store.put(f"models/{three[0]}/runs/run/manifest.json", b"{}")
     store.put("models/half/model.json", b"{}")
-    assert sorted(versions(store)) == sorted(three)
+    assert sorted(versions(store, KEY)) == sorted(three)
 
 
 # ---- tampering

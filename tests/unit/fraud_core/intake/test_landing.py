@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fraud_core.artifacts import Artifacts, Document
-from fraud_core.errors import SourceError
+from fraud_core.errors import IntegrityError, SourceError
 from fraud_core.intake import files, landing
 from fraud_core.intake.landing import UNDATED, Landing, partition_keys
 from fraud_core.keys import Key
@@ -64,6 +64,24 @@ def test_refused_rows_go_to_their_partition_and_undated_ones_to_their_own(intake
     assert refused["2024-01"]["source_line"].to_list() == [3]
     assert refused[UNDATED]["source_line"].to_list() == [2, 4]
     assert landed.partitions() == ["2024-03"]
+
+
+def test_landed_rows_that_were_damaged_are_not_read_and_landing_their_files_again_puts_them_right(
+    intake: Intake, opened: list[str]
+) -> None:
+    intake.rows(JANUARY, MARCH, name="a.csv")
+    intake.rows({**JANUARY, "id": "x"}, name="b.csv")
+    landed = intake.land(intake.source())
+    damaged = landed.segments("2024-01")[0]
+    whole = intake.store.get(damaged.key)
+    intake.store.put(damaged.key, whole[:-1] + b"?")
+    with pytest.raises(IntegrityError, match="is not the file that was written"):
+        damaged.read(intake.store)
+    assert landed.without_damaged("2024-03", intake.store) == landed
+    opened.clear()
+    assert intake.land(intake.source(), landed.without_damaged("2024-01", intake.store)) == landed
+    assert opened == ["a.csv"]
+    assert intake.store.get(damaged.key) == whole
 
 
 def test_a_file_of_any_length_lands_the_same_rows(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:

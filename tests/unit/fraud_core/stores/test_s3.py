@@ -93,6 +93,18 @@ def test_a_local_copy_is_fetched_once(stubbed: tuple[S3Store, Stubber]) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_a_local_copy_that_was_damaged_is_not_read_but_fetched_again(stubbed: tuple[S3Store, Stubber]) -> None:
+    store, stub = stubbed
+    sha256 = hashlib.sha256(b"rows").hexdigest()
+    for _ in range(2):
+        stub.add_response("get_object", body(b"rows"))
+    assert store.get_hashed("a/rows", sha256) == b"rows"
+    (copy,) = (path for path in store._copies.root.rglob("rows") if path.is_file())
+    copy.write_bytes(b"ROWS")
+    assert store.get_hashed("a/rows", sha256) == b"rows"
+    assert copy.read_bytes() == b"rows"
+
+
 def test_a_fetched_object_that_is_not_what_it_is_named_by_is_not_used(stubbed: tuple[S3Store, Stubber]) -> None:
     store, stub = stubbed
     key = f"a/{hashlib.sha256(b'rows').hexdigest()[:12]}.parquet"

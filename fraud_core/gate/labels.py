@@ -1,0 +1,290 @@
+"""The labels of a partition, judged at training time: do they look like what became of payments, or were they set wrong?
+
+At landing no label is mature, so this cannot be the drift verdict's. It is a signed verdict of its own, bound to the partition's
+content and to a hash of its labels at the time. What is held is left out of training and of every measurement, and waits for a
+person; everything else trains. A fraud of a new kind is held at most once: an acceptance holds for later labels of the same
+content too, as long as these give no reason that was not accepted.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fraud_core.errors import GateRefusalError, IntegrityError
+from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet
+from fraud_core.keys import Key, open_signed, sign
+from fraud_core.metrics import roc_auc
+from fraud_core.stores.objects import ObjectStore
+
+FEW_FRAUDS = 20  # fewer prove nothing
+FEW_PARTITIONS = 3  # so many others tell what rate is possible
+RATE_FACTOR = 4.0  # a rate so many times above the highest, or below the lowest, of the others is no fraud rate
+UNRELATED_AUC = 0.7  # frauds that a champion ranks no better are not those that it knows
+FALL = 0.1  # of the area under the ROC curve, below the median of the others
+SURE = 3.0  # standard errors
+FLIPPED = 0.2  # share of the frauds that were known: so many taken back, or so many added after maturity
+RELEASED = 0.5
+
+Name = Literal["impossible_rate", "reversed", "unrelated", "flipped", "fall"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelFinding(_Model):
+    """Why labels are held; `message` is a sentence for people. All but `fall` look like wrong labels."""
+
+    name: Name
+    message: str
+
+
+class LabelVerdict(_Model):
+    """What is said of one partition's labels.
+
+    `snapshot` is the hash of content and labels that were judged, `champion` the version whose scores were asked (empty: none
+    was there, and only rates and flips were judged), `frauds` the ids of the payments that count as fraud.
+    """
+
+    format: Literal[1] = 1
+    partition: str
+    content: str
+    snapshot: str
+    champion: str
+    rows: int
+    frauds: tuple[str, ...]
+    auc: float | None
+    mature_before: datetime
+    findings: tuple[LabelFinding, ...]
+    created_at: datetime
+    decisions: tuple[Decision, ...] = ()
+    accepted_findings: tuple[Name, ...] = ()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether these labels may not train: by a person's refusal, or for a reason that no person accepted."""
+        if self.decisions and self.decisions[-1].action == "refuse":
+            return True
+        return not {finding.name for finding in self.findings} <= set(self.accepted_findings)
+
+    def explain(self) -> str:
+        """A sentence for people: why the labels are held, and how a person accepts them."""
+        cause = "; ".join(finding.message for finding in self.findings)
+        if self.decisions and self.decisions[-1].action == "refuse":
+            cause = f"they were refused by {self.decisions[-1].who} ({self.decisions[-1].reason})"
+        return (
+            f"The labels of partition {self.partition} are held: {cause}. It is left out of training; correct the labels, or if "
+            f'they are right accept them with `fraud accept {self.partition} --reason "..."`.'
+        )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A partition with its labels as they hold at present.
+
+    Attributes:
+        ref: the partition.
+        snapshot: hash of its content and these labels.
+        ids, labels, times: n transaction ids, bool[n] (True: fraud), int64[n] microseconds since 1970.
+        cards: int64[n] codes of cards; None where the source has none.
+        mature_before: the instant before which labels are mature.
+    """
+
+    ref: PartitionRef
+    snapshot: str
+    ids: Sequence[str]
+    labels: npt.NDArray[np.bool_]
+    times: npt.NDArray[np.int64]
+    cards: npt.NDArray[np.int64] | None
+    mature_before: datetime
+
+    @property
+    def rate(self) -> float:
+        """Share of fraud."""
+        return float(self.labels.mean()) if len(self.labels) else 0.0
+
+
+def judge_labels(
+    now: Labelled,
+    scores: npt.NDArray[np.float64] | None,
+    champion: str,
+    rates: Sequence[float],
+    aucs: Sequence[float],
+    before: LabelVerdict | None,
+    at: datetime,
+) -> LabelVerdict:
+    """Judge a partition's labels. Pure: nothing is read or written.
+
+    Args:
+        now: the partition and its labels.
+        scores: float64[n], the champion's; None where there is none.
+        champion: its version; empty where there is none.
+        rates: fraud rates of the other accepted partitions whose labels are not held.
+        aucs: areas under the ROC curve of others, as they were judged.
+        before: the last verdict on this partition; of the same content, it tells which labels were known, and what was accepted.
+        at: when.
+    """
+    before = before if before is not None and before.content == now.ref.content else None
+    frauds = tuple(np.asarray(now.ids, dtype=object)[now.labels].tolist())
+    auc = None
+    findings = [*_rate(now, rates), *([] if before is None else _flips(now, before, set(frauds)))]
+    if scores is not None and len(frauds) >= FEW_FRAUDS and not now.labels.all():
+        auc = roc_auc(now.labels, scores)
+        findings += _relation(now, auc, aucs)
+    return LabelVerdict(
+        partition=now.ref.partition,
+        content=now.ref.content,
+        snapshot=now.snapshot,
+        champion=champion,
+        rows=len(now.labels),
+        frauds=frauds,
+        auc=auc,
+        mature_before=now.mature_before,
+        findings=tuple(findings),
+        created_at=at,
+        decisions=() if before is None else before.decisions,
+        accepted_findings=() if before is None else before.accepted_findings,
+    )
+
+
+def _rate(now: Labelled, rates: Sequence[float]) -> list[LabelFinding]:
+    rows, count = len(now.labels), int(now.labels.sum())
+    others = [rate for rate in rates if rate > 0]
+    if len(others) < FEW_PARTITIONS:
+        return []
+    low, high = min(others) / RATE_FACTOR, max(others) * RATE_FACTOR
+    is_high = now.rate > high and count >= FEW_FRAUDS
+    is_low = now.rate < low and rows * min(others) >= FEW_FRAUDS
+    if not is_high and not is_low:
+        return []
+    said = f"{count} of {rows:,} are fraud ({now.rate:.2%}), where the others have {min(others):.2%} to {max(others):.2%}"
+    return [LabelFinding(name="impossible_rate", message=said)]
+
+
+def _flips(now: Labelled, before: LabelVerdict, frauds: set[str]) -> list[LabelFinding]:
+    """Labels that were known and are others now. One that comes before its payment's labels are mature is no flip."""
+    known = set(before.frauds)
+    settled = now.times < int(before.mature_before.timestamp() * 1e6)
+    was_there = {one for one, old in zip(now.ids, settled, strict=True) if old}
+    taken_back, added = len(known - frauds), len((frauds - known) & was_there)
+    bound = max(FEW_FRAUDS, FLIPPED * len(known))
+    if max(taken_back, added) <= bound:
+        return []
+    said = f"of {len(known)} frauds that were known, {taken_back} were taken back, and {added} came after all labels were known"
+    return [LabelFinding(name="flipped", message=said)]
+
+
+def _relation(now: Labelled, auc: float, aucs: Sequence[float]) -> list[LabelFinding]:
+    """How the labels lie to the champion's scores. Frauds of one card are alike, so cards are counted, not frauds."""
+    frauds = int(now.labels.sum()) if now.cards is None else len(np.unique(now.cards[now.labels]))
+    legitimate = len(now.labels) - int(now.labels.sum())
+    error = SURE * max(_auc_error(auc, frauds, legitimate), _auc_error(0.5, frauds, legitimate) / 2)
+    said = f"a fraud ranks above a legitimate payment {auc:.1%} of the time by the champion's scores"
+    if auc + error < RELEASED:
+        return [LabelFinding(name="reversed", message=f"{said}: the relation is reversed")]
+    if auc + error < UNRELATED_AUC:
+        return [LabelFinding(name="unrelated", message=f"{said}: labels and scores have nothing to do with each other")]
+    usual = float(np.median(aucs)) if len(aucs) >= FEW_PARTITIONS else 1.0
+    if len(aucs) >= FEW_PARTITIONS and auc + error < usual - FALL:
+        return [LabelFinding(name="fall", message=f"{said}, where {usual:.1%} is usual: wrong labels, or fraud of a new kind")]
+    return []
+
+
+def _auc_error(auc: float, frauds: int, legitimate: int) -> float:
+    """Standard error of the area under the ROC curve (Hanley and McNeil 1982)."""
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (frauds - 1) * (first - auc**2) + (legitimate - 1) * (second - auc**2)
+    return float(np.sqrt(max(spread, 0.0) / (frauds * legitimate)))
+
+
+# ---- kept
+
+
+def label_verdict_key(partition: str) -> str:
+    """Key of the verdict on a partition's labels in the store."""
+    return f"{FOLDER}/labels-{partition}.json"
+
+
+def read_label_verdict(store: ObjectStore, key: Key, partition: str) -> LabelVerdict | None:
+    """The verdict on a partition's labels; None where they were not judged.
+
+    Raises:
+        GateRefusalError: it does not verify.
+    """
+    where = label_verdict_key(partition)
+    found = store.get_tagged(where)
+    if found is None:
+        return None
+    try:
+        verdict = LabelVerdict.model_validate(open_signed(found[0], key, f"The verdict on labels {where}"))
+    except (IntegrityError, ValidationError) as error:
+        raise GateRefusalError(
+            f"The verdict on the labels of {partition} was changed by hand, or is of another release. Remove {store.uri(where)}, "
+            "then materialize preprocessor, which judges the labels again."
+        ) from error
+    if verdict.partition != partition:
+        raise GateRefusalError(f"{store.uri(where)} speaks of {verdict.partition}: it was moved there, and is not used.")
+    return verdict
+
+
+def record_labels(store: ObjectStore, key: Key, verdict: LabelVerdict) -> None:
+    """Write a verdict, signed, unless somebody else wrote one in between.
+
+    Raises:
+        StoreConflictError: somebody did.
+    """
+    where = label_verdict_key(verdict.partition)
+    found = store.get_tagged(where)
+    data = json.dumps(sign(verdict.model_dump(mode="json"), key), sort_keys=True).encode()
+    store.put_if(where, data, None if found is None else found[1])
+
+
+def decide_labels(verdict: LabelVerdict, decision: Decision) -> LabelVerdict:
+    """The verdict with a person's decision: an acceptance covers the reasons that there are now."""
+    accepted = tuple(finding.name for finding in verdict.findings) if decision.action == "accept" else ()
+    return verdict.model_copy(update={"decisions": (*verdict.decisions, decision), "accepted_findings": accepted})
+
+
+def without_held(store: ObjectStore, key: Key, allowed: TrainingSet, own_partition: str | None = None) -> TrainingSet:
+    """The training set less the partitions whose labels are held.
+
+    Raises:
+        GateRefusalError: the run's own partition is held, all are, or a verdict does not verify.
+    """
+    held: dict[str, LabelVerdict] = {}
+    for part in allowed.accepted:
+        verdict = read_label_verdict(store, key, part.partition)
+        if verdict is not None and verdict.content == part.content and verdict.is_held:
+            held[part.partition] = verdict
+    if own_partition in held:
+        raise GateRefusalError(held[own_partition].explain())
+    if len(held) == len(allowed.accepted):
+        raise GateRefusalError(next(iter(held.values())).explain())
+    kept = tuple(part for part in allowed.accepted if part.partition not in held)
+    moved = tuple(part for part in allowed.accepted if part.partition in held)
+    rejected = tuple(sorted((*allowed.rejected, *moved), key=lambda part: part.partition))
+    return replace(allowed, accepted=kept, rejected=rejected, held={name: one.explain() for name, one in held.items()})
+
+
+def require_judged(store: ObjectStore, key: Key, allowed: TrainingSet, snapshots: Mapping[str, str]) -> None:
+    """See that the present labels of every partition that trains were judged.
+
+    Args:
+        snapshots: partition -> hash of its present labels.
+
+    Raises:
+        GateRefusalError: those of one were not.
+    """
+    for part in allowed.accepted:
+        verdict = read_label_verdict(store, key, part.partition)
+        if verdict is None or verdict.snapshot != snapshots[part.partition]:
+            raise GateRefusalError(
+                f"The labels of partition {part.partition} have changed since they were judged, or never were; "
+                "materialize preprocessor, which judges them."
+            )
