@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
-from fraud_core.gate import TrainingSet, training_set
+from fraud_core.bundle import Latest, follow_latest
+from fraud_core.gate import Rules, TrainingSet, Verdict, rules_in_force, training_set
 from fraud_core.keys import Key
 from fraud_core.settings import Settings
 from fraud_core.sources import Source, load_source
+from fraud_core.stores.database import open_database
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.objects import open_store
 from fraud_core.transform import transformed_inputs
 
@@ -53,6 +57,11 @@ class Project:
         return artifacts
 
     @cached_property
+    def heads(self) -> Heads:
+        """The newest changes of signed documents that this installation has seen in its store."""
+        return Heads(open_database(self.settings), self.artifacts.store.url)
+
+    @cached_property
     def card_key(self) -> Key:
         """Key of the card hashes."""
         return keys.card_key(self.settings)
@@ -61,14 +70,40 @@ class Project:
         """Pointers of the materialized transformed partitions, in time order."""
         return self.artifacts.pointers("transformed")
 
+    def rules(self) -> Rules:
+        """The rules that the gate decides by.
+
+        Raises:
+            GateRefusalError: the source's TOML declares others, which nobody has confirmed.
+        """
+        return rules_in_force(self.artifacts.store, self.artifacts.signing_key, self.source, datetime.now(UTC), self.heads)
+
+    def latest(self) -> Latest | None:
+        """The pointer to the champion, None where there is none yet.
+
+        Raises:
+            IntegrityError: its signature does not hold, it is gone, or an older one was put back.
+        """
+        return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
+
+    def is_judged(self, verdict: Verdict | None, content: str) -> bool:
+        """Whether a verdict speaks of this content, by the rules in force.
+
+        Raises:
+            GateRefusalError: nobody has confirmed the rules that the source's TOML declares.
+        """
+        return verdict is not None and verdict.content == content and self.rules().holds(verdict.rules)
+
     def training_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the gate lets train.
 
         Raises:
-            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted.
+            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted; or the rules of the gate
+                were changed, which nobody has confirmed.
         """
         contents = {key: pointer.content for key, pointer in self.transformed().items()}
-        return training_set(self.artifacts.store, self.artifacts.signing_key, contents, own_partition)
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return training_set(store, key, contents, own_partition, self.rules(), self.heads)
 
     def is_current(self, key: str) -> bool:
         """Whether the transformed partition was made from what raw holds at present."""
