@@ -170,10 +170,9 @@ def next_partition(project: Project, instance: dg.DagsterInstance, now: datetime
     busy = _busy(instance, DATA_JOBS, now)
     if busy is not None:
         return Step(busy)
-    try:
-        project.rules()
-    except GateRefusalError as refusal:
-        return Step(str(refusal))
+    unconfirmed = _unconfirmed(project)
+    if unconfirmed is not None:
+        return Step(unconfirmed)
     for key, stamp in unfinished(project, now):
         if not _was_tried(instance, stamp):
             return Step(f"Partition {key} is not made from what has landed.", run_key=stamp, partition=key)
@@ -186,7 +185,7 @@ def next_training(project: Project, instance: dg.DagsterInstance, now: datetime)
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _comes_first(project, instance, now)
+    first = _unconfirmed(project) or _comes_first(project, instance, now)
     if first is not None:
         return Step(first)
     try:
@@ -338,6 +337,15 @@ def due_keys(project: Project, landing: Landing, now: datetime) -> list[str]:
     if source.simulator is not None:
         return keys
     return [key for key in keys if landed and key <= landed[-1]]
+
+
+def _unconfirmed(project: Project) -> str | None:
+    """Why nothing is judged: the source's TOML changes the rules of the gate, and nobody has confirmed that."""
+    try:
+        project.rules()
+    except GateRefusalError as refusal:
+        return str(refusal)
+    return None
 
 
 def _rules(project: Project) -> Rules | None:

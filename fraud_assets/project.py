@@ -70,13 +70,14 @@ class Project:
         """Pointers of the materialized transformed partitions, in time order."""
         return self.artifacts.pointers("transformed")
 
-    def rules(self) -> Rules:
-        """The rules that the gate decides by.
+    def rules(self, *, record: bool = False) -> Rules:
+        """The rules that the gate decides by; those who judge have them recorded.
 
         Raises:
             GateRefusalError: the source's TOML declares others, which nobody has confirmed.
         """
-        return rules_in_force(self.artifacts.store, self.artifacts.signing_key, self.source, datetime.now(UTC), self.heads)
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return rules_in_force(store, key, self.source, datetime.now(UTC), self.heads, record=record)
 
     def latest(self) -> Latest | None:
         """The pointer to the champion, None where there is none yet.

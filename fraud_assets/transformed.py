@@ -69,7 +69,7 @@ def judge_partition(project: Project, key: str) -> Judgement:
         GateRefusalError: the rules of the gate were changed, which nobody has confirmed.
         IntegrityError: a sample is missing or was changed.
     """
-    source, artifacts, rules = project.source, project.artifacts, project.rules()
+    source, artifacts, rules = project.source, project.artifacts, project.rules(record=True)
     contents = {partition: pointer.content for partition, pointer in project.transformed().items()}
     past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift, rules, project.heads)
     return gate.judge(

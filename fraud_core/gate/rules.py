@@ -86,8 +86,13 @@ def changes(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[st
     )
 
 
-def rules_in_force(store: ObjectStore, key: Key, source: Source, now: datetime, heads: Heads | None = None) -> Rules:
+def rules_in_force(
+    store: ObjectStore, key: Key, source: Source, now: datetime, heads: Heads | None = None, *, record: bool = True
+) -> Rules:
     """The rules by which partitions are judged. At the first start those of the TOML are recorded without a question.
+
+    Args:
+        record: whether to record them where none are, as whoever judges does; who only asks does not.
 
     Raises:
         GateRefusalError: the TOML declares others, which nobody has confirmed; or the record is missing, is not the newest that
@@ -99,8 +104,11 @@ def rules_in_force(store: ObjectStore, key: Key, source: Source, now: datetime, 
         present = declared(source)
         decision = Decision(action="confirm", who="pipeline", reason=FIRST, at=now)
         change = RulesChange(sha256=_hash(present), changes=(), decision=decision)
+        first = Rules(sequence=1, rules=present, history=(change,))
+        if not record:
+            return first
         try:
-            return _write(store, key, Rules(sequence=1, rules=present, history=(change,)), None, heads)
+            return _write(store, key, first, None, heads)
         except StoreConflictError:  # another process came first
             found = store.get_tagged(RULES)
             assert found is not None

@@ -46,6 +46,7 @@ def heads(store: DirectoryStore, tmp_path: Path) -> Heads:
 
 
 def test_the_first_start_records_what_is_declared_and_asks_nobody(store: DirectoryStore, heads: Heads) -> None:
+    gate.rules_in_force(store, KEY, source(first="2023-01"), NOW, heads, record=False)  # who only asks binds nobody
     first = gate.rules_in_force(store, KEY, source(), NOW, heads)
     assert (first.sequence, first.confirmed, first.rules["drift.bootstrap_partitions"]) == (1, None, 3)
     assert gate.rules_in_force(store, KEY, source(), NOW, heads) == first
