@@ -32,6 +32,7 @@ from fraud_core.stores.api_keys import ApiKeys
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decision_writer import open_decision_writer
 from fraud_core.stores.decisions import DecisionLog
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.history import open_history
 from fraud_core.stores.history_writer import open_history_writer
 from fraud_core.stores.labels import LabelLog
@@ -63,7 +64,7 @@ def create_app(
     store = open_store(settings.store_url, settings.home / "cache")
     key = signing_key(settings)
     metrics = Metrics(store, key)
-    holder = ScorerHolder(store, key, metrics.follow)
+    holder = ScorerHolder(store, key, metrics.follow, Heads(open_database(settings), store.url))
     services = _services(settings, holder, metrics)
     own_door = settings.metrics_port != 0
     traces = _traces(settings)

@@ -20,7 +20,7 @@ from fraud_assets.preprocessor import PARTITION_TAG
 from fraud_assets.project import Project
 from fraud_core import gate
 from fraud_core.bundle import Manifest, read_latest, read_manifest
-from fraud_core.errors import FraudError, IntegrityError
+from fraud_core.errors import FraudError, GateRefusalError, IntegrityError
 from fraud_core.gate import Finding, Verdict
 
 CHECK_FAILED = "FraudCheckFailed"
@@ -28,6 +28,7 @@ STEP_FAILED = "FraudStepFailed"
 RUN_FAILED = "FraudRunFailed"
 ACCEPTED = "FraudPartitionAccepted"
 REFUSED_BEHIND_CHAMPION = "FraudChampionOnRefusedData"
+RULES_UNCONFIRMED = "FraudGateRulesUnconfirmed"
 UNREADABLE = "FraudEventUnreadable"
 
 NOTICE = timedelta(days=1)  # so long lasts an alert about what a person did, or has seen
@@ -260,6 +261,21 @@ def _look_at_decisions(project: Project, page: Page, now: datetime) -> None:
     for about, alert in present.items():
         if not page.is_open(about):
             page.open(alert, now, f":champion:{about.partition}:{now.isoformat()}")
+    _look_at_rules(project, page, now)
+
+
+def _look_at_rules(project: Project, page: Page, now: datetime) -> None:
+    """While the gate waits for a person, because its rules were changed, the sensors do nothing: that has to be told."""
+    about = About(RULES_UNCONFIRMED, "transformed")
+    try:
+        project.rules()
+    except GateRefusalError as refusal:
+        if not page.is_open(about):
+            said = "Nothing is judged or trained: the rules of the drift gate wait for a person"
+            alert = Alert(about, "error", said, (_short(str(refusal)),), link(project, "", "transformed"))
+            page.open(alert, now, f":rules:{now.isoformat()}")
+    else:
+        page.end(about, now)
 
 
 def _refused_behind_champion(project: Project) -> Iterator[Alert]:

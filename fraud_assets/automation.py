@@ -27,8 +27,9 @@ from fraud_assets.project import Project
 from fraud_assets.volume import mature_instant
 from fraud_core import gate, partitions
 from fraud_core.artifacts import Pointer, fingerprint
-from fraud_core.bundle import read_bundle, read_latest
+from fraud_core.bundle import read_bundle
 from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError, StoreError
+from fraud_core.gate import Rules
 from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
 from fraud_core.intake.raw import raw_inputs
 from fraud_core.intake.watch import Seen, look
@@ -169,6 +170,9 @@ def next_partition(project: Project, instance: dg.DagsterInstance, now: datetime
     busy = _busy(instance, DATA_JOBS, now)
     if busy is not None:
         return Step(busy)
+    unconfirmed = _unconfirmed(project)
+    if unconfirmed is not None:
+        return Step(unconfirmed)
     for key, stamp in unfinished(project, now):
         if not _was_tried(instance, stamp):
             return Step(f"Partition {key} is not made from what has landed.", run_key=stamp, partition=key)
@@ -181,7 +185,7 @@ def next_training(project: Project, instance: dg.DagsterInstance, now: datetime)
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _comes_first(project, instance, now)
+    first = _unconfirmed(project) or _comes_first(project, instance, now)
     if first is not None:
         return Step(first)
     try:
@@ -191,7 +195,7 @@ def next_training(project: Project, instance: dg.DagsterInstance, now: datetime)
         return Step(str(refusal))
     trained = project.artifacts.pointer("model")
     store, signing_key = project.artifacts.store, project.artifacts.signing_key
-    latest = read_latest(store, signing_key)
+    latest = project.latest()
     if trained is not None and trained.inputs == inputs:
         return Step("The last training was on exactly these partitions.")
     if latest is not None:
@@ -307,6 +311,8 @@ def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
     if landing is None:
         return
     source, raws, transformed = project.source, project.artifacts.pointers("raw"), project.transformed()
+    rules = _rules(project)
+    confirmed = [rules.sha256] if rules is not None and rules.confirmed is not None else []
     for key in due_keys(project, landing, now):
         preceding = [raws.get(other) for other in source.preceding(key)]
         present = [raw for raw in preceding if raw is not None]
@@ -319,9 +325,9 @@ def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
             or made is None
             or raw.inputs != wanted
             or made.inputs != transformed_inputs(source, [*present, raw])
-            or _is_stale(project, key, made)
+            or _is_stale(project, key, made, rules)
         ):
-            yield key, fingerprint(key, wanted, transformed_inputs(source, present))
+            yield key, fingerprint(key, wanted, transformed_inputs(source, present), *confirmed)
 
 
 def due_keys(project: Project, landing: Landing, now: datetime) -> list[str]:
@@ -333,13 +339,32 @@ def due_keys(project: Project, landing: Landing, now: datetime) -> list[str]:
     return [key for key in keys if landed and key <= landed[-1]]
 
 
-def _is_stale(project: Project, key: str, made: Pointer) -> bool:
-    """Whether the verdict speaks of other content."""
+def _unconfirmed(project: Project) -> str | None:
+    """Why nothing is judged: the source's TOML changes the rules of the gate, and nobody has confirmed that."""
+    try:
+        project.rules()
+    except GateRefusalError as refusal:
+        return str(refusal)
+    return None
+
+
+def _rules(project: Project) -> Rules | None:
+    """The rules of the gate; None where a person has to confirm them first, so that nothing is judged anew by then."""
+    try:
+        return project.rules()
+    except GateRefusalError:
+        return None
+
+
+def _is_stale(project: Project, key: str, made: Pointer, rules: Rules | None) -> bool:
+    """Whether the verdict speaks of other content, or was found by other rules."""
     try:
         verdict = gate.read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
     except IntegrityError:
         return False
-    return verdict is not None and verdict.content != made.content
+    if verdict is None:
+        return False
+    return verdict.content != made.content or (rules is not None and not rules.holds(verdict.rules))
 
 
 def _has_landed(project: Project, seen: list[Seen]) -> bool:

@@ -50,7 +50,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         rows = read_rows(Data.of(project), allowed.accepted, model.split.validation_b)  # the last that it did not learn from
         reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
         write_reference(store, key, context.run.run_id, reference)
-        latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now)
+        latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now, heads=project.heads)
         return dg.Output(
             Document(
                 body={"version": latest.version, "sequence": latest.sequence},
@@ -99,7 +99,8 @@ def rollback(project: Project, version: str, *, who: str, reason: str) -> str:
     if version == latest.version:
         raise PromotionError(f"Version {version} is the champion already.")
     _require(project, version, reason)
-    point_at(store, version, key, how="rollback", who=who, at=datetime.now(UTC), reason=reason, withdraw=latest.version)
+    now, withdraw, heads = datetime.now(UTC), latest.version, project.heads
+    point_at(store, version, key, how="rollback", who=who, at=now, reason=reason, withdraw=withdraw, heads=heads)
     return latest.version
 
 
@@ -114,7 +115,8 @@ def restore(project: Project, version: str, *, who: str, reason: str) -> None:
     if latest is None or version not in latest.withdrawn:
         raise PromotionError(f"Version {version} is not withdrawn; `fraud models` lists what there is.")
     _require(project, version, reason)
-    point_at(store, version, key, how="restoration", who=who, at=datetime.now(UTC), reason=reason)
+    now, heads = datetime.now(UTC), project.heads
+    point_at(store, version, key, how="restoration", who=who, at=now, reason=reason, heads=heads)
 
 
 def _require(project: Project, version: str, reason: str) -> None:

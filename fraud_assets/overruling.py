@@ -1,4 +1,9 @@
-"""A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record."""
+"""A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record.
+
+And one that lets the rules of the gate be those that the source's TOML declares.
+"""
+
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -6,6 +11,7 @@ from fraud_assets.attribution import who_started
 from fraud_assets.evaluations import log_evaluation
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition, decision_metadata, sentence
+from fraud_core import gate
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
 BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
@@ -19,8 +25,16 @@ class Decide(dg.Config):
     who: str = ""
 
 
+class Confirm(dg.Config):
+    """Why the rules of the gate are changed."""
+
+    reason: str
+    who: str = ""
+    restored: bool = False
+
+
 def build_jobs(project: Project) -> list[dg.JobDefinition]:
-    """The two jobs, for the Dagster UI and the command line."""
+    """The jobs, for the Dagster UI and the command line."""
 
     @dg.op
     def accept(context: dg.OpExecutionContext, config: Decide) -> None:
@@ -29,6 +43,18 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
     @dg.op
     def refuse(context: dg.OpExecutionContext, config: Decide) -> None:
         _decide(project, context, config, accept=False)
+
+    @dg.op
+    def confirm(context: dg.OpExecutionContext, config: Confirm) -> None:
+        who = who_started(context.run, config.who)
+        context.log.info(confirm_rules_of(project, who=who, reason=config.reason, restored=config.restored))
+
+    @dg.job(
+        description="Let the gate decide by the rules that the source's TOML declares by now, with a reason; all is judged anew.",
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def confirm_rules() -> None:
+        confirm()
 
     @dg.job(
         description="Let a partition train although the drift gate rejected it, for its present content only; with a reason.",
@@ -44,7 +70,26 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
     def refuse_partition() -> None:
         refuse()
 
-    return [accept_partition, refuse_partition]
+    return [accept_partition, refuse_partition, confirm_rules]
+
+
+def confirm_rules_of(project: Project, *, who: str, reason: str, restored: bool) -> str:
+    """Record that a person lets the rules of the gate be changed; returns what that means, in words.
+
+    Args:
+        project: the installation.
+        who: the person, as far as known.
+        reason: why, in at least two words.
+        restored: instead, take the store as it is: it was restored from a backup, and what was seen of it before is forgotten.
+
+    Raises:
+        GateRefusalError: the reason has no words, or nothing has changed.
+    """
+    store, key = project.artifacts.store, project.artifacts.signing_key
+    if restored:
+        return gate.take_as_restored(store, key, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
+    changed = gate.confirm(store, key, project.source, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
+    return f"In force now: {'; '.join(changed)}. Every partition is judged anew, oldest first."
 
 
 def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:

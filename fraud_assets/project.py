@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from fraud_core import keys
 from fraud_core.artifacts import Artifacts, Pointer
+from fraud_core.bundle import Latest, follow_latest
 from fraud_core.errors import IntegrityError
-from fraud_core.gate import TrainingSet, read_verdict, training_set
+from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
 from fraud_core.keys import Key
 from fraud_core.settings import Settings
 from fraud_core.sources import Source, load_source
+from fraud_core.stores.database import open_database
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.objects import open_store
 from fraud_core.transform import transformed_inputs
 
@@ -55,6 +59,11 @@ class Project:
         return artifacts
 
     @cached_property
+    def heads(self) -> Heads:
+        """The newest changes of signed documents that this installation has seen in its store."""
+        return Heads(open_database(self.settings), self.artifacts.store.url)
+
+    @cached_property
     def card_key(self) -> Key:
         """Key of the card hashes."""
         return keys.card_key(self.settings)
@@ -63,14 +72,41 @@ class Project:
         """Pointers of the materialized transformed partitions, in time order."""
         return self.artifacts.pointers("transformed")
 
+    def rules(self, *, record: bool = False) -> Rules:
+        """The rules that the gate decides by; those who judge have them recorded.
+
+        Raises:
+            GateRefusalError: the source's TOML declares others, which nobody has confirmed.
+        """
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return rules_in_force(store, key, self.source, datetime.now(UTC), self.heads, record=record)
+
+    def latest(self) -> Latest | None:
+        """The pointer to the champion, None where there is none yet.
+
+        Raises:
+            IntegrityError: its signature does not hold, it is gone, or an older one was put back.
+        """
+        return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
+
+    def is_judged(self, verdict: Verdict | None, content: str) -> bool:
+        """Whether a verdict speaks of this content, by the rules in force.
+
+        Raises:
+            GateRefusalError: nobody has confirmed the rules that the source's TOML declares.
+        """
+        return verdict is not None and verdict.content == content and self.rules().holds(verdict.rules)
+
     def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the drift gate lets train, whatever their labels.
 
         Raises:
-            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted.
+            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted; or the rules of the gate
+                were changed, which nobody has confirmed.
         """
         contents = {key: pointer.content for key, pointer in self.transformed().items()}
-        return training_set(self.artifacts.store, self.artifacts.signing_key, contents, own_partition)
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return training_set(store, key, contents, own_partition, self.rules(), self.heads)
 
     def training_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the gate lets train, and whose labels are not held.

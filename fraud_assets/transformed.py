@@ -1,5 +1,6 @@
 """`transformed`: features and label; and `drift`, the gate's verdict on each partition."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from fraud_core import features, gate
 from fraud_core.artifacts import Table
 from fraud_core.drift import scipy_detector
 from fraud_core.errors import PartitionError
-from fraud_core.gate import Decision, Judgement, Verdict
+from fraud_core.gate import Decision, FeatureResult, Judgement, Verdict
 from fraud_core.transform import build_transformed, source_features
 
 WORST_PLOTTED = 3
@@ -43,7 +44,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         """Does this partition look like the accepted ones before it? A rejected one trains no model, however that is started."""
         try:
             judgement = judge_partition(project, context.partition_key)
-            verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement)
+            verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement, project.heads)
             delivery.note_verdict(project, verdict, context.log.warning)
         except Exception as error:
             context.log.exception("the drift check could not judge")
@@ -64,10 +65,15 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
 
 
 def judge_partition(project: Project, key: str) -> Judgement:
-    """The gate's judgement of a materialized partition; nothing is recorded."""
-    source, artifacts = project.source, project.artifacts
+    """The gate's judgement of a materialized partition; nothing is recorded.
+
+    Raises:
+        GateRefusalError: the rules of the gate were changed, which nobody has confirmed.
+        IntegrityError: a sample is missing or was changed.
+    """
+    source, artifacts, rules = project.source, project.artifacts, project.rules(record=True)
     contents = {partition: pointer.content for partition, pointer in project.transformed().items()}
-    past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift)
+    past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift, rules, project.heads)
     return gate.judge(
         partition=key,
         content=contents[key],
@@ -79,6 +85,7 @@ def judge_partition(project: Project, key: str) -> Judgement:
         seed=project.settings.seed,
         detector=scipy_detector if project.settings.drift_detector == "scipy" else alibi_detector,
         now=datetime.now(UTC),
+        rules=rules,
     )
 
 
@@ -93,13 +100,14 @@ def decide_partition(project: Project, key: str, *, accept: bool, who: str, reas
     if pointer is None:
         raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
     decide = gate.accept if accept else gate.refuse
-    store, signing_key, now = project.artifacts.store, project.artifacts.signing_key, datetime.now(UTC)
+    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    now, content = datetime.now(UTC), pointer.content
     present = gate.read_verdict(store, signing_key, key)
-    if accept and present is not None and present.content == pointer.content and present.is_accepted:
+    if accept and present is not None and present.content == content and present.is_accepted:
         gate.require_reason(key, "accept", reason)
-        if decide_on_labels(project, key, pointer.content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
+        if decide_on_labels(project, key, content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
             return present  # its labels were what held it
-    verdict = decide(store, signing_key, key, pointer.content, who=who, reason=reason, now=now)
+    verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=project.heads)
     delivery.note_verdict(project, verdict, project.tell)
     return verdict
 
@@ -112,6 +120,8 @@ def sentence(verdict: Verdict) -> str:
         return f"Accepted by {verdict.overruled_by.who}: {verdict.overruled_by.reason}"
     if verdict.kind == "bootstrap":
         return "Bootstrap: accepted unjudged, as one of the source's first partitions, to which later ones are compared."
+    if verdict.former is not None and [part.partition for part in verdict.reference] == [verdict.partition]:
+        return "Accepted: it looks like what it was when it was accepted before."
     return f"Accepted: it looks like the {len(verdict.reference)} accepted partitions before it."
 
 
@@ -131,26 +141,23 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "kind": verdict.kind,
         "content": verdict.content,
+        "change_of_verdict": verdict.sequence,
         "reference": ", ".join(part.partition for part in verdict.reference) or "none",
+        "rules": verdict.rules[:12],
         **decision_metadata(verdict),
     }
+    if verdict.confirmed is not None:
+        by = verdict.confirmed
+        shown["rules_confirmed_by"] = f"{by.who}, {by.at.isoformat()}: {by.reason}"
+    if verdict.long is not None:
+        parts = ", ".join(part.partition for part in verdict.long.reference)
+        shown["long_reference"] = f"{verdict.long.kind}: {parts}"
+        shown["since_then"] = dg.MetadataValue.md(_table(verdict.long.worst))
     if verdict.findings:
         findings = [{"finding": f.name, "blocks": f.blocking, "what": f.message} for f in verdict.findings]
         shown["findings"] = dg.MetadataValue.md(markdown_table(findings))
     if verdict.features:
-        table = [
-            {
-                "feature": result.name,
-                "drifted": "yes" if result.drifted else "no",
-                "distance": f"{result.distance:.4f}",
-                "beyond noise": f"{result.excess:.4f}",
-                "bound": f"{result.bound:.4f}",
-                "p (corrected)": f"{result.p_corrected:.2g}",
-                "measure": result.measure,
-            }
-            for result in verdict.worst
-        ]
-        shown["features"] = dg.MetadataValue.md(markdown_table(table))
+        shown["features"] = dg.MetadataValue.md(_table(verdict.worst))
         if not judgement.reference.is_empty():
             pictures = [
                 plots.as_markdown_image(
@@ -166,3 +173,20 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
             ]
             shown["worst_features"] = dg.MetadataValue.md("\n\n".join(pictures))
     return shown
+
+
+def _table(results: Sequence[FeatureResult]) -> str:
+    return markdown_table(
+        [
+            {
+                "feature": result.name,
+                "drifted": "yes" if result.drifted else "no",
+                "distance": f"{result.distance:.4f}",
+                "beyond noise": f"{result.excess:.4f}",
+                "bound": f"{result.bound:.4f}",
+                "p (corrected)": f"{result.p_corrected:.2g}",
+                "measure": result.measure,
+            }
+            for result in results
+        ]
+    )

@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("partition")
     refuse = add("refuse", _refuse, "Keep a partition from training, or take an acceptance back.")
     refuse.add_argument("partition")
-    for command in (rollback, restore, accept, refuse):
+    confirm = add("confirm", _confirm, "Let the gate decide by the rules that the source's TOML declares by now.")
+    confirm.add_argument(
+        "--restored", action="store_true", help="instead: the store was restored from a backup; take it as it is, and go on"
+    )
+    for command in (rollback, restore, accept, refuse, confirm):
         command.add_argument("--reason", required=True, help="why, in words; it is kept with the decision")
         command.add_argument("--who", default="", help="who decides (shown as unverified; default: the operating system's user)")
 
@@ -226,6 +230,13 @@ def _refuse(arguments: argparse.Namespace) -> int:
     from fraud_cli.pipeline import overrule
 
     return overrule(_load_settings(arguments), arguments.partition, accept=False, who=arguments.who, reason=arguments.reason)
+
+
+def _confirm(arguments: argparse.Namespace) -> int:
+    from fraud_cli.pipeline import confirm_rules
+
+    settings = _load_settings(arguments)
+    return confirm_rules(settings, who=arguments.who, reason=arguments.reason, restored=arguments.restored)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

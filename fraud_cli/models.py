@@ -1,7 +1,7 @@
 """`fraud models`: the versions, which one is champion, and their figures."""
 
 from fraud_assets.project import Project
-from fraud_core.bundle import newest_card, read_latest, versions
+from fraud_core.bundle import LATEST, newest_card, read_latest, versions
 from fraud_core.model_card import ModelCard
 from fraud_core.settings import Settings
 
@@ -28,6 +28,7 @@ def print_models(settings: Settings) -> int:
             figures = f"{figures:26} {card.holdout.fraud_rate:<10.3%} {card.kind}"
             figures += "" if stored.is_signed else " (figures unsigned)"
         print(f"{version:17} {state:10} {at:17} {figures}")
+    print(f"The pointer is at change {latest.sequence}; this machine has seen change {project.heads.sequence(LATEST)}.")
     return 0
 
 

@@ -17,11 +17,11 @@ from fraud_assets.attribution import who_is_at_the_shell
 from fraud_assets.definitions import build
 from fraud_assets.landing import load_landing
 from fraud_assets.learning.training import TrainedModel, training_inputs
+from fraud_assets.overruling import confirm_rules_of
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import open_instance, own_process
 from fraud_cli.spread import has_raw, is_tolerable, spread
-from fraud_core.bundle import read_latest
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, SourceError, StoreError
 from fraud_core.gate import read_verdict
 from fraud_core.intake.landing import partition_keys
@@ -122,7 +122,7 @@ class Pipeline:
         if not has_raw(project, key) or transformed is None:
             return False
         verdict = read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
-        return project.is_current(key) and verdict is not None and verdict.content == transformed.content
+        return project.is_current(key) and project.is_judged(verdict, transformed.content)
 
     def is_trained(self) -> bool:
         """Whether the champion is what training on the accepted partitions gave.
@@ -133,7 +133,7 @@ class Pipeline:
         """
         allowed = self.project.training_set()
         pointer = self.project.artifacts.pointer("model")
-        latest = read_latest(self.project.artifacts.store, self.project.artifacts.signing_key)
+        latest = self.project.latest()
         if pointer is None or latest is None or pointer.facts["version"] != latest.version:
             return False
         return pointer.inputs == training_inputs(self.project, allowed)
@@ -144,6 +144,7 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
     begin = time.monotonic()
     project = Project.load(settings, files, _say)
     project.artifacts.check_writable()
+    project.rules()  # refuses before any work where the TOML changes them
     if each:
         project = replace(project, source=rolling(project.source))
     pipeline = Pipeline(project)
@@ -210,6 +211,13 @@ def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reas
     decide_partition(project, partition, accept=accept, who=who_is_at_the_shell(who), reason=reason)
     pipeline.run("judge_partition", partition)
     print(f"{partition} is {'accepted' if accept else 'refused'}. The next training takes that into account.")
+    return 0
+
+
+def confirm_rules(settings: Settings, *, who: str, reason: str, restored: bool) -> int:
+    """Let the rules of the gate be those that the source's TOML declares; the next run judges every partition anew."""
+    said = confirm_rules_of(Project.load(settings), who=who_is_at_the_shell(who), reason=reason, restored=restored)
+    print(said)
     return 0
 
 

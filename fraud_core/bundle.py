@@ -18,6 +18,7 @@ from fraud_core.encoder import Encoder
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
 from fraud_core.history.windows import NEWEST_EVENTS, Reach
 from fraud_core.keys import Key, canonical_json, open_signed, sign
+from fraud_core.stores.heads import Head, Heads
 from fraud_core.stores.objects import ObjectStore
 
 FORMAT = 2
@@ -328,6 +329,33 @@ def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> 
     return present.issuperset(needed)
 
 
+def pointer_head(data: bytes, latest: Latest) -> Head:
+    """Which change of the pointer these bytes are; they were verified before."""
+    return Head(latest.sequence, str(json.loads(data)["signature"]))
+
+
+def follow_latest(store: ObjectStore, key: Key, heads: Heads) -> Latest | None:
+    """The pointer, for what decides by it; None where there is no champion yet.
+
+    Raises:
+        IntegrityError: its signature does not hold, it is gone, or an older one was put back.
+        StoreError: the database that remembers which was seen cannot be used.
+    """
+    for _ in range(2):  # a newer one may come between our look at the store and that at what was seen
+        found = store.get_tagged(LATEST)
+        latest = None if found is None else parse_latest(found[0], key, store.uri(LATEST))
+        if found is None or latest is None:
+            if not heads.sequence(LATEST):
+                return None
+        elif not heads.older({LATEST: pointer_head(found[0], latest)}):
+            return latest
+    lies = "is gone" if latest is None else f"is change {latest.sequence} of the pointer"
+    raise IntegrityError(
+        f"{store.uri(LATEST)} {lies}, and change {heads.sequence(LATEST)} was seen before: it is not used. `fraud rollback` to a "
+        'version makes a newer change; if the store was restored from a backup: `fraud confirm --restored --reason "..."`.'
+    )
+
+
 def point_at(
     store: ObjectStore,
     version: str,
@@ -338,11 +366,13 @@ def point_at(
     at: datetime,
     reason: str = "",
     withdraw: str | None = None,
+    heads: Heads | None = None,
 ) -> Latest:
     """Make a version the champion, in one conditional write; nothing happens where it is the champion already.
 
     Args:
         withdraw: a version marked as withdrawn in the same write.
+        heads: remembers which changes were seen; this one becomes newer than all of them.
 
     Raises:
         IntegrityError: the version's bundle is not whole.
@@ -364,9 +394,10 @@ def point_at(
         raise PromotionError(f"Version {version} cannot be made champion and withdrawn at once.")
     if withdraw is not None:
         withdrawn[withdraw] = Withdrawal(who=who, reason=reason, at=at)
-    if current is not None and current.version == version and withdrawn == current.withdrawn:
+    seen = 0 if heads is None else heads.sequence(LATEST)
+    if current is not None and current.version == version and withdrawn == current.withdrawn and current.sequence >= seen:
         return current
-    sequence = 1 if current is None else current.sequence + 1
+    sequence = max(0 if current is None else current.sequence, seen) + 1
     change = Change(sequence=sequence, version=version, at=at, how=how, who=who, reason=reason)
     latest = Latest(
         version=version,
@@ -384,6 +415,8 @@ def point_at(
             raise PromotionError(
                 "Another promotion or rollback moved the pointer at the same moment; look and try again."
             ) from error
+    if heads is not None:
+        heads.older({LATEST: pointer_head(data, latest)})
     return latest
 
 

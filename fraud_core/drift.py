@@ -21,6 +21,9 @@ SIGNIFICANCE = 0.05  # of corrected p-values
 # The bound of a feature's excess. Above the ceiling nothing is natural: without it, each accepted drift would widen the next.
 MARGIN, FLOOR, CEILING = 1.5, 0.02, 0.035
 
+# The same against a reference that does not move: twice what two years of unshifted traffic show (0.021, people growing older).
+LONG_BOUND = 0.04
+
 
 class Detector(Protocol):
     """A two-sample test of every feature by itself."""

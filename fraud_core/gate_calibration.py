@@ -29,6 +29,9 @@ NOW = datetime(2000, 1, 1, tzinfo=UTC)  # a calibration's verdicts are not kept
 FALSE_ALARM_SEEDS = range(1_000, 1_020)  # the margin, the floor and the ceiling of the bounds were chosen on other seeds
 POWER_SEEDS = range(2_000, 2_004)
 POWER_ROWS = (1_000, 10_000, 100_000)
+SLOW_SEEDS = range(3_000, 3_020)
+SLOW_ROWS = (2_000, 5_000, 10_000, 20_000)  # a week, in turn over the series
+YEAR_WEEKS = 52
 REACH = Reach.of_days(30, 0)
 REMEMBERED = ("transaction_id", "timestamp", "amount_cents", "card")  # what the watched features take of earlier payments
 
@@ -202,7 +205,7 @@ def power(
     warm_up = max(settings.bootstrap_partitions, settings.reference_partitions)
     progress = tqdm(total=draws, desc=f"power at {rows:,} rows", unit="draw")
     for seed in seeds:
-        portfolio, past = weekly_portfolio(seed, rows), gate.Past()
+        portfolio, walk = weekly_portfolio(seed, rows), gate.Walk(settings)
         rng = np.random.default_rng([seed, rows])
         for position, part in enumerate(portfolio.partitions(warm_up + draws // len(seeds))):
             judgements = {
@@ -211,7 +214,7 @@ def power(
                     content=f"{seed} {part.key} {shift.name}",  # only names the draw
                     frame=portfolio.features(shift.apply(part.rows, rng), part.before),
                     features=tuple(feature for feature in watched() if feature.name not in shift.blind),
-                    past=past,
+                    past=walk.past(part.key),
                     position=position,
                     settings=settings,
                     seed=seed,
@@ -220,13 +223,103 @@ def power(
                 )
                 for shift in (shifts() if position >= warm_up else shifts()[:1])
             }
-            past = past.after(judgements["none"], settings)
+            walk.add(judgements["none"])
             if position >= warm_up:
                 for name, judgement in judgements.items():
                     rates[name] += Rate(int(not judgement.verdict.accepted), 1)
                 progress.update()
     progress.close()
     return rates
+
+
+@dataclass(frozen=True)
+class Season:
+    """What comes back every year: amounts that rise and fall by `swing`, and weeks before Christmas.
+
+    Attributes:
+        name: for people.
+        swing: amounts times 1 + swing * sin, over the year.
+        christmas: amounts times 1 + christmas from 25 November to 24 December,
+        shopping: when shopping is so many times as common.
+    """
+
+    name: str
+    swing: float
+    christmas: float
+    shopping: float
+
+    def apply(self, rows: pl.DataFrame, monday: date, rng: np.random.Generator) -> pl.DataFrame:
+        """Rows of the week as the season has them."""
+        factor = 1 + self.swing * np.sin(2 * np.pi * (monday.timetuple().tm_yday - 80) / 365)
+        if date(monday.year, 11, 22) <= monday <= date(monday.year, 12, 24):
+            factor *= 1 + self.christmas
+            kept = pl.col("category").str.starts_with("shopping") | pl.Series(rng.random(len(rows)) < 1 / self.shopping)
+            rows = rows.filter(kept)
+        return _dearer(rows, rng, factor)
+
+
+SEASONS = (
+    Season("none", 0.0, 0.0, 1.0),
+    Season("amounts +/- 10 % over the year, +5 % before Christmas", 0.10, 0.05, 1.1),
+    Season("amounts +/- 15 % over the year, +10 % before Christmas, shopping x1.3", 0.15, 0.10, 1.3),
+    Season("amounts +/- 15 % over the year, +30 % before Christmas, shopping x1.6", 0.15, 0.30, 1.6),
+)
+
+
+def series_portfolio(seed: int) -> Portfolio:
+    """A weekly portfolio of the size that is the seed's turn."""
+    return weekly_portfolio(seed, SLOW_ROWS[seed % len(SLOW_ROWS)])
+
+
+def slow_drift(rate: float, seed: int, weeks: int = 40, detector: drift.Detector = drift.scipy_detector) -> int | None:
+    """In which week the gate first holds amounts that rise by `rate` a week from the end of the bootstrap on; None: in none.
+
+    Nobody accepts anything. The walk ends with the first week that is held.
+    """
+    settings, portfolio = Drift(), series_portfolio(seed)
+    first = settings.bootstrap_partitions
+    rng = np.random.default_rng(seed)
+
+    def frames() -> Iterator[tuple[str, pl.DataFrame]]:
+        for place, part in enumerate(portfolio.partitions(first + weeks)):
+            rows = _dearer(part.rows, rng, (1 + rate) ** max(0, place + 1 - first))
+            yield part.key, portfolio.features(rows, part.before)
+
+    verdicts: list[gate.Verdict] = []
+
+    def stopped() -> Iterator[tuple[str, pl.DataFrame]]:
+        for frame in frames():
+            if verdicts and not verdicts[-1].is_accepted:
+                return
+            yield frame
+
+    def see(verdict: gate.Verdict) -> None:
+        verdicts.append(verdict)
+
+    gate.walk_forward(stopped(), features=watched(), settings=settings, seed=seed, detector=detector, now=NOW, person=see)
+    return None if verdicts[-1].is_accepted else len(verdicts) - first
+
+
+def seasonal(season: Season, seed: int, detector: drift.Detector = drift.scipy_detector) -> tuple[Rate, Rate]:
+    """How many weeks of a first and of a second year with a season are held, where a person accepts each that is held."""
+    settings, portfolio, rng = Drift(), series_portfolio(seed), np.random.default_rng(seed)
+
+    def frames() -> Iterator[tuple[str, pl.DataFrame]]:
+        for part in portfolio.partitions(2 * YEAR_WEEKS):
+            rows = season.apply(part.rows, date.fromisoformat(part.key), rng)
+            yield part.key, portfolio.features(rows, part.before)
+
+    def accept(verdict: gate.Verdict) -> gate.Decision | None:
+        if verdict.accepted:
+            return None
+        return gate.Decision(action="accept", who="person", reason="it is the season", at=NOW)
+
+    walked = gate.walk_forward(
+        frames(), features=watched(), settings=settings, seed=seed, detector=detector, now=NOW, person=accept
+    )
+    held = [not judgement.verdict.accepted for judgement in walked]
+    first, second = held[settings.bootstrap_partitions : YEAR_WEEKS], held[YEAR_WEEKS:]
+    return Rate(sum(first), len(first)), Rate(sum(second), len(second))
 
 
 def report(detector: drift.Detector = drift.scipy_detector) -> str:

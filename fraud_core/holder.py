@@ -13,15 +13,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from fraud_core.bundle import LATEST, Latest, parse_latest, read_bundle
+from fraud_core.bundle import LATEST, Latest, parse_latest, pointer_head, read_bundle
 from fraud_core.errors import FraudError, IntegrityError, StoreError
 from fraud_core.explain import Explainer
 from fraud_core.history.windows import STATE
 from fraud_core.keys import Key
 from fraud_core.scorer import Scorer
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
+
+RESTORED = (
+    "`fraud rollback` to a version makes a newer change; if the store was restored from a backup: "
+    '`fraud confirm --restored --reason "..."`, then restart the scorer.'
+)
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,20 @@ class ScorerHolder:
         store: where the bundles are.
         signing_key: verifies pointer and manifests.
         listen: told the status after every look, in the thread that looked.
+        heads: remembers over restarts which change of the pointer was seen; without, the first look takes what lies there.
     """
 
-    def __init__(self, store: ObjectStore, signing_key: Key, listen: Callable[[Status], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        signing_key: Key,
+        listen: Callable[[Status], None] | None = None,
+        heads: Heads | None = None,
+    ) -> None:
         self.store = store
         self.signing_key = signing_key
         self._listen = listen
+        self._heads = heads
         self._status = Status()
         self._tag: str | None = None
         self._polling = threading.Lock()
@@ -163,8 +177,10 @@ class ScorerHolder:
         if current is not None and latest.sequence < current.latest.sequence:
             raise IntegrityError(
                 f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, older than change "
-                f"{current.latest.sequence}, which was seen before. If the store was restored from a backup, restart the scorer."
+                f"{current.latest.sequence}, which was seen before. {RESTORED}"
             )
+        if not self._is_newest(data, latest):
+            return current  # it was moved while we looked, and the next look follows it
         if current is not None and (latest.version, latest.manifest_sha256) == (
             current.latest.version,
             current.latest.manifest_sha256,
@@ -178,6 +194,30 @@ class ScorerHolder:
             served = Served(scorer, explainer, latest, datetime.now(UTC), plain)
         self._tag = tag
         return served
+
+    def _is_newest(self, data: bytes, latest: Latest) -> bool:
+        """Whether no newer pointer was seen by this installation, be it before a restart or by another process.
+
+        Without its database the scorer goes on, with what this process has seen itself.
+
+        Raises:
+            IntegrityError: the store holds an older one for good.
+        """
+        if self._heads is None:
+            return True
+        try:
+            if not self._heads.older({LATEST: pointer_head(data, latest)}):
+                return True
+            seen = self._heads.sequence(LATEST)
+        except StoreError as error:
+            logger.warning("which change of the pointer was seen before cannot be told: %s", error)
+            return True
+        if self.store.get(LATEST) != data:
+            return False
+        raise IntegrityError(
+            f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, and not change {seen}, which was seen before. "
+            f"{RESTORED}"
+        )
 
 
 def warmed_up(scorer: Scorer) -> Explainer:

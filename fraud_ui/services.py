@@ -20,6 +20,7 @@ from fraud_core.settings import Settings
 from fraud_core.stores.claims import Claims
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog, DecisionRecord
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.history import open_history
 from fraud_core.stores.labels import LabelLog
 from fraud_core.stores.objects import open_store
@@ -80,7 +81,7 @@ class Desk:
         artifacts = Artifacts(store, key)
         return cls(
             settings=settings,
-            holder=ScorerHolder(store, key),
+            holder=ScorerHolder(store, key, heads=Heads(engine, store.url)),
             artifacts=artifacts,
             users=Users(engine) if signs_in else None,
             visits=Visits(),

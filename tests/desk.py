@@ -18,7 +18,6 @@ from fraud_core import features, gate
 from fraud_core.artifacts import Artifacts, Table
 from fraud_core.drift import scipy_detector
 from fraud_core.evaluation import EvaluationRows, Policy, evaluate
-from fraud_core.gate import Past
 from fraud_core.keys import Key, canonical_json, sign
 from fraud_core.metrics import Interval
 from fraud_core.model_card import Block, Candidate, ModelCard, Promotion, TrainingPartition
@@ -99,7 +98,8 @@ def furnish(installation: Any) -> list[str]:
         names.insert(0, version)
     artifacts = Artifacts(installation.store, installation.key)
     watched = [feature for feature in features.PLAIN if feature.name in {"log_amount", "hour", "category"}]
-    past = Past()
+    drift = Drift(bootstrap_partitions=1, reference_partitions=2)
+    walk = gate.Walk(drift)
     rng = np.random.default_rng(9)
     for place, key in enumerate(("2024-01", "2024-02", "2024-03")):
         frame = pl.DataFrame(
@@ -115,15 +115,15 @@ def furnish(installation: Any) -> list[str]:
             content=f"c{place}",
             frame=frame,
             features=watched,
-            past=past,
+            past=walk.past(key),
             position=place,
-            settings=Drift(bootstrap_partitions=1, reference_partitions=2),
+            settings=drift,
             seed=1,
             detector=scipy_detector,
             now=datetime.now(UTC),
         )
         gate.record(installation.store, installation.key, judgement)
-        past = past.after(judgement, Drift())
+        walk.add(judgement)
     return names
 
 

@@ -9,7 +9,7 @@ from fraud_assets.learning.rows import CardCodes
 from fraud_assets.learning.training import TrainedModel, holdout_rows
 from fraud_assets.project import Project
 from fraud_core import metrics
-from fraud_core.bundle import Latest, read_bundle, read_latest
+from fraud_core.bundle import Latest, read_bundle
 from fraud_core.errors import IntegrityError
 from fraud_core.model_card import Promotion
 from fraud_core.scorer import Scorer
@@ -24,7 +24,7 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
     minus the margin, and it is not far below the best champion of the last twelve months. All bounds are settings.
     """
     settings, report, version = project.settings, trained.holdout, trained.bundle.version
-    latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
+    latest = project.latest()
     if latest is not None and latest.version == version:
         return Promotion(
             promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version

@@ -89,7 +89,8 @@ def retrain(settings: Settings, brought: Checkout, progress: Callable[[str], Non
     given = brought.training.settings | {"home": brought.folder, "store": "", "dvc_remote": "off"}
     given["signing_key"] = SecretStr(keys.signing_key(settings).secret.hex())
     project = Project(settings.model_copy(update=given), Source.model_validate(brought.training.source))
-    allowed = project.training_set()
+    contents = {key: pointer.content for key, pointer in project.transformed().items()}
+    allowed = gate.training_set(project.artifacts.store, project.artifacts.signing_key, contents)  # by the rules of then
     if gate.fingerprint(allowed) != brought.training.manifest.lineage.training_set:
         raise IntegrityError(f"The verdicts in {brought.folder} accept other partitions than the model was trained on.")
     return train(project, fit_preprocessor(project, allowed), allowed, progress).bundle.version

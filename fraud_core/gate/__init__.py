@@ -2,12 +2,14 @@
 
 A verdict is a signed file, `drift/<partition>.json`, bound to the content it judged. The training set is the materialized
 partitions whose verdict holds for their present content and accepts them. Nothing else is asked: neither Dagster's records nor
-the run. `judging` computes a verdict, `records` keeps it.
+the run. `judging` computes a verdict, `past` chooses what it compares with, `records` keeps it, and `rules` is what the source's
+TOML declares of it, which nobody changes without a trace.
 """
 
 from fraud_core.gate.findings import MINIMUM_ROWS
-from fraud_core.gate.judging import judge, position, walk_forward
+from fraud_core.gate.judging import Walk, judge, position, walk_forward
 from fraud_core.gate.records import accept, fingerprint, load_past, read_verdict, record, refuse, require_reason, training_set
+from fraud_core.gate.rules import Rules, confirm, rules_in_force, take_as_restored
 from fraud_core.gate.verdict import (
     NATURAL_PARTITIONS,
     Decision,
@@ -33,9 +35,12 @@ __all__ = [
     "PartitionRef",
     "Past",
     "ReferencePart",
+    "Rules",
     "TrainingSet",
     "Verdict",
+    "Walk",
     "accept",
+    "confirm",
     "explain",
     "fingerprint",
     "judge",
@@ -45,6 +50,8 @@ __all__ = [
     "record",
     "refuse",
     "require_reason",
+    "rules_in_force",
+    "take_as_restored",
     "training_set",
     "verdict_key",
     "walk_forward",

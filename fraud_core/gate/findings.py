@@ -7,7 +7,7 @@ import polars as pl
 
 from fraud_core.card_numbers import printable
 from fraud_core.features import Feature
-from fraud_core.gate.verdict import FeatureResult, Finding, Past
+from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, Past
 from fraud_core.sources import Drift
 
 REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
@@ -17,6 +17,7 @@ UNSEEN_SHARE = 0.001  # of the rows may lie in categories that the reference has
 UNSEEN_ROWS = 10  # ... or this many in as many rows as the reference has: a small one has not seen every rare category
 CONSTANT_PROBABILITY = 1e-6  # a constant column is a finding where chance makes one less often
 NULL_DEVIATIONS = 3.0  # standard errors added to the tolerated share of nulls
+REWRITTEN_FACTOR = 1.5  # a first partition that is made anew may have more or fewer rows than before by this factor
 VOLUME_FACTOR = 3.0  # more or fewer rows than the references' median by this factor are a (non-blocking) finding
 
 
@@ -133,13 +134,58 @@ def drifts(results: Sequence[FeatureResult]) -> list[Finding]:
                     bound=result.bound,
                 )
             )
-    judged = [result for result in results if result.role == "blocks"]
-    names = [result.name for result in judged if result.drifted]
-    share = len(names) / max(len(judged), 1)
+    share, message = _share(results)
     if share > REJECTED_SHARE:
-        message = f"{len(names)} of {len(judged)} features have drifted ({', '.join(names)})"
         findings.append(Finding(name="drifted_share", message=message, value=share, bound=REJECTED_SHARE))
     return findings
+
+
+def slow_drifts(comparison: LongComparison) -> list[Finding]:
+    """The same of what does not move on with every acceptance: each feature that lies far away, and whether too many do."""
+    places = [part.partition for part in comparison.reference]
+    places = [places[0], places[-1]] if len(places) > 1 else places
+    where = f"{_LONG[comparison.kind]} ({' to '.join(places)})"
+    findings = [
+        Finding(
+            name="slow_drift",
+            feature=result.name,
+            blocking=result.severity > REJECTED_SEVERITY,
+            message=f"{result.name} has drifted away from {where}: {result.measure} {result.distance:.3f}, {result.excess:.3f} "
+            f"beyond noise, {result.severity:.1f} times its bound",
+            value=result.excess,
+            bound=result.bound,
+        )
+        for result in comparison.features
+        if result.drifted
+    ]
+    share, message = _share(comparison.features)
+    if share > REJECTED_SHARE:
+        findings.append(Finding(name="slow_drift", message=f"{message} away from {where}", value=share, bound=REJECTED_SHARE))
+    return findings
+
+
+def rewritten(rows: int, former: FormerSelf) -> list[Finding]:
+    """Whether a partition holds far more or fewer rows than when it was accepted."""
+    ratio = rows / max(former.rows, 1)
+    if 1 / REWRITTEN_FACTOR <= ratio <= REWRITTEN_FACTOR:
+        return []
+    message = f"{rows} rows, where it had {former.rows} when it was accepted"
+    return [Finding(name="rewritten", message=message, value=ratio, bound=REWRITTEN_FACTOR)]
+
+
+def _share(results: Sequence[FeatureResult]) -> tuple[float, str]:
+    """Which share of the blocking features has drifted, and the same in words."""
+    judged = [result for result in results if result.role == "blocks"]
+    names = [result.name for result in judged if result.drifted]
+    return len(names) / max(len(judged), 1), f"{len(names)} of {len(judged)} features have drifted ({', '.join(names)})"
+
+
+_LONG = {
+    "bootstrap": "the first partitions",
+    "confirmed": "what a person accepted last",
+    "season": "what was accepted a season ago",
+    "rest": "the other first partitions",
+}
 
 
 def unblocking(finding: Finding) -> Finding:

@@ -2,9 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib import metadata
 
@@ -12,10 +12,33 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fraud_core import drift, partitions
+from fraud_core import drift, features, partitions
 from fraud_core.features import Feature
-from fraud_core.gate.findings import drifts, flaws, has_values, incomparable, oddities, unblocking
-from fraud_core.gate.verdict import FeatureResult, Judgement, Past, ReferencePart, Verdict
+from fraud_core.gate.findings import (
+    MINIMUM_ROWS,
+    drifts,
+    flaws,
+    has_values,
+    incomparable,
+    oddities,
+    rewritten,
+    slow_drifts,
+    unblocking,
+)
+from fraud_core.gate.past import select_past
+from fraud_core.gate.rules import Rules
+from fraud_core.gate.verdict import (
+    Decision,
+    FeatureResult,
+    Finding,
+    FormerSelf,
+    Judgement,
+    LongComparison,
+    LongReference,
+    Past,
+    ReferencePart,
+    Verdict,
+)
 from fraud_core.sources import Drift, Source
 
 
@@ -40,6 +63,7 @@ def judge(
     seed: int,
     detector: drift.Detector,
     now: datetime,
+    rules: Rules | None = None,
 ) -> Judgement:
     """Judge a partition against the accepted ones before it. Pure: reads and writes nothing.
 
@@ -50,11 +74,13 @@ def judge(
         features: those that this source has (`features.available`).
         past: from `load_past`.
         position: how many partitions of the source lie before this one (`gate.position`); the first `bootstrap_partitions` are
-            accepted unjudged unless they are broken. By the calendar, so that no order of materialization makes a bootstrap.
+            accepted unjudged unless they are broken. By the calendar, so that no order of materialization makes a bootstrap; and
+            only until there is something to compare with: what they were themselves, or a partition that was judged.
         settings: the source's.
         seed: of the samples; each draw is also bound to the content.
         detector: who computes the p-values.
         now: when, with a time zone.
+        rules: those in force, to which the verdict is bound.
     """
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(content.encode()).digest()[:8])])
     watched = [feature for feature in features if feature.drift != "left_out"]
@@ -62,15 +88,27 @@ def judge(
     drawn = _draw(frame.height, settings.sample_rows, rng)
     current = present[drawn]
     cards = _codes(frame["card"][drawn]) if "card" in frame.columns else None
-    reference, parts = _reference(past, settings.sample_rows, rng)
-    bootstrap = position < settings.bootstrap_partitions
+    bootstrap = is_bootstrap(position, content, past, settings)
+    if position < settings.bootstrap_partitions and not bootstrap:
+        past = _instead(past, content)
+    reference, parts = _reference(past.references, past.samples, settings.sample_rows, rng)
 
     broken = flaws(present, watched)
     strange = incomparable(present, reference, watched) + oddities(present, reference, watched, past, settings)
-    results = _results(current, reference, cards=cards, features=watched, past=past, detector=detector)
+    results = _results(
+        current, reference, cards=cards, features=watched, bound=lambda name: drift.bound(_natural(past, name)), detector=detector
+    )
     drifted = drifts(results)
+    long = None
     if bootstrap:
         strange, drifted = [unblocking(f) for f in strange], [unblocking(f) for f in drifted]
+    else:
+        long, slow = _long(
+            current, past.long, cards=cards, features=watched, rows=settings.sample_rows, rng=rng, detector=detector
+        )
+        drifted += slow
+    if past.former is not None and not bootstrap and position < settings.bootstrap_partitions:
+        strange += rewritten(frame.height, past.former[0])
     findings = (*broken, *strange, *drifted)
 
     buffer = io.BytesIO()
@@ -78,12 +116,16 @@ def judge(
     verdict = Verdict(
         partition=partition,
         content=content,
+        rules="" if rules is None else rules.sha256,
+        confirmed=None if rules is None else rules.confirmed,
         kind="bootstrap" if bootstrap else "judged",
         accepted=not any(finding.blocking for finding in findings),
         rows=frame.height,
         features=results,
         findings=findings,
         reference=parts,
+        long=long,
+        former=None if past.former is None else past.former[0],
         sample_rows=current.height,
         sample_sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
         seed=seed,
@@ -94,6 +136,53 @@ def judge(
     return Judgement(verdict, current, reference, buffer.getvalue())
 
 
+def is_bootstrap(position: int, content: str, past: Past, settings: Drift) -> bool:
+    """Whether a partition is accepted unjudged: one of the first, as long as there is nothing to compare it with.
+
+    Content that was accepted so remains so; other content in its place does not.
+    """
+    if position >= settings.bootstrap_partitions:
+        return False
+    if past.former is None:
+        return not past.has_begun
+    former, _ = past.former
+    return former.content == content and former.kind == "bootstrap"
+
+
+def _instead(past: Past, content: str) -> Past:
+    """What one of the first partitions is compared with, since nothing lies before it: its former self, and the others."""
+    rest = () if past.rest is None else (past.rest,)
+    if past.former is not None and past.former[0].content != content:
+        return replace(past, verdicts=(), references=(past.former[0],), samples=(past.former[1],), long=rest)
+    if past.rest is None:
+        return past
+    return replace(past, verdicts=past.rest.verdicts, references=past.rest.verdicts, samples=past.rest.samples, long=())
+
+
+@dataclass
+class Walk:
+    """Accepted partitions in memory, for judging others that follow them in time.
+
+    Attributes:
+        settings: the source's.
+    """
+
+    settings: Drift
+    _accepted: dict[str, tuple[Verdict, pl.DataFrame]] = field(default_factory=dict)
+
+    def past(self, partition: str) -> Past:
+        """What the next partition is judged against."""
+        verdicts = [verdict for verdict, _ in self._accepted.values()]
+        return select_past(
+            partition, verdicts, verdicts, None, lambda verdict: self._accepted[verdict.partition][1], self.settings
+        )
+
+    def add(self, judgement: Judgement) -> None:
+        """Go on by a partition, if it was accepted."""
+        if judgement.verdict.is_accepted:
+            self._accepted[judgement.verdict.partition] = (judgement.verdict, judgement.current)
+
+
 def walk_forward(
     frames: Iterable[tuple[str, pl.DataFrame]],
     *,
@@ -102,24 +191,32 @@ def walk_forward(
     seed: int,
     detector: drift.Detector,
     now: datetime,
+    person: Callable[[Verdict], Decision | None] = lambda _: None,
 ) -> list[Judgement]:
-    """Judge partitions (key, frame of features), oldest first, each against the accepted ones before it; all in memory."""
-    past, judgements = Past(), []
+    """Judge partitions (key, frame of features), oldest first, each against the accepted ones before it; all in memory.
+
+    Args:
+        person: decides on each verdict, or does not.
+    """
+    walk, judgements = Walk(settings), []
     for place, (partition, frame) in enumerate(frames):
         judgement = judge(
             partition=partition,
             content=hashlib.sha256(partition.encode()).hexdigest(),  # only names the draw
             frame=frame,
             features=features,
-            past=past,
+            past=walk.past(partition),
             position=place,
             settings=settings,
             seed=seed,
             detector=detector,
             now=now,
         )
+        decision = person(judgement.verdict)
+        if decision is not None:
+            judgement = replace(judgement, verdict=judgement.verdict.model_copy(update={"decisions": (decision,)}))
         judgements.append(judgement)
-        past = past.after(judgement, settings)
+        walk.add(judgement)
     return judgements
 
 
@@ -145,18 +242,53 @@ def _codes(cards: pl.Series) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _reference(past: Past, rows: int, rng: np.random.Generator) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
-    """At most so many rows of the past samples, each partition in proportion to its own rows."""
-    if not past.samples:
+def _reference(
+    partitions: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame], rows: int, rng: np.random.Generator
+) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
+    """At most so many rows of the samples, each partition in proportion to its own rows."""
+    if not samples:
         return pl.DataFrame(), ()
-    sizes = np.array([verdict.rows for verdict in past.references])
+    sizes = np.array([each.rows for each in partitions])
     shares = sizes * rows // sizes.sum() if sizes.sum() > rows else sizes
-    drawn = [sample[_draw(sample.height, int(share), rng)] for sample, share in zip(past.samples, shares, strict=True)]
+    drawn = [sample[_draw(sample.height, int(share), rng)] for sample, share in zip(samples, shares, strict=True)]
     parts = tuple(
-        ReferencePart(partition=verdict.partition, content=verdict.content, rows=part.height)
-        for verdict, part in zip(past.references, drawn, strict=True)
+        ReferencePart(partition=each.partition, content=each.content, rows=part.height)
+        for each, part in zip(partitions, drawn, strict=True)
     )
     return pl.concat(drawn, how="diagonal"), parts
+
+
+def _long(
+    current: pl.DataFrame,
+    references: Sequence[LongReference],
+    *,
+    cards: npt.NDArray[np.int64] | None,
+    features: Sequence[Feature],
+    rows: int,
+    rng: np.random.Generator,
+    detector: drift.Detector,
+) -> tuple[LongComparison | None, list[Finding]]:
+    """Compare with each long reference; what the nearest of them says counts.
+
+    Features of the past are left out: they are compared with their own past already, and their windows are still filling in the
+    first partitions.
+    """
+    blocking = [feature for feature in features if feature.drift == "blocks" and not feature.is_history]
+    compared: list[tuple[LongComparison, list[Finding]]] = []
+    for each in references:
+        reference, parts = _reference(each.verdicts, each.samples, rows, rng)
+        if reference.height < MINIMUM_ROWS:
+            continue
+        results = _results(
+            current, reference, cards=cards, features=blocking, bound=lambda _: drift.LONG_BOUND, detector=detector
+        )
+        comparison = LongComparison(kind=each.kind, reference=parts, features=results)
+        compared.append((comparison, slow_drifts(comparison)))
+    if not compared:
+        return None, []
+    return min(
+        compared, key=lambda pair: (any(f.blocking for f in pair[1]), max((r.severity for r in pair[0].features), default=0))
+    )
 
 
 def _results(
@@ -165,7 +297,7 @@ def _results(
     *,
     cards: npt.NDArray[np.int64] | None,
     features: Sequence[Feature],
-    past: Past,
+    bound: Callable[[str], float],
     detector: drift.Detector,
 ) -> tuple[FeatureResult, ...]:
     """Compare feature by feature; those that block and those that are reported are two families of tests."""
@@ -186,7 +318,7 @@ def _results(
             None if cards is None else {name: cards[current[name].is_not_null().to_numpy()] for name in family},
         )
         for name, comparison in comparisons.items():
-            limit = drift.bound(_natural(past, name))
+            limit = bound(name)
             results.append(
                 FeatureResult(
                     name=name,
@@ -220,6 +352,7 @@ def _natural(past: Past, name: str) -> list[float]:
 
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("numpy", "polars", "scipy")}
+    versions["features"] = str(features.VERSION)
     with suppress(metadata.PackageNotFoundError):  # the twin does without
         versions["alibi-detect"] = metadata.version("alibi-detect")
     return versions

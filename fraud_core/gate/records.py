@@ -1,25 +1,58 @@
-"""The signed verdicts in the object store: written, read, decided upon, and the training set that follows from them."""
+"""The signed verdicts in the object store: written, read, decided upon, and the training set that follows from them.
+
+Whoever follows the verdicts remembers in `Heads` how far each was; without (`heads` is None), what lies in the store is taken.
+"""
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import polars as pl
 from pydantic import ValidationError
 
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
-from fraud_core.gate.verdict import NATURAL_PARTITIONS, Decision, Judgement, Past, TrainingSet, Verdict, explain, verdict_key
+from fraud_core.gate.past import select_past
+from fraud_core.gate.rules import Rules
+from fraud_core.gate.verdict import (
+    Decision,
+    Judgement,
+    PartitionRef,
+    Past,
+    TrainingSet,
+    Verdict,
+    explain,
+    has_words,
+    sample_key,
+    verdict_key,
+)
 from fraud_core.keys import Key, canonical_json, sign, verify
 from fraud_core.sources import Drift
+from fraud_core.stores.heads import Head, Heads
 from fraud_core.stores.objects import ObjectStore
 
 _ATTEMPTS = 5
 
 
-def load_past(store: ObjectStore, key: Key, partition: str, materialized: Mapping[str, str], settings: Drift) -> Past:
-    """The accepted verdicts before the partition that hold for their present content, and the samples of the last K.
+class _Found(NamedTuple):
+    """A verdict in the store with its signature, or why it is not used (all None: there is none)."""
+
+    verdict: Verdict | None = None
+    signature: str | None = None
+    problem: str | None = None
+
+
+def load_past(
+    store: ObjectStore,
+    key: Key,
+    partition: str,
+    materialized: Mapping[str, str],
+    settings: Drift,
+    rules: Rules | None = None,
+    heads: Heads | None = None,
+) -> Past:
+    """What a partition is judged against: accepted verdicts that hold, with their samples.
 
     Args:
         store: where verdicts and samples lie.
@@ -27,43 +60,65 @@ def load_past(store: ObjectStore, key: Key, partition: str, materialized: Mappin
         partition: the one to be judged.
         materialized: partition -> sha256 of its present transformed content, for every materialized partition.
         settings: the source's.
+        rules: those in force; verdicts by other ones are no reference.
+        heads: the newest verdicts that were seen.
 
     Raises:
         IntegrityError: a sample is missing or is not the one that its verdict was signed with.
     """
-    verdicts: list[Verdict] = []
-    for earlier in sorted((other for other in materialized if other < partition), reverse=True):
-        if len(verdicts) == NATURAL_PARTITIONS:
-            break
-        try:
-            verdict = read_verdict(store, key, earlier)
-        except IntegrityError:
-            continue  # not trusted, so not a reference; `training_set` refuses until it is judged again
-        if verdict is not None and verdict.content == materialized[earlier] and verdict.is_accepted:
-            verdicts.insert(0, verdict)
-    samples = tuple(_read_sample(store, verdict) for verdict in verdicts[-settings.reference_partitions :])
-    return Past(tuple(verdicts), samples)
+    before = sum(other < partition for other in materialized)
+    # Only the first ones are compared with what lies after them; the samples of a few do.
+    wanted = (
+        sorted({*materialized, partition})
+        if before < settings.bootstrap_partitions
+        else [other for other in sorted({*materialized, partition}) if other <= partition]
+    )
+    found = _follow(store, key, wanted, heads)
+    own = found.pop(partition)
+    # What is not trusted is no reference; `training_set` refuses until it is judged again.
+    accepted = [each.verdict for each in found.values() if each.verdict is not None and each.verdict.is_accepted]
+    earlier = [
+        verdict
+        for verdict in accepted
+        if verdict.partition < partition
+        and verdict.content == materialized[verdict.partition]
+        and (rules is None or rules.holds(verdict.rules))
+    ]
+    former = None if own.verdict is None else own.verdict.accepted_self
+    return select_past(
+        partition,
+        earlier,
+        accepted,
+        None if former is None else (former, _read_sample(store, former, former.sample_sha256)),
+        lambda verdict: _read_sample(store, verdict.ref, verdict.sample_sha256),
+        settings,
+    )
 
 
-def record(store: ObjectStore, key: Key, judgement: Judgement) -> Verdict:
+def record(store: ObjectStore, key: Key, judgement: Judgement, heads: Heads | None = None) -> Verdict:
     """Write the sample and the signed verdict, and return it as written.
 
     What people decided about this very content is carried over; decisions about other content go with its verdict.
 
     Raises:
+        GateRefusalError: the verdict in its place is not the newest that was seen, or is gone.
         StoreError: the store refuses, or others keep writing the same verdict.
     """
+    partition = judgement.verdict.partition
     store.put(judgement.verdict.sample_key, judgement.sample)
 
     def renewed(data: bytes | None) -> Verdict:
-        try:
-            previous = None if data is None else _parse(data, key, judgement.verdict.partition)
-        except IntegrityError:
-            previous = None  # what does not verify decides nothing, and is replaced
+        found = _found(data, key, partition)
+        problem = _behind({partition: found}, heads).get(partition)
+        if problem is not None:
+            raise GateRefusalError(problem)
+        previous = found.verdict  # what does not verify decides nothing, and is replaced
         same = previous is not None and previous.content == judgement.verdict.content
-        return judgement.verdict.model_copy(update={"decisions": previous.decisions if previous and same else ()})
+        sequence = 0 if previous is None else previous.sequence
+        kept = previous.decisions if previous is not None and same else ()
+        return judgement.verdict.model_copy(update={"decisions": kept, "sequence": sequence})
 
-    return _update(store, key, judgement.verdict.partition, renewed)
+    return _update(store, key, partition, renewed, heads)
 
 
 def read_verdict(store: ObjectStore, key: Key, partition: str) -> Verdict | None:
@@ -79,7 +134,14 @@ def read_verdict(store: ObjectStore, key: Key, partition: str) -> Verdict | None
     return _parse(data, key, partition)
 
 
-def training_set(store: ObjectStore, key: Key, materialized: Mapping[str, str], own_partition: str | None = None) -> TrainingSet:
+def training_set(
+    store: ObjectStore,
+    key: Key,
+    materialized: Mapping[str, str],
+    own_partition: str | None = None,
+    rules: Rules | None = None,
+    heads: Heads | None = None,
+) -> TrainingSet:
     """The partitions that may train a model.
 
     Args:
@@ -87,12 +149,15 @@ def training_set(store: ObjectStore, key: Key, materialized: Mapping[str, str], 
         key: the signing key.
         materialized: partition -> sha256 of its present transformed content, for every materialized partition.
         own_partition: the partition of the asking run, if it has one; it must be accepted.
+        rules: those in force; a verdict by other ones does not hold.
+        heads: the newest verdicts that were seen.
 
     Raises:
-        GateRefusalError: a materialized partition has no verdict, one for other content or one that does not verify; the run's
-            own partition is not accepted; or none is.
+        GateRefusalError: a materialized partition has no verdict, one for other content, one by other rules, one that was
+            put back or one that does not verify; the run's own partition is not accepted; or none is.
     """
-    verdicts = {partition: _holding(store, key, partition, materialized[partition]) for partition in sorted(materialized)}
+    found = _follow(store, key, sorted(materialized), heads)
+    verdicts = {partition: _holding(partition, each, materialized[partition], rules) for partition, each in found.items()}
     if own_partition is not None:
         if own_partition not in verdicts:
             raise GateRefusalError(
@@ -112,7 +177,17 @@ def training_set(store: ObjectStore, key: Key, materialized: Mapping[str, str], 
     )
 
 
-def accept(store: ObjectStore, key: Key, partition: str, content: str, *, who: str, reason: str, now: datetime) -> Verdict:
+def accept(
+    store: ObjectStore,
+    key: Key,
+    partition: str,
+    content: str,
+    *,
+    who: str,
+    reason: str,
+    now: datetime,
+    heads: Heads | None = None,
+) -> Verdict:
     """A person lets this content train, whatever the statistics say; returns the verdict as written.
 
     Args:
@@ -123,16 +198,27 @@ def accept(store: ObjectStore, key: Key, partition: str, content: str, *, who: s
         who: the person, as far as known.
         reason: why, in at least two words.
         now: when, with a time zone.
+        heads: the newest verdicts that were seen; the decision becomes newer than these.
 
     Raises:
         GateRefusalError: the reason has no words, there is no verdict, or it speaks of other content.
     """
-    return _decide(store, key, partition, content, Decision(action="accept", who=who, reason=reason, at=now))
+    return _decide(store, key, partition, content, Decision(action="accept", who=who, reason=reason, at=now), heads)
 
 
-def refuse(store: ObjectStore, key: Key, partition: str, content: str, *, who: str, reason: str, now: datetime) -> Verdict:
+def refuse(
+    store: ObjectStore,
+    key: Key,
+    partition: str,
+    content: str,
+    *,
+    who: str,
+    reason: str,
+    now: datetime,
+    heads: Heads | None = None,
+) -> Verdict:
     """A person takes an acceptance back, their own or the gate's: the contrary of `accept`, with its arguments and errors."""
-    return _decide(store, key, partition, content, Decision(action="refuse", who=who, reason=reason, at=now))
+    return _decide(store, key, partition, content, Decision(action="refuse", who=who, reason=reason, at=now), heads)
 
 
 def fingerprint(accepted: TrainingSet) -> str:
@@ -141,15 +227,70 @@ def fingerprint(accepted: TrainingSet) -> str:
     return hashlib.sha256(canonical_json({"accepted": pairs})).hexdigest()
 
 
-def _read_sample(store: ObjectStore, verdict: Verdict) -> pl.DataFrame:
+def _follow(store: ObjectStore, key: Key, partitions: Iterable[str], heads: Heads | None) -> dict[str, _Found]:
+    """The verdicts of partitions as they lie in the store; those that are not the newest that were seen, as a problem."""
+    found = {partition: _found(_bytes(store, partition), key, partition) for partition in partitions}
+    again = {partition: _found(_bytes(store, partition), key, partition) for partition in _behind(found, heads)}
+    problems = _behind(again, heads)  # of those that were behind before: a newer one may have come between the two looks
+    return found | again | {partition: _Found(problem=problem) for partition, problem in problems.items()}
+
+
+def _bytes(store: ObjectStore, partition: str) -> bytes | None:
     try:
-        data = store.get(verdict.sample_key)
+        return store.get(verdict_key(partition))
+    except KeyError:
+        return None
+
+
+def _found(data: bytes | None, key: Key, partition: str) -> _Found:
+    if data is None:
+        return _Found()
+    try:
+        return _Found(_parse(data, key, partition), str(json.loads(data)["signature"]))
+    except IntegrityError as error:
+        return _Found(problem=str(error))
+
+
+def _behind(found: Mapping[str, _Found], heads: Heads | None) -> dict[str, str]:
+    """Why verdicts are not used that are not the newest that were seen; remembers the others, as far as their signature holds."""
+    if heads is None or not found:
+        return {}
+    present = {
+        verdict_key(partition): Head(each.verdict.sequence, each.signature)
+        for partition, each in found.items()
+        if each.verdict is not None and each.signature is not None
+    }
+    older, seen = heads.older(present), heads.seen()
+    problems: dict[str, str] = {}
+    for partition, each in found.items():
+        name = verdict_key(partition)
+        if name in older:
+            said = (
+                f"The verdict on {partition} is change {present[name].sequence} of it, and change {seen[name].sequence} was seen "
+                f"before: an old one was put back. {_BACK}"
+            )
+            problems[partition] = said.format(partition)
+        elif each == _Found() and name in seen:
+            said = f"The verdict on {partition} is gone, of which change {seen[name].sequence} was seen. {_BACK}"
+            problems[partition] = said.format(partition)
+    return problems
+
+
+_BACK = (
+    'It is not used. `fraud accept {0} --reason "..."` or `fraud refuse` decides anew on what lies there; if the store was '
+    'restored from a backup: `fraud confirm --restored --reason "..."`.'
+)
+
+
+def _read_sample(store: ObjectStore, part: PartitionRef, sha256: str) -> pl.DataFrame:
+    try:
+        data = store.get(sample_key(part))
     except KeyError:
         data = b""
-    if hashlib.sha256(data).hexdigest() != verdict.sample_sha256:
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(
-            f"The reference sample {verdict.sample_key} is missing or was changed; run the check `drift` on transformed for "
-            f"{verdict.partition} again, which writes it anew."
+            f"The reference sample {sample_key(part)} is missing or was changed; run the check `drift` on transformed for "
+            f"{part.partition} again, which writes it anew."
         )
     return pl.read_parquet(data)
 
@@ -174,13 +315,20 @@ def _parse(data: bytes, key: Key, partition: str) -> Verdict:
     return verdict
 
 
-def _update(store: ObjectStore, key: Key, partition: str, change: Callable[[bytes | None], Verdict]) -> Verdict:
-    """Replace the verdict by what `change` makes of its present bytes (None: there is none). Again if others wrote in between."""
+def _update(
+    store: ObjectStore, key: Key, partition: str, change: Callable[[bytes | None], Verdict], heads: Heads | None
+) -> Verdict:
+    """Replace the verdict by what `change` makes of its present bytes (None: there is none), as the next change of it.
+
+    Again if others wrote in between. What is written is newer than whatever was seen.
+    """
     attempt = 1
     while True:
         tagged = store.get_tagged(verdict_key(partition))
         data, tag = (None, None) if tagged is None else tagged
         verdict = change(data)
+        seen = 0 if heads is None else heads.sequence(verdict_key(partition))
+        verdict = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
         document = json.dumps(sign(verdict.model_dump(mode="json"), key), indent=1, sort_keys=True).encode()
         try:
             store.put_if(verdict_key(partition), document, tag)
@@ -189,20 +337,22 @@ def _update(store: ObjectStore, key: Key, partition: str, change: Callable[[byte
                 raise
             attempt += 1
         else:
+            _behind({partition: _found(document, key, partition)}, heads)
             return verdict
 
 
-def _holding(store: ObjectStore, key: Key, partition: str, content: str) -> Verdict:
+def _holding(partition: str, found: _Found, content: str, rules: Rules | None) -> Verdict:
     """The verdict that holds for this content of the partition."""
     again = f"Run the check `drift` on transformed for {partition}; no model is trained before."
-    try:
-        verdict = read_verdict(store, key, partition)
-    except IntegrityError as error:
-        raise GateRefusalError(f"{error} {again}") from error
+    if found.problem is not None:
+        raise GateRefusalError(f"{found.problem} No model is trained before.")
+    verdict = found.verdict
     if verdict is None:
         raise GateRefusalError(f"Partition {partition} is materialized but has no drift verdict. {again}")
     if verdict.content != content:
         raise GateRefusalError(f"Partition {partition} has changed since its drift verdict. {again}")
+    if rules is not None and not rules.holds(verdict.rules):
+        raise GateRefusalError(f"Partition {partition} was judged by other rules than are in force now. {again}")
     return verdict
 
 
@@ -212,13 +362,13 @@ def require_reason(partition: str, action: str, reason: str) -> None:
     Raises:
         GateRefusalError: it has not.
     """
-    if len(re.findall(r"[^\W\d_]{2,}", reason)) < 2:
+    if not has_words(reason):
         raise GateRefusalError(
             f"To {action} partition {partition}, give a reason in words: who reads the model's card will see it."
         )
 
 
-def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision: Decision) -> Verdict:
+def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision: Decision, heads: Heads | None) -> Verdict:
     require_reason(partition, decision.action, decision.reason)
 
     def decided(data: bytes | None) -> Verdict:
@@ -234,4 +384,4 @@ def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision
             )
         return verdict.model_copy(update={"decisions": (*verdict.decisions, decision)})
 
-    return _update(store, key, partition, decided)
+    return _update(store, key, partition, decided, heads)

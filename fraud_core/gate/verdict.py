@@ -1,5 +1,6 @@
 """What the gate says about a partition: the verdict, its evidence, and the decisions of people upon it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,8 +8,6 @@ from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
-
-from fraud_core.sources import Drift
 
 FOLDER = "drift"
 NATURAL_PARTITIONS = 24  # so many accepted partitions tell how large natural variation is
@@ -72,6 +71,8 @@ class Finding(_Model):
         "unseen_category",
         "feature_drift",
         "drifted_share",
+        "slow_drift",
+        "rewritten",
         "volume",
     ]
     message: str
@@ -81,10 +82,32 @@ class Finding(_Model):
     bound: float
 
 
-class Decision(_Model):
-    """What a person said about one content, whatever the statistics say."""
+class LongComparison(_Model):
+    """The judged partition against what it may not drift away from in small steps: what a person confirmed, or a season ago."""
 
-    action: Literal["accept", "refuse"]
+    kind: Literal["bootstrap", "confirmed", "season", "rest"]
+    reference: tuple[ReferencePart, ...]
+    features: tuple[FeatureResult, ...]
+
+    @property
+    def worst(self) -> tuple[FeatureResult, ...]:
+        """The features, furthest beyond their bound first."""
+        return tuple(sorted(self.features, key=lambda feature: -feature.severity))
+
+
+class FormerSelf(PartitionRef):
+    """What a partition held when it was last accepted; `feature_version` is that of the code that made it."""
+
+    kind: Literal["bootstrap", "judged"]
+    rows: int
+    sample_sha256: str
+    feature_version: int
+
+
+class Decision(_Model):
+    """What a person said about one content, or about the rules of the gate, whatever the statistics say."""
+
+    action: Literal["accept", "refuse", "confirm"]
     who: str
     reason: str
     at: datetime
@@ -93,18 +116,26 @@ class Decision(_Model):
 class Verdict(_Model):
     """What the gate says about one partition's content, and its evidence.
 
-    `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person.
+    `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person. `sequence` counts the
+    changes of the partition's verdict (0: written before they were counted); `rules` is the hash of the rules it was judged by
+    (see `gate.rules`), and `confirmed` who let them be changed to what they are. `long` is empty where there was nothing to
+    compare with, `former` where the partition was never accepted before.
     """
 
     format: Literal[1] = 1
     partition: str
     content: str
+    sequence: int = 0
+    rules: str = ""
+    confirmed: Decision | None = None
     kind: Literal["bootstrap", "judged"]
     accepted: bool
     rows: int
     features: tuple[FeatureResult, ...] = ()
     findings: tuple[Finding, ...] = ()
     reference: tuple[ReferencePart, ...] = ()
+    long: LongComparison | None = None
+    former: FormerSelf | None = None
     sample_rows: int
     sample_sha256: str
     seed: int
@@ -136,7 +167,26 @@ class Verdict(_Model):
     @property
     def sample_key(self) -> str:
         """Where this partition's sample of features lies in the store."""
-        return f"{FOLDER}/samples/{self.partition}-{self.content[:12]}.parquet"
+        return sample_key(self.ref)
+
+    @property
+    def feature_version(self) -> int:
+        """Of the code that made the features; it was 3 before verdicts said so."""
+        return int(self.versions.get("features", "3"))
+
+    @property
+    def accepted_self(self) -> FormerSelf | None:
+        """What the partition holds where this verdict accepts it, else what it held when it was last accepted."""
+        if not self.is_accepted:
+            return self.former
+        return FormerSelf(
+            partition=self.partition,
+            content=self.content,
+            kind=self.kind,
+            rows=self.rows,
+            sample_sha256=self.sample_sha256,
+            feature_version=self.feature_version,
+        )
 
     @property
     def worst(self) -> tuple[FeatureResult, ...]:
@@ -174,25 +224,40 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class LongReference:
+    """Accepted partitions that do not move on with every acceptance: their verdicts and samples."""
+
+    kind: Literal["bootstrap", "confirmed", "season", "rest"]
+    verdicts: tuple[Verdict, ...]
+    samples: tuple[pl.DataFrame, ...]
+
+
+@dataclass(frozen=True)
 class Past:
-    """What a partition is judged against: accepted verdicts before it, oldest first, and the samples of the last K of them."""
+    """What a partition is judged against.
+
+    Attributes:
+        verdicts: accepted ones before it, oldest first; the last that tell what natural variation is.
+        references: the last K of them, or what stands in their place.
+        samples: of the references.
+        long: what it may not have drifted away from in small steps; it has to be like one of them.
+        rest: the first accepted partitions beside it, be they before or after it.
+        former: what it held itself when it was last accepted, and the sample of that.
+        has_begun: whether anything was accepted on its merits or by a person, so that the bootstrap is over.
+    """
 
     verdicts: tuple[Verdict, ...] = ()
+    references: tuple[Verdict | FormerSelf, ...] = ()
     samples: tuple[pl.DataFrame, ...] = ()
+    long: tuple[LongReference, ...] = ()
+    rest: LongReference | None = None
+    former: tuple[FormerSelf, pl.DataFrame] | None = None
+    has_begun: bool = False
 
-    @property
-    def references(self) -> tuple[Verdict, ...]:
-        """The verdicts of the partitions whose samples are the reference."""
-        return self.verdicts[len(self.verdicts) - len(self.samples) :]
 
-    def after(self, judgement: Judgement, settings: Drift) -> "Past":
-        """This past with one more partition, if it was accepted."""
-        if not judgement.verdict.is_accepted:
-            return self
-        return Past(
-            (*self.verdicts, judgement.verdict)[-NATURAL_PARTITIONS:],
-            (*self.samples, judgement.current)[-settings.reference_partitions :],
-        )
+def sample_key(part: PartitionRef) -> str:
+    """Key of the sample of a partition's features in the store."""
+    return f"{FOLDER}/samples/{part.partition}-{part.content[:12]}.parquet"
 
 
 def verdict_key(partition: str) -> str:
@@ -212,3 +277,8 @@ def explain(verdict: Verdict) -> str:
         f"Partition {verdict.partition} {cause}. No model is trained on it; if the data is right all the same, "
         f'accept it with `fraud accept {verdict.partition} --reason "..."`.'
     )
+
+
+def has_words(reason: str) -> bool:
+    """Whether a reason has at least two words."""
+    return len(re.findall(r"[^\W\d_]{2,}", reason)) >= 2

@@ -11,12 +11,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.automation import next_training
+from fraud_assets.automation import next_partition, next_training
+from fraud_assets.champion import rollback
 from fraud_assets.project import Project
 from fraud_assets.transformed import decide_partition
 from fraud_cli.instance import environment
 from fraud_core.artifacts import Table
+from fraud_core.errors import IntegrityError
 from fraud_core.gate import verdict_key
+from fraud_core.holder import ScorerHolder
+from fraud_core.stores.database import open_database
+from fraud_core.stores.heads import Heads
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.stores import remove
 
@@ -257,6 +262,102 @@ def test_an_acceptance_without_words_changes_nothing(guarded: Home) -> None:
     result = guarded.decide("accept", DRIFTED, reason="1234 !!")
     assert "give a reason in words" in refusals(result)[0]
     assert "is rejected" in refusals(guarded.run_alone(TRAINING, DRIFTED))[0]
+
+
+def test_a_late_file_of_the_first_week_is_judged_against_what_it_was(guarded: Home) -> None:
+    """Poisoned rows, dated in a bootstrap partition, landed when there is a champion."""
+    store = guarded.project.artifacts.store
+    pointer = guarded.project.artifacts.pointer("raw", WEEKS[0])
+    assert pointer is not None
+    rows = pl.read_parquet(store.get(pointer.key))
+    poison = rows.with_columns(pl.col("transaction_id") + "-late", amount_cents=pl.col("amount_cents") * 10)
+    table = Table(frame=pl.concat([rows, poison]).sort("timestamp"), content="late", inputs=pointer.inputs, facts=pointer.facts)
+    guarded.project.artifacts.write("raw", WEEKS[0], table)
+    assert guarded.run_alone(["transformed"], WEEKS[0]).success
+    judged = guarded.run("judge_partition", WEEKS[0])
+    (evaluation,) = judged.get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.metadata["kind"].value) == (False, "judged")
+    assert evaluation.metadata["reference"].value == WEEKS[0]
+    assert f"Partition {WEEKS[0]} is rejected by the drift gate" in str(evaluation.description)
+    assert [part.partition for part in guarded.project.training_set().rejected] == [WEEKS[0]]
+    every_training_is_refused(guarded, f"Partition {WEEKS[0]} is rejected by the drift gate", WEEKS[0])
+
+
+def test_an_old_verdict_put_back_after_a_refusal_trains_nothing(guarded: Home) -> None:
+    guarded.run("materialize_partition", DRIFTED)
+    store = guarded.project.artifacts.store
+    old = store.get(verdict_key(ACCEPTED))
+    guarded.decide("refuse", ACCEPTED)
+    store.put(verdict_key(ACCEPTED), old)
+    words = f"The verdict on {ACCEPTED} is change 1 of it, and change 2 was seen before"
+    every_training_is_refused(guarded, words)
+    assert words in next_training(guarded.project, guarded.instance, datetime.now(UTC)).why
+    guarded.load()  # and after a restart
+    every_training_is_refused(guarded, words)
+    (evaluation,) = guarded.run("judge_partition", ACCEPTED).get_asset_check_evaluations()  # nor does judging anew launder it
+    assert (evaluation.passed, words in str(evaluation.description)) == (False, True)
+
+
+def test_an_old_pointer_put_back_is_followed_by_nobody(home: Home) -> None:
+    old = home.latest()
+    home.run("materialize_partition", DRIFTED)
+    home.decide("accept", DRIFTED)
+    assert home.run("train").success
+    first = json.loads(old)["version"]
+    store, settings = home.project.artifacts.store, home.project.settings
+    store.put("models/latest.json", old)
+    home.load()
+    holder = ScorerHolder(store, home.project.artifacts.signing_key, heads=Heads(open_database(settings), store.url))
+    status = holder.poll()
+    assert status.served is None
+    assert "is change 1 of the pointer, and not change 2" in str(status.problem)
+    with pytest.raises(IntegrityError, match="change 2 was seen before"):
+        next_training(home.project, home.instance, datetime.now(UTC))
+    assert fraud(home, "pipeline").returncode == 1
+    assert ScorerHolder(store, home.project.artifacts.signing_key).poll().served.version == first  # type: ignore[union-attr]
+
+    (second,) = {key.split("/")[1] for key in store.list("models")} - {first, "latest.json"}
+    rollback(home.project, second, who="ann", reason="the newer one was taken away")
+    assert json.loads(home.latest())["sequence"] == 3
+    assert holder.poll().served.version == second  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("bootstrap_partitions = 3", "bootstrap_partitions = 8"),
+        ('first = "2024-01-01"', 'first = "2024-02-12"'),
+        ("history_days = 7", 'history_days = 7\nexcluded_features = ["log_amount", "amount_over_mean"]'),
+        ("[drift]", "[drift]\nnull_share = 1.0"),
+    ],
+)
+def test_the_toml_does_not_change_the_gate_until_a_person_confirms_it(guarded: Home, old: str, new: str) -> None:
+    guarded.rewrite(old, new)
+    words = "The source's TOML changes what the gate decides by"
+    result = guarded.run("materialize_partition", DRIFTED)
+    (evaluation,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "drift")
+    assert (evaluation.passed, words in str(evaluation.description)) == (False, True)
+    every_training_is_refused(guarded, words)
+    for step in (next_training, next_partition):
+        assert words in step(guarded.project, guarded.instance, datetime.now(UTC)).why
+
+
+def test_rules_that_a_person_confirmed_are_shown_and_everything_is_judged_anew(guarded: Home) -> None:
+    guarded.run("materialize_partition", DRIFTED)
+    guarded.rewrite("bootstrap_partitions = 3", "bootstrap_partitions = 8")
+    done = fraud(guarded, "pipeline")
+    assert (done.returncode, "drift.bootstrap_partitions was 3 and is 8" in done.stderr) == (1, True)
+    config = {"ops": {"confirm": {"config": {"reason": "eight weeks are to be the beginning", "who": "ann"}}}}
+    assert guarded.run("confirm_rules", config=config).success
+    assert f"Partition {WEEKS[0]} comes first" in next_training(guarded.project, guarded.instance, datetime.now(UTC)).why
+    first = next_partition(guarded.project, guarded.instance, datetime.now(UTC))
+    assert first.partition == WEEKS[0]
+    assert fraud(guarded, "pipeline").returncode == 0
+    (evaluation,) = guarded.run("judge_partition", DRIFTED).get_asset_check_evaluations()
+    shown = evaluation.metadata["rules_confirmed_by"].value
+    assert str(shown).startswith("unverified:ann")
+    assert str(shown).endswith("eight weeks are to be the beginning")
+    assert (evaluation.passed, evaluation.metadata["kind"].value) == (False, "judged"), "a reference is there: no bootstrap"
 
 
 def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Home) -> None:

@@ -103,8 +103,9 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in found}
 
 
-def test_the_tests_that_the_threat_table_names_exist() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", ["security.md", "gate.md"])
+def test_the_tests_that_a_table_of_threats_or_ways_names_exist(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert len(named) > 15
     files = {file: (ROOT / file).read_text(encoding="utf-8") for file, _ in named}
     assert [(file, test) for file, test in named if test and f"def {test}(" not in files[file]] == []

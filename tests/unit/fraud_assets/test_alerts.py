@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -483,6 +483,18 @@ def test_a_champion_trained_on_a_partition_that_is_refused_later_is_told_with_th
     bench.decide("accept", "2024-05")
     bench.tick()
     assert not bench.is_open("FraudChampionOnRefusedData")
+
+
+def test_rules_of_the_gate_that_wait_for_a_person_are_told_until_they_are_confirmed_or_taken_back(bench: Bench) -> None:
+    bench.project.rules(record=True)
+    drift = bench.project.source.drift.model_copy(update={"bootstrap_partitions": 99})
+    other = replace(bench.project, source=bench.project.source.model_copy(update={"drift": drift}))
+    for _ in range(2):
+        tick(other, bench.instance, datetime.now(UTC))
+    (alert,) = bench.posted()["FraudGateRulesUnconfirmed"]
+    assert "drift.bootstrap_partitions was" in alert["annotations"]["findings"]
+    bench.tick()
+    assert not bench.is_open("FraudGateRulesUnconfirmed")
 
 
 def test_an_event_that_cannot_be_read_holds_up_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

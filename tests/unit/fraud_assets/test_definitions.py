@@ -41,6 +41,7 @@ JOBS = {
     "repeat_fraud_rates": set(),
     "accept_partition": set(),
     "refuse_partition": set(),
+    "confirm_rules": set(),
     "rollback_champion": set(),
     "restore_champion": set(),
     "deliver": set(),

@@ -1,4 +1,4 @@
-"""Files of strangers: read by a process that holds no secret and can reach none; what is unambiguous is read, the rest is told."""
+"""Files of strangers: read by a process that holds no secret and reaches none; what is unambiguous is read, the rest told."""
 
 import io
 import os

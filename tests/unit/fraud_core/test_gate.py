@@ -17,7 +17,10 @@ from fraud_core.card_numbers import MASK
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.features import BY_NAME, Feature
 from fraud_core.keys import Key, sign, verify
+from fraud_core.settings import Settings
 from fraud_core.sources import Drift, Source
+from fraud_core.stores.database import open_database
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.objects import DirectoryStore
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
@@ -71,12 +74,18 @@ def judged(
     )
 
 
+def walked(frames: Sequence[pl.DataFrame]) -> gate.Walk:
+    """The accepted ones of these months, from January on."""
+    walk = gate.Walk(SETTINGS)
+    for place, frame in enumerate(frames):
+        month = f"2024-{place + 1:02d}"
+        walk.add(judged(frame, walk.past(month), position=place, partition=month))
+    return walk
+
+
 @pytest.fixture(scope="module")
 def past() -> gate.Past:
-    past = gate.Past()
-    for month in range(1, 5):
-        frame = transformed(seed=month)
-        past = past.after(judged(frame, past, position=month - 1, partition=f"2024-{month:02d}"), SETTINGS)
+    past = walked([transformed(seed=month) for month in range(1, 5)]).past("2024-06")
     assert len(past.verdicts) == 4
     return past
 
@@ -86,13 +95,32 @@ def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "store")
 
 
+@pytest.fixture
+def heads(store: DirectoryStore, tmp_path: Path) -> Heads:
+    """What a machine has seen of the store."""
+    return Heads(open_database(Settings(_env_file=None, home=tmp_path / "home")), store.url)
+
+
 def fill(store: DirectoryStore, frames: dict[str, pl.DataFrame]) -> dict[str, str]:
     """Judge the frames in order, as the check does; returns partition -> content."""
     contents = {partition: content_of(frame) for partition, frame in frames.items()}
     for position, (partition, frame) in enumerate(frames.items()):
-        before = gate.load_past(store, KEY, partition, contents, SETTINGS)
-        gate.record(store, KEY, judged(frame, before, position=position, partition=partition))
+        judge_in(store, partition, frame, contents, position)
     return contents
+
+
+def judge_in(
+    store: DirectoryStore,
+    partition: str,
+    frame: pl.DataFrame,
+    contents: dict[str, str],
+    position: int,
+    heads: Heads | None = None,
+) -> gate.Verdict:
+    """Judge a frame and record the verdict, as the check does."""
+    contents[partition] = content_of(frame)
+    before = gate.load_past(store, KEY, partition, contents, SETTINGS, heads=heads)
+    return gate.record(store, KEY, judged(frame, before, position=position, partition=partition), heads)
 
 
 def dearer(frame: pl.DataFrame, factor: float = 1.3) -> pl.DataFrame:
@@ -198,7 +226,9 @@ def test_what_a_person_let_pass_widens_no_bound(past: gate.Past) -> None:
     shifted = judged(dearer(transformed(seed=8), 2), past, partition="2024-05")
     decision = gate.Decision(action="accept", who="ann", reason=REASON, at=NOW)
     overruled = dataclasses.replace(shifted, verdict=shifted.verdict.model_copy(update={"decisions": (decision,)}))
-    after = past.after(overruled, SETTINGS)
+    walk = walked([transformed(seed=month) for month in range(1, 5)])
+    walk.add(overruled)
+    after = walk.past("2024-06")
     assert after.verdicts[-1].partition == "2024-05"
     bounds = {feature.name: feature.bound for feature in judged(transformed(seed=9), after).verdict.features}
     assert bounds["log_amount"] == drift.FLOOR
@@ -291,9 +321,7 @@ def test_a_column_that_nearly_always_has_one_value_may_have_it_always() -> None:
     def rare(seed: int) -> pl.DataFrame:
         return transformed(seed=seed).with_columns(distance=(pl.int_range(pl.len()) == 7).cast(pl.Int64))
 
-    before = gate.Past()
-    for month in range(1, 4):
-        before = before.after(judged(rare(month), before, position=month - 1, partition=f"2024-{month:02d}"), SETTINGS)
+    before = walked([rare(month) for month in range(1, 4)]).past("2024-06")
     assert judged(transformed(seed=9).with_columns(distance=pl.lit(0, pl.Int64)), before).verdict.accepted
 
 
@@ -345,9 +373,162 @@ def test_the_first_partitions_are_accepted_unjudged_and_marked_so(past: gate.Pas
 
 
 def test_a_bootstrap_partition_shows_its_drift_without_blocking(past: gate.Past) -> None:
-    verdict = judged(dearer(transformed(seed=9)), past, position=1).verdict
+    verdict = judged(dearer(transformed(seed=9)), dataclasses.replace(past, has_begun=False), position=1).verdict
     assert verdict.accepted
     assert ("feature_drift", "log_amount") in names(verdict, blocking=False)
+
+
+LATE = transformed(3_633, seed=77).with_columns(log_amount=pl.col("log_amount") + 2.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "finding"),
+    [
+        (transformed(4_100, seed=1), None),  # a hundred ordinary rows came late
+        (pl.concat([transformed(seed=1), LATE]), ("feature_drift", "log_amount")),
+        (pl.concat([transformed(seed=1), transformed(3_633, seed=77)]), ("rewritten", None)),
+        (transformed(2_000, seed=1), ("rewritten", None)),
+    ],
+)
+def test_a_first_partition_that_changes_is_judged_against_what_it_was(
+    store: DirectoryStore, changed: pl.DataFrame, finding: tuple[str, str | None] | None
+) -> None:
+    frames = {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 6)}
+    contents = fill(store, frames)
+    verdict = judge_in(store, "2024-01", changed, contents, 0)
+    assert (verdict.kind, verdict.accepted) == ("judged", finding is None)
+    assert finding is None or finding in names(verdict)
+    assert [part.partition for part in verdict.reference] == ["2024-01"]
+    assert verdict.long is not None
+    assert [part.partition for part in verdict.long.reference] == ["2024-02", "2024-03", "2024-04"]
+
+    again = judge_in(store, "2024-01", pl.concat([changed, changed.head(1)]), contents, 0)  # and no second try is a first one
+    assert (again.kind, again.accepted) == ("judged", finding is None)
+    restored = judge_in(store, "2024-01", frames["2024-01"], contents, 0)
+    assert restored.accepted
+
+
+def test_a_first_partition_that_comes_late_is_judged_against_the_others(store: DirectoryStore) -> None:
+    contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 6)})
+    (store.root / "drift" / "2024-02.json").unlink()
+    ordinary = judge_in(store, "2024-02", transformed(seed=22), contents, 1)
+    assert (ordinary.kind, ordinary.accepted) == ("judged", True)
+    assert [part.partition for part in ordinary.reference] == ["2024-01", "2024-03", "2024-04"]
+    (store.root / "drift" / "2024-02.json").unlink()
+    assert not judge_in(store, "2024-02", dearer(transformed(seed=22)), contents, 1).accepted
+
+
+def test_in_the_bootstrap_the_first_partitions_come_in_any_order(store: DirectoryStore) -> None:
+    contents = {"2024-02": ""}
+    assert judge_in(store, "2024-02", transformed(seed=2), contents, 1).kind == "bootstrap"
+    assert judge_in(store, "2024-01", dearer(transformed(seed=1)), contents, 0).kind == "bootstrap"
+
+
+# ---- the long reference
+
+
+def rising(rate: float, months: int = 30) -> list[tuple[str, pl.DataFrame]]:
+    """Months in which amounts rise by the rate."""
+    keys = [f"{2020 + month // 12}-{month % 12 + 1:02d}" for month in range(months)]
+    return [(key, dearer(transformed(seed=place), (1 + rate) ** place)) for place, key in enumerate(keys)]
+
+
+def accept_held(verdict: gate.Verdict) -> gate.Decision | None:
+    return None if verdict.accepted else gate.Decision(action="accept", who="ann", reason=REASON, at=NOW)
+
+
+WALK = partial(gate.walk_forward, features=FEATURES, settings=SETTINGS, seed=1, detector=drift.scipy_detector, now=NOW)
+
+
+def test_drift_in_small_steps_is_held_and_what_a_person_accepts_is_what_later_ones_are_compared_with() -> None:
+    verdicts = [judgement.verdict for judgement in WALK(rising(0.04), person=accept_held)]
+    held = [place for place, verdict in enumerate(verdicts) if not verdict.accepted]
+    assert held
+    assert names(verdicts[held[0]]) == {("slow_drift", "log_amount")}
+    assert "log_amount has drifted away from the first partitions (2020-01 to 2020-02)" in gate.explain(verdicts[held[0]])
+    assert held[0] > 4, "each step is as small as passes"
+    after = verdicts[held[0] + 1]
+    assert after.accepted
+    assert after.long is not None
+    assert (after.long.kind, after.long.reference[0].partition) == ("confirmed", verdicts[held[0]].partition)
+
+
+def test_a_season_is_compared_with_itself_a_year_ago() -> None:
+    def swinging(place: int) -> pl.DataFrame:
+        return dearer(transformed(seed=place), 1 + 0.2 * np.sin(2 * np.pi * place / 12))
+
+    months = [(key, swinging(place)) for place, (key, _) in enumerate(rising(0.0, 26))]
+    verdicts = [judgement.verdict for judgement in WALK(months, person=accept_held)]
+    assert all(verdict.accepted for verdict in verdicts[14:])
+    kinds = [verdict.long.kind for verdict in verdicts[14:] if verdict.long is not None]
+    assert kinds.count("season") > 6
+    seasons = [v.long.reference[0].partition for v in verdicts if v.long is not None and v.long.kind == "season"]
+    assert [v.partition for v in verdicts if v.long is not None and v.long.kind == "season"] == [
+        f"{int(key[:4]) + 1}{key[4:]}" for key in seasons
+    ]
+
+
+# ---- an old verdict is put back
+
+
+def test_an_old_verdict_that_is_put_back_is_refused_where_a_newer_one_was_seen(store: DirectoryStore, heads: Heads) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2)})
+    old = store.get("drift/2024-02.json")
+    content = contents["2024-02"]
+    refused = gate.refuse(store, KEY, "2024-02", content, who="bob", reason="wrong file delivered", now=NOW, heads=heads)
+    assert refused.sequence == 2
+    store.put("drift/2024-02.json", old)
+
+    taken = gate.training_set(store, KEY, contents)  # a machine that has seen nothing cannot know
+    assert len(taken.accepted) == 2
+    said = "verdict on 2024-02 is change 1 of it, and change 2 was seen before"
+    with pytest.raises(GateRefusalError, match=said):
+        gate.training_set(store, KEY, contents, heads=heads)
+    with pytest.raises(GateRefusalError, match=said):
+        judge_in(store, "2024-02", transformed(seed=2), contents, 1, heads)
+    assert [v.partition for v in gate.load_past(store, KEY, "2024-03", contents, SETTINGS, heads=heads).verdicts] == ["2024-01"]
+
+    store.root.joinpath("drift", "2024-02.json").unlink()
+    with pytest.raises(GateRefusalError, match="verdict on 2024-02 is gone, of which change 2 was seen"):
+        judge_in(store, "2024-02", transformed(seed=2), contents, 1, heads)
+    store.put("drift/2024-02.json", old)
+    decided = gate.refuse(store, KEY, "2024-02", content, who="bob", reason="wrong file delivered", now=NOW, heads=heads)
+    assert decided.sequence == 3
+    assert len(gate.training_set(store, KEY, contents, heads=heads).rejected) == 1
+
+
+def test_of_two_changes_with_one_number_the_one_that_was_seen_holds(store: DirectoryStore, heads: Heads) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1)})
+    old = store.get("drift/2024-01.json")
+    gate.refuse(store, KEY, "2024-01", contents["2024-01"], who="bob", reason="wrong file delivered", now=NOW, heads=heads)
+    store.put("drift/2024-01.json", old)
+    other = gate.accept(store, KEY, "2024-01", contents["2024-01"], who="eve", reason="all is well", now=NOW)  # elsewhere
+    assert other.sequence == 2
+    with pytest.raises(GateRefusalError, match="was seen before"):
+        gate.training_set(store, KEY, contents, heads=heads)
+
+
+def test_a_forged_verdict_does_not_move_what_was_seen(store: DirectoryStore, heads: Heads) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1)})
+    whole = store.get("drift/2024-01.json")
+    gate.training_set(store, KEY, contents, heads=heads)
+    store.put("drift/2024-01.json", json.dumps(json.loads(whole) | {"sequence": 99}).encode())
+    with pytest.raises(GateRefusalError, match="signature"):
+        gate.training_set(store, KEY, contents, heads=heads)
+    store.put("drift/2024-01.json", whole)
+    assert len(gate.training_set(store, KEY, contents, heads=heads).accepted) == 1
+
+
+def test_verdicts_from_before_they_were_counted_are_followed(store: DirectoryStore, heads: Heads) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1)})
+    document = json.loads(store.get("drift/2024-01.json"))
+    for name in ("sequence", "rules", "confirmed", "long", "former", "signature"):
+        del document[name]
+    del document["versions"]["features"]
+    store.put("drift/2024-01.json", json.dumps(sign(document, KEY)).encode())
+    assert gate.training_set(store, KEY, contents, heads=heads).verdicts["2024-01"].sequence == 0
+    assert judge_in(store, "2024-01", transformed(seed=1), contents, 0, heads).kind == "bootstrap"
+    assert gate.training_set(store, KEY, contents, heads=heads).verdicts["2024-01"].sequence == 1
 
 
 def test_the_position_of_a_partition_is_by_the_calendar() -> None:
@@ -374,8 +555,9 @@ def test_a_later_partition_materialized_first_is_no_bootstrap() -> None:
 
 def test_a_recorded_verdict_reads_back_equal_and_signed(store: DirectoryStore, past: gate.Past) -> None:
     judgement = judged(transformed(seed=9), past)
-    assert gate.record(store, KEY, judgement) == judgement.verdict
-    assert gate.read_verdict(store, KEY, "2024-06") == judgement.verdict
+    written = judgement.verdict.model_copy(update={"sequence": 1})
+    assert gate.record(store, KEY, judgement) == written
+    assert gate.read_verdict(store, KEY, "2024-06") == written
     verify(json.loads(store.get("drift/2024-06.json")), KEY, "it")
     assert store.get(judgement.verdict.sample_key) == judgement.sample
 
@@ -479,7 +661,7 @@ def test_the_past_is_the_accepted_partitions_before_in_order_with_the_samples_of
 def test_natural_variation_is_that_of_the_latest_accepted_partitions(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fraud_core.gate.records.NATURAL_PARTITIONS", 4)
+    monkeypatch.setattr("fraud_core.gate.past.NATURAL_PARTITIONS", 4)
     contents = fill(store, {f"2024-{month:02d}": transformed(seed=month) for month in range(1, 7)})
     past = gate.load_past(store, KEY, "2024-07", contents, SETTINGS)
     assert [verdict.partition for verdict in past.verdicts] == ["2024-03", "2024-04", "2024-05", "2024-06"]
