@@ -129,7 +129,8 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     """The picture, with the legend below it: inside, it would sooner or later cover what is to be seen."""
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     # Without the library's version inside, equal reports give equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -19,14 +19,14 @@ def plain(folder: Path) -> Path:
     stored for good must not name it.
 
     Args:
-        folder: absolute; made if it is not there.
+        folder: absolute; made if it is not there and its path is not plain.
 
     Raises:
         SettingsError: there is nowhere that such a link could lie.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if _is_plain(str(folder)):
         return folder
+    folder.mkdir(parents=True, exist_ok=True)
     link = _links() / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     if not (link.is_symlink() and link.readlink() == folder):
         draft = link.with_name(f".{link.name}.{os.getpid()}")

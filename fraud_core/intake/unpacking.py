@@ -7,7 +7,7 @@ import lzma
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from fraud_core.errors import SourceError
 from fraud_core.sources import Limits
@@ -110,7 +110,7 @@ def decompressed(kind: Kind, path: Path) -> IO[bytes]:
     """The bytes of a compressed file, as they come."""
     match kind:
         case "gzip":
-            return gzip.open(path)
+            return cast(IO[bytes], gzip.open(path))
         case "bzip2":
             return bz2.open(path)
         case "xz":

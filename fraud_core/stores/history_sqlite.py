@@ -196,6 +196,7 @@ class SqliteHistory:
         while self._opened:
             self._opened.pop().close()
         self._local = threading.local()
+        self._was_there = False
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

@@ -106,8 +106,11 @@ SERVICE = (
         8,
         "Decisions that wait for the database",
         "none",
-        (Query("fraud_decision_log_backlog", "{{instance}}"),),
-        "They are on the scorer's disk meanwhile.",
+        (
+            Query("fraud_decision_log_backlog", "{{instance}}"),
+            Query("fraud_recording_failing", "{{instance}} can write nowhere (1)"),
+        ),
+        "They are on the scorer's disk meanwhile. 1: not even that takes them, and payments are refused.",
         limit=1_000,
     ),
     Panel(

@@ -325,7 +325,7 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(call: Any, installation:
             "raw_path": b"/v1/score",
             "query_string": b"",
             "root_path": "",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"host", b"test"), (b"content-type", b"application/json")],
         }
 
         async def receive() -> dict[str, Any]:

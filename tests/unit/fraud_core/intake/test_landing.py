@@ -79,7 +79,8 @@ def test_landed_rows_that_were_damaged_are_not_read_and_landing_their_files_agai
         damaged.read(intake.store)
     assert landed.without_damaged("2024-03", intake.store) == landed
     opened.clear()
-    assert intake.land(intake.source(), landed.without_damaged("2024-01", intake.store)) == landed
+    again = intake.land(intake.source(), landed.without_damaged("2024-01", intake.store))
+    assert set(again.segments("2024-01")) == set(landed.segments("2024-01"))
     assert opened == ["a.csv"]
     assert intake.store.get(damaged.key) == whole
 
