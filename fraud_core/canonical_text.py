@@ -23,6 +23,7 @@ _WHOLE = r"^(-?[0-9]+)\.0+$"
 # A point or a plus tells scientific notation from names such as 7E11.
 _LOST = r"^[+-]?[0-9]+(?:\.[0-9]*[eE][+-]?[0-9]+|[eE]\+[0-9]+)$|^-?[0-9]{16,}\.0+$"
 _find_whole, _find_lost = re.compile(_WHOLE, re.ASCII).match, re.compile(_LOST, re.ASCII).match
+_BEGINS_NUMBERS = frozenset("+-0123456789")  # most names do not, and are told apart at once
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
@@ -49,7 +50,7 @@ def canonical_text(value: str | bool | int | float | Decimal) -> str | None:
 
 def has_lost_digits(text: str) -> bool:
     """Whether a canonical text is that of a number whose digits are lost."""
-    return _find_lost(text) is not None
+    return text[:1] in _BEGINS_NUMBERS and _find_lost(text) is not None
 
 
 def _of_text(value: str) -> str | None:

@@ -49,7 +49,7 @@ def holds_card_number(text: str, *, alone: bool = False) -> bool:
     """
     if not text.isascii():
         text = _plain(text)
-    if _ENOUGH.search(text) is None:
+    if len(text) < _FEWEST or _ENOUGH.search(text) is None:
         return False
     plain = _HEXADECIMAL.sub(" ", text)
     return any(_is_card(plain, found, alone=alone) for found in _NUMBER.finditer(plain))
