@@ -20,6 +20,7 @@ from fraud_core.encoder import Encoder
 from fraud_core.errors import GateRefusalError, HoldoutError, StoreConflictError
 from fraud_core.evaluation import EvaluationRows, Policy, Report, evaluate
 from fraud_core.gate import PartitionRef, TrainingSet
+from fraud_core.gate.labels import held_labels
 from fraud_core.scorer import Scorer, probabilities
 from fraud_core.sources import Source
 from fraud_core.transform import dropped_features, source_features
@@ -243,9 +244,9 @@ def _split(project: Project, allowed: TrainingSet) -> Split:
 
 def _every(project: Project) -> list[PartitionRef]:
     """Every materialized partition but those whose labels are held: by them nothing can be measured."""
-    held = project.training_set().held
-    present = project.transformed().items()
-    return [PartitionRef(partition=key, content=pointer.content) for key, pointer in present if key not in held]
+    contents = {key: pointer.content for key, pointer in project.transformed().items()}
+    held = held_labels(project.artifacts.store, project.artifacts.signing_key, contents)
+    return [PartitionRef(partition=key, content=content) for key, content in contents.items() if key not in held]
 
 
 def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:

@@ -17,6 +17,7 @@ from fraud_core import gate, keys
 from fraud_core.artifacts import Artifacts, Pointer
 from fraud_core.bundle import Lineage
 from fraud_core.errors import DataVersionError, IntegrityError
+from fraud_core.gate.labels import without_held
 from fraud_core.keys import open_signed
 from fraud_core.settings import Settings
 from fraud_core.sources import Source
@@ -90,7 +91,8 @@ def retrain(settings: Settings, brought: Checkout, progress: Callable[[str], Non
     given["signing_key"] = SecretStr(keys.signing_key(settings).secret.hex())
     project = Project(settings.model_copy(update=given), Source.model_validate(brought.training.source))
     contents = {key: pointer.content for key, pointer in project.transformed().items()}
-    allowed = gate.training_set(project.artifacts.store, project.artifacts.signing_key, contents)  # by the rules of then
+    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    allowed = without_held(store, signing_key, gate.training_set(store, signing_key, contents), None)  # by the rules of then
     if gate.fingerprint(allowed) != brought.training.manifest.lineage.training_set:
         raise IntegrityError(f"The verdicts in {brought.folder} accept other partitions than the model was trained on.")
     return train(project, fit_preprocessor(project, allowed), allowed, progress).bundle.version

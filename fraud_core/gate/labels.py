@@ -211,6 +211,20 @@ def label_verdict_key(partition: str) -> str:
     return f"{FOLDER}/labels-{partition}.json"
 
 
+def held_labels(store: ObjectStore, key: Key, contents: Mapping[str, str]) -> dict[str, LabelVerdict]:
+    """The verdicts by which the labels of these partitions (key -> content hash) are held.
+
+    Raises:
+        GateRefusalError: a verdict does not verify.
+    """
+    verdicts = {partition: read_label_verdict(store, key, partition) for partition in contents}
+    return {
+        partition: verdict
+        for partition, verdict in verdicts.items()
+        if verdict is not None and verdict.content == contents[partition] and verdict.is_held
+    }
+
+
 def read_label_verdict(store: ObjectStore, key: Key, partition: str) -> LabelVerdict | None:
     """The verdict on a partition's labels; None where they were not judged.
 
@@ -257,11 +271,7 @@ def without_held(store: ObjectStore, key: Key, allowed: TrainingSet, own_partiti
     Raises:
         GateRefusalError: the run's own partition is held, all are, or a verdict does not verify.
     """
-    held: dict[str, LabelVerdict] = {}
-    for part in allowed.accepted:
-        verdict = read_label_verdict(store, key, part.partition)
-        if verdict is not None and verdict.content == part.content and verdict.is_held:
-            held[part.partition] = verdict
+    held = held_labels(store, key, {part.partition: part.content for part in allowed.accepted})
     if own_partition in held:
         raise GateRefusalError(held[own_partition].explain())
     if len(held) == len(allowed.accepted):

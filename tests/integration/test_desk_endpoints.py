@@ -239,7 +239,7 @@ def test_every_endpoint_answers(desk: DeskServer, tmp_path: Path) -> None:
     uploaded.write_text("transaction_id,timestamp,amount,merchant\n=1+1,2020-01-01T00:00:00Z,1,@x\n,2020-01-01,7,\n")
     *_, (_, summary, download, *_) = analyst.submit(handle_file(uploaded), api_name="/score_file")
     assert "1 scored, 1 refused" in summary
-    assert "has no offset from UTC" in summary
+    assert "(it is written as 9999-99-99)" in summary
     taken = Path(download["value"] if isinstance(download, dict) else download).read_text()
     assert "'=1+1" in taken
     assert "'@x" in taken

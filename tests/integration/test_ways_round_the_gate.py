@@ -218,7 +218,7 @@ def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_a
 def test_without_its_verdict_file_nothing_is_trained(guarded: Home, week: str) -> None:
     guarded.run("materialize_partition", DRIFTED)
     remove(guarded.project.artifacts.store, verdict_key(week))
-    every_training_is_refused(guarded, f"Partition {week} is materialized but has no drift verdict")
+    every_training_is_refused(guarded, f"The verdict on {week} is gone, of which change 1 was seen")
     step = next_training(guarded.project, guarded.instance, datetime.now(UTC))
     assert step.run_key is None
     assert week in step.why

@@ -32,7 +32,8 @@ def states(place: Any) -> dict[str, str]:
     assert run.status == 0
     lines = run.out.splitlines()
     assert lines[0].split()[:4] == ["version", "state", "promoted", "(UTC)"]
-    return {line.split()[0]: line for line in lines[1:]}
+    assert lines[-1].startswith("The pointer is at change ")
+    return {line.split()[0]: line for line in lines[1:-1]}
 
 
 # ---- models, rollback, restore
