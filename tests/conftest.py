@@ -20,6 +20,7 @@ from fraud_core.bundle import Bundle, Calibration, Lineage, Thresholds, make_bun
 from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
 from fraud_core.keys import Key, signing_key
 from fraud_core.settings import Settings
+from fraud_core.stores.heads import Heads
 from fraud_core.stores.objects import ObjectStore, open_store
 from tests.api_server import Servers
 from tests.servers.s3_server import S3Server
@@ -121,11 +122,11 @@ class Installation:
             ),
         )
 
-    def promote(self, number: int) -> str:
+    def promote(self, number: int, heads: Heads | None = None) -> str:
         """Write a bundle and make it champion; returns its version."""
         bundle = self.bundle(number)
         self.write(bundle)
-        return self.point(bundle.version)
+        return self.point(bundle.version, heads)
 
     def write(self, bundle: Bundle) -> None:
         """Write a bundle."""
@@ -135,9 +136,11 @@ class Installation:
         """Hash of a manifest as it is in the store."""
         return hashlib.sha256(self.store.get(f"models/{version}/manifest.json")).hexdigest()
 
-    def point(self, version: str) -> str:
+    def point(self, version: str, heads: Heads | None = None) -> str:
         """Make a version that is there the champion."""
-        point_at(self.store, version, self.key, how="promotion", who="test", at=datetime.now(UTC), reason="for a test")
+        point_at(
+            self.store, version, self.key, how="promotion", who="test", at=datetime.now(UTC), reason="for a test", heads=heads
+        )
         return version
 
 

@@ -13,6 +13,8 @@ from fraud_core.keys import Key, canonical_json, sign
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.scorer import Scorer
 from fraud_core.scoring import inputs_of
+from fraud_core.stores.database import open_database
+from fraud_core.stores.heads import Heads
 from tests.api_server import Load, Servers, eventually, problem_of, version_of
 
 pytestmark = pytest.mark.integration
@@ -26,6 +28,7 @@ POLL_SECONDS = 0.1
 def test_no_request_fails_and_no_answer_mixes_models(servers: Servers, installation: Any, full: bool, record: Record) -> None:
     promotions, rollbacks, away_seconds, load_seconds = (50, 10, 20.0, 60.0) if full else (10, 2, 1.0, 0.0)
     store = installation.store
+    heads = Heads(open_database(installation.settings), store.url)  # as the pipeline promotes: above whatever was seen
     expected = {}
     for number in range(VERSIONS):
         bundle = installation.bundle(number)
@@ -39,7 +42,7 @@ def test_no_request_fails_and_no_answer_mixes_models(servers: Servers, installat
 
     def promote(number: int) -> None:
         champions.append((time.monotonic(), installation.bundle(number).version))
-        version = installation.promote(number)
+        version = installation.promote(number, heads)
         eventually(lambda: version_of(server.url) == version)
 
     begin = time.monotonic()
