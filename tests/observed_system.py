@@ -7,6 +7,7 @@ takes seconds here.
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -220,6 +221,14 @@ class ObservedSystem:
         finally:
             ended.set()
             thread.join()
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """No file of the scorer's may grow beyond a page: what a full disk looks like to whoever writes."""
+        assert self.scorer is not None
+        before = resource.prlimit(self.scorer.process.pid, resource.RLIMIT_FSIZE, (4_096, resource.RLIM_INFINITY))
+        yield
+        resource.prlimit(self.scorer.process.pid, resource.RLIMIT_FSIZE, before)
 
     @contextmanager
     def slow_scorer(self) -> Iterator[None]:

@@ -100,6 +100,11 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
             over("FraudModelStale", "FraudAlertsUndelivered", "FraudPartitionWaiting", "FraudQuarantineShare")
             eventually(lambda: "FraudCheckFailed" in system.notified("resolved"))
 
+            # A disk that takes nothing more.
+            with system.full_disk():
+                fires("FraudRecordingFailing")
+            over("FraudRecordingFailing")
+
             # A damaged pointer; a slow scorer; a database that is gone.
             pointer = system.installation.store.local_path("models/latest.json")
             good = pointer.read_bytes()
