@@ -174,6 +174,12 @@ class Settings(BaseSettings):
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
     )
 
+    docs_url: str = Field(
+        "",
+        description="Where the site that `make docs` builds is published, for the links to runbooks in alerts. "
+        "Empty: alerts name the page in the repository.",
+    )
+
     # The scoring API.
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
     api_port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
