@@ -88,8 +88,9 @@ class Bench:
     def decide(self, action: str, partition: str = MONTH) -> None:
         """A person does, by the job."""
         job = next(job for job in build_jobs(self.project) if job.name == f"{action}_partition")
-        config = {"partition": partition, "reason": "a known <campaign>", "who": "ann"}
-        assert job.execute_in_process(instance=self.instance, run_config=QUIET | {"ops": {action: {"config": config}}}).success
+        self.instance.add_dynamic_partitions("bench_partitions", [partition])  # as landing does
+        config = QUIET | {"ops": {action: {"config": {"reason": "a known <campaign>", "who": "ann"}}}}
+        assert job.execute_in_process(instance=self.instance, partition_key=partition, run_config=config).success
 
     def tick(self, later: timedelta = timedelta()) -> alerts.Report:
         return tick(self.project, self.instance, datetime.now(UTC) + later)
