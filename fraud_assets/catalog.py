@@ -30,7 +30,7 @@ CODE_VERSIONS = {
 }
 FRESHNESS = {
     # The alert FraudModelStale speaks of the same 45 days.
-    "champion": dg.FreshnessPolicy.time_window(fail_window=timedelta(days=45), warn_window=timedelta(days=35)),
+    "champion": dg.FreshnessPolicy.time_window(fail_window=timedelta(days=45), warn_window=timedelta(days=28)),
     # Written once a day, when the first look after midnight (UTC) finds that a day is over.
     "served": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=49), warn_window=timedelta(hours=25)),
 }
