@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test stores systems lint types docs proof rehearse bench gallery lock clean
+.PHONY: help setup run test stores systems lint types docs client proof rehearse bench gallery lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -59,6 +59,11 @@ types: setup ## mypy, strict
 
 docs: setup ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# From a copy: a build leaves folders beside what it builds.
+client: setup ## the client as a wheel of its own, in dist
+	rm -rf build/client && mkdir -p build && cp -R fraud_client build/client
+	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist build/client
 
 proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 	$(BIN)/pytest tests/proofs --full

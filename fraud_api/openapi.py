@@ -1,5 +1,10 @@
-"""The parts of the OpenAPI document that FastAPI cannot know: bodies that we read ourselves, and refusals."""
+"""The parts of the OpenAPI document that FastAPI cannot know: bodies that we read ourselves, refusals, and examples.
 
+Examples are answers of this application, as tests/api_examples.py records them into examples.json.
+"""
+
+import json
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
@@ -8,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fraud_api.problems import MEDIA_TYPE, Problem
-from fraud_api.schemas import MOST_LABELS, Batch, Labelled, Labelling, RowRefusal, RowScore
+from fraud_api.schemas import LABELLING, MOST_LABELS, Batch, Labelled, Labelling, RowRefusal, RowScore
 from fraud_api.security import OPEN_PATHS
 from fraud_core.fileparsing import FileFormat
 from fraud_core.filescoring import AnswerFormat
@@ -24,7 +29,7 @@ ANSWER_TYPES: dict[AnswerFormat, str] = {"ndjson": "application/x-ndjson", "csv"
 _REFUSALS = {
     400: "The body is not JSON, or was cut off.",
     401: "No living API key was sent.",
-    403: "The key lacks the scope.",
+    403: "The key lacks the scope; or, where no key is asked, a page of another site sent this.",
     404: "There is nothing at this path.",
     405: "This path does not take this method.",
     406: "The answer does not come in the wanted form.",
@@ -32,11 +37,13 @@ _REFUSALS = {
     409: "Another payment with this transaction_id was decided before.",
     413: "The body is too long.",
     415: "The body has another media type.",
+    421: "Where no key is asked: the name in Host is none of this server's.",
     422: "One or more fields are wrong; each is named.",
     429: "The key's rate is used up, or too many files are being scored.",
     503: "There is no model yet, or the store cannot be reached.",
 }
-_EVERYWHERE = (400, 401, 403, 408, 413, 429)
+_EVERYWHERE = (400, 401, 403, 408, 413, 421, 429)
+EVERYWHERE = "everywhere"  # among the examples: of refusals that are the same on every route
 
 
 def wanted_answer(accept: str) -> AnswerFormat | None:
@@ -73,17 +80,16 @@ FILE_BODY: dict[str, Any] = {
 
 
 def _one_or_many(model: type[BaseModel]) -> dict[str, Any]:
-    """One, or a list of them, with an example of each."""
+    """One, or a list of them."""
     one = {"$ref": f"#/components/schemas/{model.__name__}"}
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_LABELS}
-    extra = model.model_config["json_schema_extra"]
-    assert isinstance(extra, dict)
-    shown = extra["examples"]
-    assert isinstance(shown, list)
-    return {"schema": {"oneOf": [one, many]}, "examples": {"one": {"value": shown[0]}, "several": {"value": shown}}}
+    return {"schema": {"oneOf": [one, many]}}
 
 
-LABELS_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": _one_or_many(Labelling)}}}
+_LABELS = {"one": {"value": LABELLING}, "several": {"value": [LABELLING]}}
+LABELS_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": _one_or_many(Labelling) | {"examples": _LABELS}}}
+}
 LABELS_ANSWER: dict[int | str, dict[str, Any]] = {
     201: {"description": "Added: one for one, a list for a list.", "content": {"application/json": _one_or_many(Labelled)}}
 }
@@ -91,20 +97,22 @@ LABELS_ANSWER: dict[int | str, dict[str, Any]] = {
 
 def file_answer() -> dict[int | str, dict[str, Any]]:
     """The answer to a file."""
-    lines = (
-        '{"row":1,"transaction_id":"2da90c7d74bd46a0caf3777415b3ebd3","probability":0.00213,"decision":"approve"}\n'
-        '{"row":2,"errors":[{"field":"amount","reason":"is missing"}]}\n'
-        '{"rows":2,"scored":1,"refused":1,"lines":3,"lines_without_payment":1,"complete":true,"model_version":"3f0c8d1b6a527e94"}\n'
-    )
-    content = {
-        ANSWER_TYPES["ndjson"]: {"schema": {"type": "string"}, "example": lines},
-        ANSWER_TYPES["csv"]: {"schema": {"type": "string"}},
-    }
+    content = {media_type: {"schema": {"type": "string"}} for media_type in ANSWER_TYPES.values()}
     description = (
         "A record a row, then one that says how many rows there were, how many of them were scored and refused, how many lines "
         "the file has and how many of them were no payment's (rows + lines_without_payment = lines), and whether these are all."
     )
     return {200: {"description": description, "content": content}}
+
+
+def _show_examples(operation: dict[str, Any]) -> None:
+    """Put what this application answers beside what it may answer."""
+    recorded = json.loads((files("fraud_api") / "examples.json").read_text(encoding="utf-8"))
+    own, common = recorded[operation["operationId"]], recorded[EVERYWHERE]
+    for status, answer in operation["responses"].items():
+        for media_type, content in answer.get("content", {}).items():
+            shown = own.get(status, common.get(status, {})).get(media_type, {})
+            content["examples"] = {name: {"value": value} for name, value in shown.items()}
 
 
 def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
@@ -127,6 +135,7 @@ def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
                 answers.setdefault(str(status), answer)
             if "422" in answers and "application/json" in answers["422"].get("content", {}):
                 answers["422"] = refusals(422)[422]
+            _show_examples(operation)
             if guarded and asks_for_keys:
                 operation["security"] = [{"key": []}]
     if asks_for_keys:

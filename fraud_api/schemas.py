@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from fraud_core.payment import EXAMPLE, Transaction, clean_text, id_of
 from fraud_core.scorer import Decision
@@ -39,19 +40,7 @@ class Explanation(BaseModel):
 class Score(BaseModel):
     """A decision on one payment."""
 
-    model_config = ConfigDict(
-        protected_namespaces=(),
-        json_schema_extra={
-            "examples": [
-                {
-                    "transaction_id": EXAMPLE["transaction_id"],
-                    "probability": 0.00213,
-                    "decision": "approve",
-                    "model_version": "3f0c8d1b6a527e94",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(protected_namespaces=())
 
     transaction_id: str
     probability: float = Field(ge=0, le=1, description="Calibrated probability of fraud.")
@@ -97,7 +86,7 @@ class BatchScore(BaseModel):
     results: list[RowScore | RowRefusal]
 
 
-_LABELLED = EXAMPLE["transaction_id"]
+LABELLING: JsonDict = {"transaction_id": EXAMPLE["transaction_id"], "outcome": "fraud", "note": "Case 4711 of the scheme"}
 
 
 class Labelling(BaseModel):
@@ -108,7 +97,7 @@ class Labelling(BaseModel):
         frozen=True,
         str_strip_whitespace=True,
         hide_input_in_errors=True,
-        json_schema_extra={"examples": [{"transaction_id": _LABELLED, "outcome": "fraud", "note": "Case 4711 of the scheme"}]},
+        json_schema_extra={"examples": [LABELLING]},
     )
 
     transaction_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(id_of)] = Field(
@@ -121,19 +110,6 @@ class Labelling(BaseModel):
 
 class Labelled(BaseModel):
     """A label that was added. Labels are only ever added; of equal weight the last one counts."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "transaction_id": _LABELLED,
-                    "sequence": 1,
-                    "known_at": "2020-06-28T09:00:00.000000Z",
-                    "decided": True,
-                }
-            ]
-        }
-    )
 
     transaction_id: str
     sequence: int = Field(ge=1, description="Its number; later labels have greater ones.")

@@ -17,6 +17,7 @@ import httpx
 
 AHEAD = timedelta(minutes=5)  # an open alert that nobody posts any more resolves itself after that
 NEWS = timedelta(days=1)  # what had happened so long before the book was begun is no message any more
+RUNBOOKS = "runbooks/pipeline"  # the page that has a section for each of our alerts
 KEPT = timedelta(days=30)  # delivered messages are remembered
 PATIENCE = httpx.Timeout(5.0)
 MESSAGES_A_ROUND = 20
@@ -92,6 +93,7 @@ class Page:
 
     rows: sqlite3.Connection
     source: str
+    docs: str
 
     def open(self, alert: Alert, at: datetime, message_id: str) -> None:
         """Open the alert, or renew what it says; and leave a message, unless it tells of old times."""
@@ -99,7 +101,9 @@ class Page:
         given = {"alertname": about.name, "asset": about.asset, "partition": about.partition, "check": about.check}
         given |= {"severity": alert.severity, "source": self.source}
         labels = json.dumps({name: value for name, value in given.items() if value}, sort_keys=True)
-        annotations = json.dumps({"summary": alert.summary, "findings": "\n".join(alert.findings), "run": alert.link})
+        runbook = runbook_url(self.docs, about.name)
+        said = {"summary": alert.summary, "findings": "\n".join(alert.findings), "run": alert.link, "runbook_url": runbook}
+        annotations = json.dumps(said)
         # With another severity it has other labels, so that for Alertmanager it is another alert: the former is over.
         self.rows.execute(
             "UPDATE alerts SET ended = ? WHERE about = ? AND ended IS NULL AND labels <> ?", (at.timestamp(), about.key, labels)
@@ -113,7 +117,7 @@ class Page:
         if at.timestamp() >= begun - NEWS.total_seconds():
             self.rows.execute(
                 "INSERT OR IGNORE INTO messages (id, body, created) VALUES (?, ?, ?)",
-                (message_id, json.dumps(_message(alert, self.source, at, message_id)), at.timestamp()),
+                (message_id, json.dumps(_message(alert, self.source, runbook, at, message_id)), at.timestamp()),
             )
 
     def end(self, about: About, at: datetime) -> None:
@@ -138,9 +142,10 @@ class Page:
 class Book:
     """The book on disk. One writer at a time; any process may look."""
 
-    def __init__(self, path: Path, source: str) -> None:
+    def __init__(self, path: Path, source: str, docs: str = "") -> None:
         self.path = path
         self.source = source
+        self.docs = docs
 
     @contextmanager
     def writing(self, now: datetime) -> Iterator[Page]:
@@ -151,7 +156,7 @@ class Book:
             connection.executescript(SCHEMA)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("INSERT INTO progress SELECT 0, ? WHERE NOT EXISTS (SELECT 1 FROM progress)", (now.timestamp(),))
-            yield Page(connection, self.source)
+            yield Page(connection, self.source, self.docs)
             connection.execute("COMMIT")
         finally:
             connection.close()  # without a commit, this rolls back
@@ -168,6 +173,12 @@ class Book:
         with self.writing(datetime.now(UTC)) as page:
             (told,) = page.rows.execute("SELECT max(told) FROM rounds").fetchone()
         return None if told is None else datetime.fromtimestamp(told, UTC)
+
+
+def runbook_url(docs: str, name: str) -> str:
+    """Where it stands what to do about an alert: on the site of the documentation, or else which page of the repository it is."""
+    page = f"{docs.rstrip('/')}/{RUNBOOKS}.html" if docs else f"docs/{RUNBOOKS}.md"
+    return f"{page}#{name.lower()}"
 
 
 def tell(book: Book, receivers: Receivers, now: datetime) -> list[str]:
@@ -233,7 +244,7 @@ def _post(client: httpx.Client, url: str, body: object, headers: dict[str, str])
     return None if answer.is_success else f"it answers {answer.status_code}"
 
 
-def _message(alert: Alert, source: str, at: datetime, message_id: str) -> dict[str, object]:
+def _message(alert: Alert, source: str, runbook: str, at: datetime, message_id: str) -> dict[str, object]:
     about = alert.about
     return {
         "text": _slack(alert),
@@ -247,6 +258,7 @@ def _message(alert: Alert, source: str, at: datetime, message_id: str) -> dict[s
         "summary": alert.summary,
         "findings": list(alert.findings),
         "url": alert.link,
+        "runbook_url": runbook,
         "at": at.isoformat(),
     }
 

@@ -61,7 +61,7 @@ class Report:
 
 def open_book(project: Project) -> Book:
     """The installation's book of alerts."""
-    return Book(project.settings.home / "alerts.db", project.source.name)
+    return Book(project.settings.home / "alerts.db", project.source.name, project.settings.docs_url)
 
 
 def receivers(project: Project) -> Receivers:

@@ -4,6 +4,7 @@ import dagster as dg
 
 from fraud_assets import (
     automation,
+    catalog,
     champion,
     delivery,
     history,
@@ -45,7 +46,10 @@ def build(project: Project) -> dg.Definitions:
     # A job of checks alone does not see by itself that it is partitioned.
     by_partition = dg.PartitionedConfig(partitions_def(project.source), run_config_for_partition_key_fn=lambda _: {})
     return dg.Definitions(
-        assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
+        assets=dg.map_asset_specs(
+            lambda spec: catalog.describe(spec, project),
+            [part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
+        ),
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
         jobs=[
             dg.define_asset_job("land", LAND, description="Read new source files."),

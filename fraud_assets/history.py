@@ -39,7 +39,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     if not is_kept(project):
         return []
 
-    @dg.asset(deps=["raw"], group_name="serving")
+    @dg.asset(deps=["raw"], group_name="serving", kinds={"sqlite" if project.settings.history is None else "redis"})
     def history(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """What cards and merchants did, where the scorer looks it up: raw within reach of its newest payment, and all labels.
 

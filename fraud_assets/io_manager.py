@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets import delivery
+from fraud_assets import catalog, delivery
 from fraud_assets.project import Project
 from fraud_core import schema
 from fraud_core.artifacts import Document, Estimator, Pointer, Table
@@ -33,8 +33,12 @@ class ArtifactIOManager(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Table | Document | Estimator) -> None:
         """Write what an asset returned."""
         partition = context.partition_key if context.has_asset_partitions else None
-        pointer = self._project.artifacts.write(context.asset_key.path[-1], partition, obj)
+        asset = context.asset_key.path[-1]
+        pointer = self._project.artifacts.write(asset, partition, obj)
         context.add_output_metadata(written(pointer, obj, self._project.artifacts.store.uri(pointer.key)))
+        if isinstance(obj, Table):
+            lineage = catalog.column_lineage(self._project.source, asset, obj.frame.columns)
+            context.add_output_metadata({} if lineage is None else {"dagster/column_lineage": lineage})
         context.add_output_metadata(delivery.note(self._project, pointer, context.run_id, obj, context.log))
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -57,9 +61,7 @@ def written(pointer: Pointer, value: Table | Document | Estimator, uri: str) -> 
     }
     if isinstance(value, Table):
         shown["dagster/row_count"] = len(value.frame)
-        shown["dagster/column_schema"] = dg.TableSchema(
-            columns=[dg.TableColumn(name, str(dtype)) for name, dtype in value.frame.schema.items()]
-        )
+        shown["dagster/column_schema"] = catalog.table_schema(dict(value.frame.schema))
         columns = schema.shown_columns(value.frame.columns)
         shown["sample"] = dg.MetadataValue.md(markdown_table(value.frame.select(columns).head(SAMPLE_ROWS).rows(named=True)))
     return shown

@@ -17,7 +17,7 @@ from fraud_core.stores.labels import LabelLog, Word
 def build(project: Project) -> list[dg.AssetsDefinition]:
     """The asset."""
 
-    @dg.asset(io_manager_key="artifacts", group_name="data", output_required=False)
+    @dg.asset(io_manager_key="artifacts", group_name="data", output_required=False, kinds={"polars", "parquet"})
     def labels(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
         """Chargebacks and analysts' words about payments, with who said so and since when it is known. Rows are only ever added.
 

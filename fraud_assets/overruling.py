@@ -4,13 +4,16 @@ And one that lets the rules of the gate be those that the source's TOML declares
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from fraud_assets.attribution import who_started
 from fraud_assets.evaluations import log_evaluation
+from fraud_assets.partitioning import partitions_def
 from fraud_assets.project import Project
-from fraud_assets.transformed import decide_partition, decision_metadata, sentence
+from fraud_assets.transformed import decide_partition, decision_metadata, sentence, verdict_numbers
 from fraud_core import gate
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
@@ -18,11 +21,10 @@ BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and wa
 
 
 class Decide(dg.Config):
-    """What a person decides about."""
+    """Why a person decides so; about which partition, the run knows."""
 
-    partition: str
-    reason: str
-    who: str = ""
+    reason: str = Field(description="In words; it is signed into the verdict and printed on the card of every model.")
+    who: str = Field("", description="Your name, where nobody signs in; it is shown as unverified.")
 
 
 class Confirm(dg.Config):
@@ -34,7 +36,13 @@ class Confirm(dg.Config):
 
 
 def build_jobs(project: Project) -> list[dg.JobDefinition]:
-    """The jobs, for the Dagster UI and the command line."""
+    """The jobs, for the Dagster UI: whoever launches one chooses the partition, and is asked for the reason."""
+    keys = partitions_def(project.source)
+
+    def form(action: str) -> dg.PartitionedConfig[Any]:
+        """What the launchpad shows once the partition is chosen. An empty reason is refused."""
+        empty = {"ops": {action: {"config": {"reason": "", "who": ""}}}}
+        return dg.PartitionedConfig(keys, run_config_for_partition_key_fn=lambda _: empty)
 
     @dg.op
     def accept(context: dg.OpExecutionContext, config: Decide) -> None:
@@ -58,6 +66,7 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 
     @dg.job(
         description="Let a partition train although the drift gate rejected it, for its present content only; with a reason.",
+        config=form("accept"),
         tags={BY_PERSON_TAG: "yes"},
     )
     def accept_partition() -> None:
@@ -65,6 +74,7 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 
     @dg.job(
         description="Keep a partition from training, or take an acceptance back; with a reason.",
+        config=form("refuse"),
         tags={BY_PERSON_TAG: "yes"},
     )
     def refuse_partition() -> None:
@@ -94,16 +104,16 @@ def confirm_rules_of(project: Project, *, who: str, reason: str, restored: bool)
 
 def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
     """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
-    who = who_started(context.run, config.who)
-    verdict = decide_partition(project, config.partition, accept=accept, who=who, reason=config.reason)
+    who, key = who_started(context.run, config.who), context.partition_key
+    verdict = decide_partition(project, key, accept=accept, who=who, reason=config.reason)
     context.log.info(sentence(verdict))
     log_evaluation(
         context,
         CHECK,
-        config.partition,
+        key,
         passed=verdict.is_accepted,
         severity=dg.AssetCheckSeverity.ERROR,
         description=sentence(verdict),
-        metadata={"kind": verdict.kind, "content": verdict.content, **decision_metadata(verdict)},
+        metadata={"kind": verdict.kind, "content": verdict.content, **verdict_numbers(verdict), **decision_metadata(verdict)},
         blocking=True,
     )

@@ -76,7 +76,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
             passed=not held,
             severity=dg.AssetCheckSeverity.ERROR,
             description=" ".join(held.values()) or "No partition's labels are held.",
-            metadata={"held": ", ".join(held) or "none"},
+            metadata={"partitions_held": len(held), "held": ", ".join(held) or "none"},
         )
 
     return [preprocessor, labels_plausible]

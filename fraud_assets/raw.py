@@ -69,6 +69,8 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
             metadata={
                 "share": share,
                 "tolerated": tolerated,
+                "rows": kept,
+                "refused": refused,
                 "reasons": dg.MetadataValue.md(markdown_table(counts.rows(named=True))),
             },
         )

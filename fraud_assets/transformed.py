@@ -142,6 +142,7 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
         "kind": verdict.kind,
         "content": verdict.content,
         "change_of_verdict": verdict.sequence,
+        **verdict_numbers(verdict),
         "reference": ", ".join(part.partition for part in verdict.reference) or "none",
         "rules": verdict.rules[:12],
         **decision_metadata(verdict),
@@ -152,12 +153,12 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
     if verdict.long is not None:
         parts = ", ".join(part.partition for part in verdict.long.reference)
         shown["long_reference"] = f"{verdict.long.kind}: {parts}"
-        shown["since_then"] = dg.MetadataValue.md(_table(verdict.long.worst))
+        shown["since_then"] = dg.MetadataValue.md(_table(verdict.long.worst, blocking_features(verdict, slow=True)))
     if verdict.findings:
         findings = [{"finding": f.name, "blocks": f.blocking, "what": f.message} for f in verdict.findings]
         shown["findings"] = dg.MetadataValue.md(markdown_table(findings))
     if verdict.features:
-        shown["features"] = dg.MetadataValue.md(_table(verdict.worst))
+        shown["features"] = dg.MetadataValue.md(_table(verdict.worst, blocking_features(verdict)))
         if not judgement.reference.is_empty():
             pictures = [
                 plots.as_markdown_image(
@@ -169,17 +170,62 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
                     ),
                     result.name,
                 )
-                for result in verdict.worst[:WORST_PLOTTED]
+                for result in _plotted(verdict)
             ]
             shown["worst_features"] = dg.MetadataValue.md("\n\n".join(pictures))
     return shown
 
 
-def _table(results: Sequence[FeatureResult]) -> str:
+def verdict_numbers(verdict: Verdict) -> dict[str, int | float]:
+    """The verdict as numbers, of which Dagster draws a curve over the partitions."""
+    watched = [result for result in verdict.features if result.role == "blocks"]
+    numbers: dict[str, int | float] = {
+        "rows": verdict.rows,
+        "blocking_findings": sum(finding.blocking for finding in verdict.findings),
+        "drifted_features": sum(result.drifted for result in watched),
+    }
+    if watched:
+        numbers["times_the_bound"] = max(result.severity for result in watched)
+    if verdict.long is not None and verdict.long.features:
+        long = [result.severity for result in verdict.long.features if result.role == "blocks"]
+        numbers["times_the_bound_since_long_ago"] = max(long, default=0.0)
+    return numbers
+
+
+def blocking_features(verdict: Verdict, *, slow: bool = False) -> frozenset[str]:
+    """The features that reject the partition: each by itself, or together with others that have drifted.
+
+    Args:
+        verdict: of the gate.
+        slow: by the comparison with the long reference, instead of that with the partitions just before.
+    """
+    names: set[str] = set()
+    results = verdict.long.features if slow and verdict.long is not None else verdict.features
+    for finding in verdict.findings:
+        if not finding.blocking or slow != (finding.name == "slow_drift"):
+            continue
+        if finding.feature is not None:
+            names.add(finding.feature)
+        elif finding.name in {"drifted_share", "slow_drift"}:  # so many of them that the share itself blocks
+            names |= {result.name for result in results if result.drifted and result.role == "blocks"}
+    return frozenset(names)
+
+
+def _plotted(verdict: Verdict) -> list[FeatureResult]:
+    """The features to look at: those that block first, each kind by how far it lies beyond its bound."""
+    now, long_ago = blocking_features(verdict), blocking_features(verdict, slow=True)
+    return sorted(verdict.worst, key=lambda one: (one.name not in now, one.name not in long_ago, one.role != "blocks"))[
+        :WORST_PLOTTED
+    ]
+
+
+def _table(results: Sequence[FeatureResult], blocking: frozenset[str]) -> str:
+    """Features with what was measured, those that block first; `blocking` names these."""
     return markdown_table(
         [
             {
                 "feature": result.name,
+                "blocks": "**yes**" if result.name in blocking else "no" if result.role == "blocks" else "reported only",
                 "drifted": "yes" if result.drifted else "no",
                 "distance": f"{result.distance:.4f}",
                 "beyond noise": f"{result.excess:.4f}",
@@ -187,6 +233,6 @@ def _table(results: Sequence[FeatureResult]) -> str:
                 "p (corrected)": f"{result.p_corrected:.2g}",
                 "measure": result.measure,
             }
-            for result in results
+            for result in sorted(results, key=lambda one: one.name not in blocking)
         ]
     )

@@ -170,8 +170,19 @@ class Settings(BaseSettings):
         description="Redis that hands raw and transformed partitions to workers (`fraud worker`): redis://host:6379/1. "
         "Needs FRAUD_DAGSTER_DATABASE, a store and keys that all machines share. Empty: runs stay on Dagster's machine.",
     )
+    owner: str = Field(
+        "team:fraud",
+        pattern=r"^(team:[\w.-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$",
+        description="Whose the assets are in Dagster's catalog: an address, or `team:` and a name.",
+    )
     dagster_url: str = Field(
         "", description="Where people reach the Dagster UI, for links. Empty: on this machine's dagster_port."
+    )
+
+    docs_url: str = Field(
+        "",
+        description="Where the site that `make docs` builds is published, for the links to runbooks in alerts. "
+        "Empty: alerts name the page in the repository.",
     )
 
     # The scoring API.

@@ -134,8 +134,8 @@ class Home:
 
     def decide(self, action: str, partition: str, reason: str = "seen and discussed") -> dg.ExecuteInProcessResult:
         """Run the job with which a person accepts or refuses."""
-        config = {"partition": partition, "reason": reason, "who": "ann"}
-        return self.run(f"{action}_partition", config={"ops": {action: {"config": config}}})
+        config = {"reason": reason, "who": "ann"}
+        return self.run(f"{action}_partition", partition, config={"ops": {action: {"config": config}}})
 
     def latest(self) -> bytes:
         """The pointer to the champion, byte by byte."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from fraud_client.types import Transaction as Payment
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys
 from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
+from tests.documents import ROOT, blocks
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +34,21 @@ def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(servers: 
         assert (
             client.score(Payment(timestamp=Transaction.model_validate(EXAMPLE).timestamp, amount="2.86")).model_version == version
         )
+
+
+def test_the_pages_examples_work_each_time_they_are_pasted(servers: Servers, installation: Any, tmp_path: Path) -> None:
+    """Time goes on between two pastings, so an id that stood in the text would stand under another payment the second time."""
+    installation.promote(1)
+    server = servers.start(installation.settings)
+    pages = [ROOT / "docs" / "guides" / "service.md", ROOT / "docs" / "api.md"]
+    calls = [block for page in pages for block in blocks(page) if re.search(r"curl .*/v1/|FraudClient\(", block.text)]
+    assert {block.language for block in calls} == {"bash", "python"}
+    for block in [*calls, *calls]:
+        command = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[block.language]
+        text = block.text.replace("http://127.0.0.1:8000", server.url)
+        done = subprocess.run([*command, text], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "urn:fraud:problem" not in done.stdout, (block.where, done.stdout)
 
 
 def test_on_loopback_a_name_of_somebody_elses_that_leads_here_reaches_nothing(servers: Servers, installation: Any) -> None:

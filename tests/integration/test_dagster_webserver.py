@@ -39,15 +39,17 @@ LAUNCH = """mutation Launch($params: ExecutionParams!) { launchRun(executionPara
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 
 
-def launch(action: str, **given: Any) -> dict[str, Any]:
+def launch(action: str, **forged: str) -> dict[str, Any]:
     """What Dagster's own launchpad sends to accept or refuse a partition."""
-    config = {"partition": DRIFTED, "reason": "checked with finance", "who": "cfo"}
+    config = {"reason": "checked with finance", "who": "cfo"}
+    tags = [{"key": key, "value": value} for key, value in {"dagster/partition": DRIFTED, **forged}.items()]
     selector = {
         "repositoryName": "__repository__",
         "repositoryLocationName": "fraud_assets.definitions",
         "jobName": f"{action}_partition",
     }
-    return {"selector": selector, "runConfigData": {"ops": {action: {"config": config}}}, **given}
+    run_config = {"ops": {action: {"config": config}}}
+    return {"selector": selector, "runConfigData": run_config, "executionMetadata": {"tags": tags}}
 
 
 class Servers:
@@ -151,7 +153,7 @@ def test_no_page_of_another_site_and_no_typed_name_decides_but_who_signed_in_doe
     # ---- Dagster's own page works; nobody signed in, so the name that was typed is worth nothing
     page.goto(f"{servers.open}/jobs")
     page.get_by_text("accept_partition").first.wait_for(timeout=60_000)
-    forged = launch("accept", executionMetadata={"tags": [{"key": "fraud/signed_in", "value": "cfo"}]})
+    forged = launch("accept", **{"fraud/signed_in": "cfo"})
     body = {"query": LAUNCH, "variables": {"params": forged}}
     sent = "body => fetch('/graphql', {method: 'POST', headers: {'content-type': 'application/json'}, body}).then(r => r.json())"
     assert page.evaluate(sent, httpx.Request("POST", evil, json=body).content.decode())["data"]["launchRun"]["run"]

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fraud_client.client import FraudClient, UnavailableError
+from fraud_client.client import FraudClient
+from fraud_client.errors import UnavailableError
 from fraud_client.types import Transaction as Payment
 from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.api_keys import ApiKeys

@@ -128,7 +128,11 @@ def test_prometheus_in_its_image_learns_where_it_is_from_the_environment() -> No
     for old, new in re.findall(r"'s\|(.*?)\|(.*?)\|'", rewriting):
         assert text.count(old) == 1
         text = text.replace(old, new)
-    assert yaml.safe_load(text)["global"]["external_labels"] == {"environment": "${ENVIRONMENT}", "grafana": "${GRAFANA_URL}"}
+    assert yaml.safe_load(text)["global"]["external_labels"] == {
+        "environment": "${ENVIRONMENT}",
+        "grafana": "${GRAFANA_URL}",
+        "docs": "${DOCS_URL}",
+    }
     own = {path.name for path in (ROOT / "observability" / "prometheus" / "targets").iterdir()}
     assert {path.name for path in (DOCKER / "targets").iterdir()} == own
 

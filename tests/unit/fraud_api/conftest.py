@@ -50,4 +50,6 @@ CallerOf = Callable[..., Caller]
 def call() -> Iterator[CallerOf]:
     """Settings -> a caller of their application, ended with the test."""
     with ExitStack() as stack:
-        yield lambda settings, asks_for_keys=False: stack.enter_context(Caller(create_app(settings, asks_for_keys=asks_for_keys)))
+        yield lambda settings, asks_for_keys=False, **options: stack.enter_context(
+            Caller(create_app(settings, asks_for_keys=asks_for_keys, **options))
+        )

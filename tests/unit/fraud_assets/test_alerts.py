@@ -88,8 +88,9 @@ class Bench:
     def decide(self, action: str, partition: str = MONTH) -> None:
         """A person does, by the job."""
         job = next(job for job in build_jobs(self.project) if job.name == f"{action}_partition")
-        config = {"partition": partition, "reason": "a known <campaign>", "who": "ann"}
-        assert job.execute_in_process(instance=self.instance, run_config=QUIET | {"ops": {action: {"config": config}}}).success
+        self.instance.add_dynamic_partitions("bench_partitions", [partition])  # as landing does
+        config = QUIET | {"ops": {action: {"config": {"reason": "a known <campaign>", "who": "ann"}}}}
+        assert job.execute_in_process(instance=self.instance, partition_key=partition, run_config=config).success
 
     def tick(self, later: timedelta = timedelta()) -> alerts.Report:
         return tick(self.project, self.instance, datetime.now(UTC) + later)
@@ -127,6 +128,7 @@ def bench(new_bench: Any, receivers: Callable[[], Receiver], tmp_path: Path) -> 
         "alertmanager_url": alertmanager.url,
         "webhook_url": f"{webhook.url}/T0/secret",
         "dagster_url": "https://dagster.test/",
+        "docs_url": "https://docs.test/",
     }
     stand = new_bench(settings=told)
     stand.fill(stand.rows(rows=50), rejected=(MONTH,))
@@ -150,7 +152,9 @@ def test_a_failed_check_reaches_both_receivers_with_what_one_needs_to_know(bench
     link = f"https://dagster.test/runs/{run.run_id}"
     assert alert["generatorURL"] == alert["annotations"]["run"] == link
     assert alert["annotations"]["findings"] == "amounts are off"
+    assert alert["annotations"]["runbook_url"] == "https://docs.test/runbooks/pipeline.html#fraudcheckfailed"
     (message,) = bench.webhook.taken
+    assert message["runbook_url"] == alert["annotations"]["runbook_url"]
     assert (message["asset"], message["partition"], message["check"]) == ("transformed", MONTH, "amounts")
     assert (message["severity"], message["findings"], message["url"]) == ("error", ["amounts are off"], link)
     assert message["text"].startswith(f"*Check amounts of transformed {MONTH} failed* (error)")

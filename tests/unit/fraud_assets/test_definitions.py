@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from fraud_assets import catalog
 from fraud_assets.definitions import build
 from fraud_assets.project import Project
 from fraud_core.settings import Settings
@@ -115,3 +116,44 @@ def test_building_the_graph_touches_no_store(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, home=tmp_path / "home", source=ROOT / "sources" / "simulated.toml")
     build(Project.load(settings))
     assert not (tmp_path / "home").exists()
+
+
+def test_every_asset_has_an_owner_a_kind_and_a_version_of_its_code(definitions: dg.Definitions) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    assert set(specs) == set(DEPENDS_ON)
+    for name, spec in specs.items():
+        assert (spec.owners, bool(spec.kinds), bool(spec.code_version)) == (["team:fraud"], True, True), name
+    assert {name for name, spec in specs.items() if spec.freshness_policy is not None} == {"champion", "served"}
+
+
+def test_columns_are_described_and_lead_back_to_those_they_are_made_of(tmp_path: Path) -> None:
+    source = Project.load(Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / "kaggle_sparkov.toml")).source
+    for asset in ("raw", "quarantine", "transformed"):
+        columns = catalog.table_schema(catalog.expected_columns(source, asset)).columns
+        assert columns
+        assert [column.name for column in columns if not column.description] == []
+    made_of = {}
+    for asset in ("raw", "transformed"):
+        lineage = catalog.column_lineage(source, asset, catalog.expected_columns(source, asset))
+        assert lineage is not None
+        made_of |= {
+            f"{asset}.{name}": {f"{one.asset_key.to_user_string()}.{one.column_name}" for one in of}
+            for name, of in lineage.deps_by_column.items()
+        }
+    assert made_of["raw.timestamp"] == {"landing.trans_date_trans_time"}
+    assert made_of["transformed.label"] == {"raw.label"}
+    assert made_of["transformed.age"] == {"raw.timestamp", "raw.birth_date"}
+    assert "raw.label" in made_of["transformed.merchant_fraud_rate_30d"]
+    assert set(catalog.expected_columns(source, "transformed")) == {
+        name.removeprefix("transformed.") for name in made_of if name.startswith("transformed.")
+    }
+
+
+@pytest.mark.parametrize("action", ["accept", "refuse"])
+def test_the_form_of_a_person_s_decision_knows_the_partition_and_asks_for_the_reason(
+    definitions: dg.Definitions, action: str
+) -> None:
+    job = definitions.resolve_job_def(f"{action}_partition")
+    assert job.partitions_def is not None
+    key = job.partitions_def.get_last_partition_key()
+    assert job.get_run_config_for_partition_key(key) == {"ops": {action: {"config": {"reason": "", "who": ""}}}}

@@ -55,6 +55,9 @@ def test_a_table_shows_where_it_is_what_it_holds_and_a_sample(new_bench: Any) ->
     assert (metadata["sha256"], metadata["bytes"]) == (pointer.sha256, pointer.size)
     assert (metadata["content"], metadata["rows"], metadata["dagster/row_count"]) == ("the content", 8, 8)
     assert [column.name for column in metadata["dagster/column_schema"].columns] == table().frame.columns
+    assert all(column.description for column in metadata["dagster/column_schema"].columns)
+    ((made_of,),) = [metadata["dagster/column_lineage"].deps_by_column["birth_date"]]
+    assert (made_of.asset_key, made_of.column_name) == (dg.AssetKey("landing"), "birth_date")
     assert metadata["sample"].splitlines()[2:] == [f"| t{row} |" for row in range(SAMPLE_ROWS)]
 
 

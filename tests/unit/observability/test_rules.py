@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fraud_assets import alerts
+from fraud_assets.alertbook import runbook_url
+
 ROOT = Path(__file__).parents[3]
+PIPELINE = ROOT / "docs" / "runbooks" / "pipeline.md"
 PROMETHEUS = ROOT / "observability" / "prometheus"
 ALERTMANAGER = ROOT / "observability" / "alertmanager" / "alertmanager.yml"
 PROMTOOL, AMTOOL = shutil.which("promtool"), shutil.which("amtool")
@@ -56,20 +60,34 @@ def test_no_rule_is_without_a_test() -> None:
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
-    assert set(rule["annotations"]) == {"summary", "description", "runbook", "dashboard"}
-    assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
-    page = (ROOT / rule["annotations"]["runbook"]).read_text()
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard"}
+    published, page_of_ours = f"runbooks/{rule['alert']}.html", f"docs/runbooks/{rule['alert']}.md"
+    assert rule["annotations"]["runbook_url"] == (
+        f"{{{{ with $externalLabels.docs }}}}{{{{ . }}}}/{published}{{{{ else }}}}{page_of_ours}{{{{ end }}}}#what-to-do"
+    )
+    page = (ROOT / page_of_ours).read_text()
     assert page.startswith(f"# {rule['alert']}\n")
     assert "## What to do" in page
     assert ("Somebody is called" in page) == (rule["labels"]["severity"] == "critical")
 
 
 def test_no_runbook_is_without_its_alert_and_no_link_leads_nowhere() -> None:
-    pages = list((ROOT / "docs" / "runbooks").glob("*.md"))
+    pages = [page for page in (ROOT / "docs" / "runbooks").glob("*.md") if page != PIPELINE]
     assert sorted(page.stem for page in pages) == sorted(rule["alert"] for rule in ALERTS)
     for page in pages:
         for target in re.findall(r"\]\((\w+\.md)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_every_alert_of_the_pipeline_leads_to_a_section_of_its_own() -> None:
+    """The names are read off the code; the anchors are made as the site and GitHub make them of a heading."""
+    names = [value for name, value in vars(alerts).items() if name.isupper() and str(value).startswith("Fraud")]
+    assert "FraudCheckFailed" in names
+    headings = re.findall(r"^## (\w+)$", PIPELINE.read_text(), re.M)
+    assert sorted(headings) == sorted(names)
+    for name in names:
+        assert runbook_url("", name) == f"{PIPELINE.relative_to(ROOT)}#{name.lower()}"
+        assert runbook_url("https://docs.test/", name) == f"https://docs.test/runbooks/pipeline.html#{name.lower()}"
 
 
 @needs_amtool
