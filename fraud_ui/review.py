@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 from zoneinfo import ZoneInfo
@@ -194,19 +194,16 @@ class ReviewQueue:
         oldest = _oldest(now)
         outcomes = self._backlog.outcomes(oldest)
         judged = outcomes["fraud"] + outcomes["legitimate"]
-        today = now.astimezone(zone).date()
-        days = {today - timedelta(days=back): 0 for back in range(FIGURE_DAYS)}
-        for known_at in self._backlog.judged_at(oldest, now - timedelta(days=FIGURE_DAYS + 1)):
-            day = known_at.astimezone(zone).date()
-            if day in days:
-                days[day] += 1
+        tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+        days = [tomorrow - timedelta(days=back) for back in range(FIGURE_DAYS, -1, -1)]
+        by_day = self._backlog.judged(oldest, [datetime.combine(day, time(), zone) for day in days])
         return Figures(
             waiting=self._backlog.count_waiting(oldest, user.cards, also_unsure=user.role == "lead"),
             judged=judged,
             frauds=outcomes["fraud"],
             precision=outcomes["fraud"] / judged if judged else None,
             precision_interval=wilson_interval(outcomes["fraud"], judged) if judged else None,
-            by_day=days,
+            by_day=dict(reversed([*zip(days, by_day, strict=False)])),
             capacity=self._capacity,
         )
 
