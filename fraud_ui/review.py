@@ -90,13 +90,11 @@ class ReviewQueue:
 
     Attributes:
         decisions: what was decided.
-        unshown: how often a case could not be shown, since the start.
     """
 
     def __init__(self, decisions: DecisionLog, labels: LabelLog, claims: Claims, capacity: int) -> None:
         self.decisions, self._labels, self._claims, self._capacity = decisions, labels, claims, capacity
         self._backlog = ReviewBacklog(decisions, labels)
-        self.unshown = 0
 
     def waiting(self, user: User, now: datetime, limit: int = MOST_WAITING) -> list[Waiting]:
         """The cases that wait for this person, the greatest expected loss first: sent to review lately, and not judged, for a
@@ -145,7 +143,6 @@ class ReviewQueue:
             except Exception as error:
                 if identity in held:
                     self._claims.release(identity, user.name)
-                self.unshown += 1
                 # An error's words may repeat what it could not read, so only its kind is told.
                 logger.error("case %s cannot be shown: %s at %s", identity, type(error).__name__, _where(error))
                 unshown.append(f"Case {identity} cannot be shown ({type(error).__name__}); nobody holds it.")
