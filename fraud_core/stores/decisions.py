@@ -32,6 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.history.windows import DAY_US
+from fraud_core.payment import Transaction
 from fraud_core.scorer import Decision
 from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
 
@@ -111,6 +112,23 @@ class DecisionRecord:
     features_sha256: str
     features: Mapping[str, float | str | None] | None
     sequence: int | None
+
+    @classmethod
+    def of(cls, transaction: Transaction, **told: Any) -> "DecisionRecord":
+        """The record of a decision about a payment.
+
+        Args:
+            transaction: the payment.
+            told: what it does not say by itself.
+        """
+        return cls(
+            timestamp=transaction.timestamp,
+            amount_cents=transaction.amount_cents,
+            merchant=transaction.merchant,
+            category=transaction.category,
+            transaction=LoggedTransaction.of(transaction),
+            **told,
+        )
 
 
 class DecisionLog:
