@@ -50,7 +50,7 @@ def test_a_payment_goes_the_whole_way_from_the_api_over_the_desk_into_the_next_t
 
     variables = home.environment | {"FRAUD_UI_AUTH": "off"}
     desk_of_home = DeskServer(SimpleNamespace(settings=project.settings), tmp_path, variables, furnished=False)
-    # Dagster does not run in a thread that has the browser's loop.
+    # Jobs run in a thread of their own, away from the browser's event loop.
     with desk_of_home as desk, ThreadPoolExecutor(1) as thread, opened(desk) as page:
         page.get_by_role("tab", name="Review queue").click()
         page.get_by_text("Precision so far").wait_for()
