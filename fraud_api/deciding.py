@@ -24,7 +24,7 @@ from fraud_api.problems import Refused
 from fraud_api.schemas import Score
 from fraud_api.scoring import explanation_of
 from fraud_core import features
-from fraud_core.decisions.record import LoggedTransaction, columns_of
+from fraud_core.decisions.record import columns_of
 from fraud_core.errors import StoreError
 from fraud_core.history.asof import Event
 from fraud_core.holder import Served
@@ -219,19 +219,14 @@ class _Draft:
 
     def record(self, score: Score, kept: Kept) -> DecisionRecord:
         """What the log keeps. Of a payment that was sent again the log has it already, unless it was lost on the way there."""
-        transaction = self.asked.transaction
         values = self._scored.plain[self._at]
         reasons = () if self._behind is None else tuple(reason.code for reason in self._behind.reasons)
         logged = kept.new and (score.decision != "approve" or self._deciding.logs_features(self.entry.content))
-        return DecisionRecord(
+        return DecisionRecord.of(
+            self.asked.transaction,
             transaction_id=score.transaction_id,
             scored_at=datetime.now(UTC),
-            timestamp=transaction.timestamp,
-            amount_cents=transaction.amount_cents,
             card=self._card,
-            merchant=transaction.merchant,
-            category=transaction.category,
-            transaction=LoggedTransaction.of(transaction),
             model_version=score.model_version,
             probability=score.probability,
             decision=score.decision,

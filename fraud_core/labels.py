@@ -4,6 +4,7 @@
 A payment's own label, in raw, is the first word of its data source: whatever the log says comes after it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -49,7 +50,12 @@ def log_since(log: LabelLog, sequence: int) -> pl.DataFrame:
     found: list[Label] = []
     while page := log.since(found[-1].sequence if found else sequence, AT_ONCE):
         found += page
-    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in found], schema=SCHEMA)
+    return table_of(found)
+
+
+def table_of(labels: Iterable[Label]) -> pl.DataFrame:
+    """Labels as they are exported (see `SCHEMA`), in the order given."""
+    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in labels], schema=SCHEMA)
 
 
 def read_labels(artifacts: Artifacts) -> pl.DataFrame:

@@ -440,6 +440,7 @@ def _open_queue(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any,
 def _take(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     taken = desk.queue.take(user, datetime.now(UTC), partial(_case, desk, zone=zone_of(zone_name)))
     shown = taken.shown or note("Nothing waits for you that nobody else holds and that could be shown.")
+    desk.metrics.could_not_show(len(taken.unshown))
     told = review.unshown(taken.unshown)
     return taken.identity, told + shown, *_buttons(bool(taken.identity)), *_queue(desk, user, zone_name)
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes from the desk: how long its handlers take, and how often one failed that should not have."""
+"""What Prometheus scrapes from the desk: how long its handlers take, and how often something failed that should not have."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -20,6 +20,11 @@ class DeskMetrics:
         self._errors = Counter(
             "fraud_desk_handler_errors", "Unexpected exceptions in a handler of the desk.", ("handler",), registry=registry
         )
+        self._unshown = Counter(
+            "fraud_desk_cases_unshown",
+            "Cases of the review queue that could not be shown to whoever asked for the next one.",
+            registry=registry,
+        )
 
     def expect(self, handler: str) -> None:
         """Tell of this handler from the start: a rate needs a first zero."""
@@ -33,6 +38,10 @@ class DeskMetrics:
     def failed(self, handler: str) -> None:
         """Count an unexpected exception."""
         self._errors.labels(handler).inc()
+
+    def could_not_show(self, cases: int) -> None:
+        """Count cases of the review queue that could not be shown."""
+        self._unshown.inc(cases)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 from zoneinfo import ZoneInfo
@@ -90,13 +90,11 @@ class ReviewQueue:
 
     Attributes:
         decisions: what was decided.
-        unshown: how often a case could not be shown, since the start.
     """
 
     def __init__(self, decisions: DecisionLog, labels: LabelLog, claims: Claims, capacity: int) -> None:
         self.decisions, self._labels, self._claims, self._capacity = decisions, labels, claims, capacity
         self._backlog = ReviewBacklog(decisions, labels)
-        self.unshown = 0
 
     def waiting(self, user: User, now: datetime, limit: int = MOST_WAITING) -> list[Waiting]:
         """The cases that wait for this person, the greatest expected loss first: sent to review lately, and not judged, for a
@@ -145,7 +143,6 @@ class ReviewQueue:
             except Exception as error:
                 if identity in held:
                     self._claims.release(identity, user.name)
-                self.unshown += 1
                 # An error's words may repeat what it could not read, so only its kind is told.
                 logger.error("case %s cannot be shown: %s at %s", identity, type(error).__name__, _where(error))
                 unshown.append(f"Case {identity} cannot be shown ({type(error).__name__}); nobody holds it.")
@@ -194,19 +191,16 @@ class ReviewQueue:
         oldest = _oldest(now)
         outcomes = self._backlog.outcomes(oldest)
         judged = outcomes["fraud"] + outcomes["legitimate"]
-        today = now.astimezone(zone).date()
-        days = {today - timedelta(days=back): 0 for back in range(FIGURE_DAYS)}
-        for known_at in self._backlog.judged_at(oldest, now - timedelta(days=FIGURE_DAYS + 1)):
-            day = known_at.astimezone(zone).date()
-            if day in days:
-                days[day] += 1
+        tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+        days = [tomorrow - timedelta(days=back) for back in range(FIGURE_DAYS, -1, -1)]
+        by_day = self._backlog.judged(oldest, [datetime.combine(day, time(), zone) for day in days])
         return Figures(
             waiting=self._backlog.count_waiting(oldest, user.cards, also_unsure=user.role == "lead"),
             judged=judged,
             frauds=outcomes["fraud"],
             precision=outcomes["fraud"] / judged if judged else None,
             precision_interval=wilson_interval(outcomes["fraud"], judged) if judged else None,
-            by_day=days,
+            by_day=dict(reversed([*zip(days, by_day, strict=False)])),
             capacity=self._capacity,
         )
 

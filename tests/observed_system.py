@@ -28,6 +28,7 @@ from fraud_cli.instance import environment, open_instance
 from fraud_core import features
 from fraud_core.bundle import point_at
 from fraud_core.reference import make_reference, write_reference
+from fraud_ui.metrics import DeskMetrics
 from tests.api_server import Server, Servers
 from tests.conftest import ZONE, Installation, transactions
 from tests.home import SOURCE, WEEKS, Home
@@ -153,6 +154,10 @@ class ObservedSystem:
         self._prometheus_folder(folder / "prometheus")
         self.exporter_port = free_port()
         self._target("pipeline", self.exporter_port)
+        self.desk = DeskMetrics()  # stands for the desk, of which Prometheus sees no more
+        metrics = Receiver(tells=self.desk.exposition)
+        self._closing.callback(metrics.close)
+        self._target("desk", metrics.port)
         self.scorer: Server | None = None
         self.started = time.time()
         self.prometheus = PrometheusServer(folder / "prometheus")

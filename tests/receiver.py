@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """A server that remembers what it took. With another status it takes nothing."""
+    """A server that remembers what it took. With another status it takes nothing. Whoever reads there gets what `tells` gives."""
 
     status: int = 200
     port: int = 0
     taken: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     refuses: str | None = None  # messages with this word in them
+    tells: Callable[[], bytes] = bytes
 
     def __post_init__(self) -> None:
         receiver = self
@@ -29,6 +31,12 @@ class Receiver:
                     receiver.headers.append(dict(self.headers))
                 self.send_response(status)
                 self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(receiver.tells())
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -198,6 +198,7 @@ class FullStack:
         targets = {
             "scorer": f"127.0.0.1:{given.metrics_port or given.api_port}",
             "pipeline": f"127.0.0.1:{given.exporter_port}",
+            "desk": f"127.0.0.1:{given.ui_port}",
             "alertmanager": alertmanager,
         }
         for name, target in targets.items():

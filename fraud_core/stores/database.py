@@ -97,9 +97,8 @@ class Tables:
         self._upgrade = upgrade
         self._made = False
 
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """A connection whose work is committed at the end, or undone where something goes wrong.
+    def prepare(self) -> None:
+        """Make the tables, or bring them to their present form, where that was not done yet.
 
         Raises:
             StoreError: the database cannot be reached, or refuses.
@@ -109,6 +108,15 @@ class Tables:
             if self._upgrade is not None:
                 upgrade_tables(self.engine, self._upgrade)
             self._made = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end, or undone where something goes wrong.
+
+        Raises:
+            StoreError: the database cannot be reached, or refuses.
+        """
+        self.prepare()
         with reached(self.engine), self.engine.begin() as connection:
             yield connection
 

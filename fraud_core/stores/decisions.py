@@ -2,8 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -33,6 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.history.windows import DAY_US
+from fraud_core.payment import Transaction
 from fraud_core.scorer import Decision
 from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
 
@@ -66,8 +66,6 @@ _FIRST = _DECISIONS.c.repeated.is_(false())
 Index("decisions_id", _DECISIONS.c.transaction_id, unique=True, sqlite_where=_FIRST, postgresql_where=_FIRST)
 Index("decisions_scored_at", _DECISIONS.c.scored_at)
 Index("decisions_card", _DECISIONS.c.card, _DECISIONS.c.timestamp)
-_IN_REVIEW = _DECISIONS.c.decision == "review"
-Index("decisions_review", _DECISIONS.c.scored_at.label("at"), sqlite_where=_IN_REVIEW, postgresql_where=_IN_REVIEW)
 
 _ASKED_AT_ONCE = 500  # ids in one statement
 _DELETED_AT_ONCE = 500  # so that an expiry holds no writer up for long
@@ -115,6 +113,23 @@ class DecisionRecord:
     features: Mapping[str, float | str | None] | None
     sequence: int | None
 
+    @classmethod
+    def of(cls, transaction: Transaction, **told: Any) -> "DecisionRecord":
+        """The record of a decision about a payment.
+
+        Args:
+            transaction: the payment.
+            told: what it does not say by itself.
+        """
+        return cls(
+            timestamp=transaction.timestamp,
+            amount_cents=transaction.amount_cents,
+            merchant=transaction.merchant,
+            category=transaction.category,
+            transaction=LoggedTransaction.of(transaction),
+            **told,
+        )
+
 
 class DecisionLog:
     """The decisions in the SQL database. Safe to share between threads.
@@ -128,9 +143,14 @@ class DecisionLog:
 
     def __init__(self, engine: Engine, retention_days: int) -> None:
         self.retention_days = retention_days
+        self.engine = engine
         self._tables = Tables(engine, _METADATA, _upgrade)
         dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
         self._insert = dialect.insert(_DECISIONS).on_conflict_do_nothing()
+
+    def prepare(self) -> None:
+        """Make the table, or bring it to its present form, where that was not done yet."""
+        self._tables.prepare()
 
     def append(self, records: Sequence[DecisionRecord], *, answered: bool = False) -> dict[str, DecisionRecord]:
         """Write decisions in one commit. Of an id that has one already, the first one stays.
@@ -239,12 +259,6 @@ class DecisionLog:
             left -= removed
         return min(due, most) - left
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection for a question about these decisions and other tables of the database."""
-        with self._tables.transaction() as connection:
-            yield connection
-
     def _select(self, *conditions: Any, limit: int, order: Any = None) -> list[DecisionRecord]:
         statement = select(_DECISIONS).where(*conditions).limit(limit)
         if order is not None:
@@ -274,6 +288,7 @@ def _upgrade(connection: Connection) -> None:
             "ALTER TABLE decisions ADD COLUMN IF NOT EXISTS repeated boolean NOT NULL DEFAULT false",
             "ALTER TABLE decisions DROP CONSTRAINT IF EXISTS decisions_transaction_id_key",
             "CREATE UNIQUE INDEX IF NOT EXISTS decisions_id ON decisions (transaction_id) WHERE repeated IS false",
+            "DROP INDEX IF EXISTS decisions_review",
         ):
             connection.exec_driver_sql(statement)
         return

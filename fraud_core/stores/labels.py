@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Connection,
     Engine,
     Index,
     Integer,
@@ -22,9 +23,11 @@ from sqlalchemy import (
     case,
     event,
     insert,
+    inspect,
     select,
     text,
 )
+from sqlalchemy.schema import CreateIndex
 
 from fraud_core.stores.database import Tables, from_microseconds, to_microseconds
 
@@ -48,6 +51,9 @@ _LABELS = Table(
     sqlite_autoincrement=True,
 )
 Index("labels_transaction", _LABELS.c.transaction_id)
+_BY_ANALYST = _LABELS.c.source == "analyst"
+_SAID = (_LABELS.c.known_at, _LABELS.c.transaction_id, _LABELS.c.source)  # the last, so that SQLite need not look into the table
+_SAID_AT = Index("labels_analyst", *_SAID, sqlite_where=_BY_ANALYST, postgresql_where=_BY_ANALYST)
 
 # The database itself refuses to change or remove a label, whoever asks.
 _REFUSALS = {
@@ -149,14 +155,11 @@ class LabelLog:
     table = _LABELS
 
     def __init__(self, engine: Engine) -> None:
-        self._tables = Tables(engine, _METADATA)
-        self._prepared = False
+        self._tables = Tables(engine, _METADATA, _upgrade)
 
     def prepare(self) -> None:
-        """Make the table, where it is not there yet."""
-        if not self._prepared:
-            with self._tables.transaction():
-                self._prepared = True
+        """Make the table, or bring it to its present form, where that was not done yet."""
+        self._tables.prepare()
 
     def standing(self, transaction_id: ColumnElement[str]) -> ScalarSelect[Any]:
         """What `resolve` says of a payment, as part of a question to the database; null where nothing is known."""
@@ -222,6 +225,15 @@ class LabelLog:
         statement = select(_LABELS).where(condition).order_by(_LABELS.c.sequence).limit(limit)
         with self._tables.transaction() as connection:
             return [_label(dict(row._mapping)) for row in connection.execute(statement)]
+
+
+def _upgrade(connection: Connection) -> None:
+    """Give the table of an earlier version the indexes that it did not have."""
+    if _SAID_AT.name in {index["name"] for index in inspect(connection).get_indexes(_LABELS.name)}:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE")  # one process after the other
+    connection.execute(CreateIndex(_SAID_AT, if_not_exists=True))
 
 
 def _row(word: Word) -> dict[str, Any]:

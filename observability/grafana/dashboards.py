@@ -130,6 +130,16 @@ SERVICE = (
         (Query("sum(rate(fraud_history_failures_total[$__rate_interval]))", "without history"),),
         "Because the history store did not answer.",
     ),
+    Panel(
+        11,
+        "Errors at the desk",
+        "none",
+        (
+            Query("sum by (handler) (increase(fraud_desk_handler_errors_total[$__rate_interval]))", "{{handler}}"),
+            Query("sum(increase(fraud_desk_cases_unshown_total[$__rate_interval]))", "cases that could not be shown"),
+        ),
+        "Unexpected exceptions of its handlers; the desk's log has each by the id that whoever worked there was told.",
+    ),
 )
 
 MODEL = (

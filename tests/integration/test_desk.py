@@ -162,6 +162,13 @@ def test_every_page_is_readable_in_light_and_in_dark(visit: Visit, scheme: str) 
             page.locator("#case .decision").wait_for()
         assert contrast(page.get_by_role("tab", name=tab)) >= 4.5
         assert violations(page) == [], tab
+    # What went wrong is told in a pop-up, until it is closed.
+    page.get_by_role("tab", name="Score a file").click()
+    page.get_by_role("button", name="Score this file").click()
+    expect(page.get_by_role("status").filter(has_text="Choose a file first.")).to_have_css("opacity", "1")
+    assert violations(page) == []
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("Choose a file first.")).to_be_hidden()
     page.get_by_role("tab", name="Review queue").click()
     page.get_by_role("button", name="Put it back").click()
     expect(page.locator("#case")).to_contain_text("Put back")

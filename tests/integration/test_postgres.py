@@ -46,7 +46,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Of a database without tables."""
     engine = open_database(settings)
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS decisions, labels"))
+        connection.execute(text("DROP TABLE IF EXISTS decisions, labels, reviews"))
     yield engine
     engine.dispose()
 

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from fraud_core.settings import Settings
 from fraud_core.stores.claims import Claims
 from fraud_core.stores.database import open_database
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog
+from fraud_core.stores.labels import LabelLog, resolve
+from fraud_core.stores.review_backlog import ReviewBacklog
 from fraud_core.stores.users import Users
 from tests.api_server import Servers
 from tests.earlier import VERSIONS, EarlierInstallation
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 pytestmark = pytest.mark.integration
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -63,6 +66,14 @@ def test_decisions_labels_users_and_claims_of_an_earlier_version_are_read(used: 
     labels = LabelLog(engine).of(["payment-03", made["judged"]])
     assert [(one.outcome, one.source) for one in labels["payment-03"]] == [("fraud", "chargeback")]
     assert [(one.outcome, one.author, one.note) for one in labels[made["judged"]]] == [("fraud", "ann", "the same shop again")]
+    backlog = ReviewBacklog(log, LabelLog(engine))
+    reviewed = [answer["transaction_id"] for answer in made["answers"] if answer["decision"] == "review"]
+    said = LabelLog(engine).of(reviewed)
+    assert backlog.outcomes(LONG_AGO) == Counter(resolve(said[one]) for one in reviewed)
+    assert {one.transaction_id for one in backlog.waiting(LONG_AGO, (), 99, also_unsure=False)} == {
+        one for one in reviewed if not said[one]
+    }
+    assert sum(backlog.judged(LONG_AGO, [LONG_AGO, datetime.now(UTC)])) == 1
     ann, lea = (users.verified(name, made["passwords"][name]) for name in ("ann", "lea"))
     assert ann is not None
     assert len(ann.cards) == 1

@@ -91,11 +91,11 @@ def test_a_case_is_scored_a_label_given_a_drifted_partition_refused_and_an_alert
     for name in stack.names:
         eventually(lambda name=name: stack.is_healthy(name))
     prometheus = f"http://{stack.addresses['prometheus']}:9090/api/v1"
-    eventually(lambda: both_up(prometheus))
+    eventually(lambda: all_up(prometheus))
     config = urllib.request.urlopen(f"{prometheus}/status/config").read().decode()
     assert "environment: production" in config
 
 
-def both_up(prometheus: str) -> bool:
+def all_up(prometheus: str) -> bool:
     found = httpx.get(f"{prometheus}/query?query=up").json()["data"]["result"]
-    return {one["metric"]["job"] for one in found if one["value"][1] == "1"} == {"fraud-scorer", "fraud-pipeline"}
+    return {one["metric"]["job"] for one in found if one["value"][1] == "1"} == {"fraud-scorer", "fraud-pipeline", "fraud-desk"}

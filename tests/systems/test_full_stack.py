@@ -109,7 +109,8 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
     runs = httpx.post(f"{urls['FRAUD_MLFLOW_PORT']}/api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"]}).json()["runs"]
     assert {run["info"]["artifact_uri"].split(":")[0] for run in runs} == {"mlflow-artifacts"}
     prometheus = f"{urls['FRAUD_PROMETHEUS_PORT']}/api/v1"
-    eventually(lambda: {job for job, health in watched(prometheus) if health == "up"} == {"fraud-scorer", "fraud-pipeline"})
+    jobs = {"fraud-scorer", "fraud-pipeline", "fraud-desk"}
+    eventually(lambda: {job for job, health in watched(prometheus) if health == "up"} == jobs)
     told_of = ask(f"{prometheus}/alertmanagers")["activeAlertmanagers"]
     assert [one["url"] for one in told_of] == [f"{urls['FRAUD_ALERTMANAGER_PORT']}/api/v2/alerts"]
 

@@ -55,6 +55,8 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
     home, fires, over = system.home, system.wait_until_fires, system.wait_until_over
     assert home.run("land").success
 
+    system.desk.expect("take_case")
+
     # Nobody is there; then a scorer without a model.
     fires("FraudScorerDown", "FraudExporterDown")
     with Callers(system.start_scorer(), made_transactions(500)).calling(3) as callers:
@@ -104,6 +106,12 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
             with system.full_disk():
                 fires("FraudRecordingFailing")
             over("FraudRecordingFailing")
+
+            # The desk fails, and cannot show a case.
+            system.desk.failed("take_case")
+            system.desk.could_not_show(1)
+            fires("FraudDeskErrors")
+            over("FraudDeskErrors")
 
             # A damaged pointer; a slow scorer; a database that is gone.
             pointer = system.installation.store.local_path("models/latest.json")

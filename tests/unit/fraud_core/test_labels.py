@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from fraud_core.history.windows import HOUR_US
-from fraud_core.labels import SCHEMA, Outcomes, corrections, standing
+from fraud_core.labels import Outcomes, corrections, standing, table_of
 from fraud_core.schema import UTC_MICROSECONDS
 from fraud_core.stores.labels import Label, resolve
 
@@ -22,7 +22,7 @@ def label(number: int, payment: str, outcome: Any, source: Any = "analyst", role
 
 
 def table(*labels: Label) -> pl.DataFrame:
-    return pl.DataFrame([{name: getattr(one, name) for name in SCHEMA} for one in labels], schema=SCHEMA)
+    return table_of(labels)
 
 
 def payments(**own: bool | None) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import text
 
 from fraud_core.stores.users import User
 from fraud_ui import desk
@@ -82,3 +83,13 @@ def test_a_payment_of_a_card_of_ones_own_is_not_loaded_and_its_past_is_not_shown
     typed = replace(Form(*form), card=suspicious(1)["card"])
     assert "its past is not shown" in desk._test(opened, owner, "", ZONE, *typed.values)[0]
     assert "The card&#x27;s last 1 payment" in desk._test(opened, user(), "", ZONE, *typed.values)[0]
+
+
+def test_a_case_that_cannot_be_shown_is_counted(opened: Desk, installation: Installation) -> None:
+    decide(installation.settings, [suspicious(1), suspicious(2, card="token-of-another")])
+    with opened.queue.decisions.engine.begin() as connection:
+        connection.execute(text("UPDATE decisions SET \"transaction\" = '{}' WHERE transaction_id = 'case-002'"))
+    identity, shown, *_ = desk._take(opened, user(), ZONE)
+    assert identity == "case-001"
+    assert "Case case-002 cannot be shown" in shown
+    assert b"fraud_desk_cases_unshown_total 1.0\n" in opened.metrics.exposition()

@@ -106,11 +106,12 @@ def test_another_terminal_is_told_the_same(all_there: None, settings: Callable[.
 
 
 def test_prometheus_watches_this_installation_by_the_rules_that_ship(all_there: None, settings: Callable[..., Settings]) -> None:
-    stack = FullStack(settings(api_port=8111, exporter_port=9222, alertmanager_port=9333))
+    stack = FullStack(settings(api_port=8111, exporter_port=9222, ui_port=7444, alertmanager_port=9333))
     stack.prepare()
     config = stack.home / "servers" / "prometheus" / "config"
     targets = {path.stem: json.loads(path.read_text())[0]["targets"] for path in (config / "targets").iterdir()}
-    assert targets == {"scorer": ["127.0.0.1:8111"], "pipeline": ["127.0.0.1:9222"], "alertmanager": ["127.0.0.1:9333"]}
+    ports = {"scorer": 8111, "pipeline": 9222, "desk": 7444, "alertmanager": 9333}
+    assert targets == {name: [f"127.0.0.1:{port}"] for name, port in ports.items()}
     shipped = full.OBSERVABILITY / "prometheus"
     for path in (*shipped.glob("rules/*.yml"), shipped / "prometheus.yml"):
         assert (config / path.relative_to(shipped)).read_bytes() == path.read_bytes()

@@ -1,26 +1,33 @@
-"""Decisions as tests need them."""
+"""Decisions as tests need them: records of payments that were read as the API reads them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fraud_core.decisions.record import LoggedTransaction
+from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.stores.decisions import DecisionRecord
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 def decided(identity: str, minutes: float = 0, **changed: Any) -> DecisionRecord:
-    """A decision made so many minutes after noon, about a payment of a second before."""
+    """A decision made so many minutes after noon, about a payment of a second before.
+
+    Args:
+        identity: of the payment.
+        minutes: after noon.
+        changed: of the payment (merchant, category, timestamp, amount_cents), or of the record.
+    """
     scored_at = NOON + timedelta(minutes=minutes)
+    sent = EXAMPLE | {"transaction_id": identity, "timestamp": (scored_at - timedelta(seconds=1)).isoformat()}
+    sent |= {name: changed.pop(name) for name in ("merchant", "category") if name in changed}
+    if "timestamp" in changed:
+        sent["timestamp"] = changed.pop("timestamp").isoformat()
+    cents = changed.pop("amount_cents", 1_234)
+    sent["amount"] = f"{cents // 100}.{cents % 100:02d}"
     values: dict[str, Any] = {
         "transaction_id": identity,
         "scored_at": scored_at,
-        "timestamp": scored_at - timedelta(seconds=1),
-        "amount_cents": 1_234,
         "card": "c0ffee",
-        "merchant": "Kirlin and Sons",
-        "category": None,
-        "transaction": LoggedTransaction(scored_at, 1_234, "Kirlin and Sons", None, None, None, None),
         "model_version": "0123456789ab",
         "probability": 0.1 + 0.2,
         "decision": "approve",
@@ -30,4 +37,4 @@ def decided(identity: str, minutes: float = 0, **changed: Any) -> DecisionRecord
         "features": {"log_amount": 2.590017, "card_count_1h": None, "category": "gas"},
         "sequence": 7,
     }
-    return DecisionRecord(**values | changed)
+    return DecisionRecord.of(Transaction.model_validate(sent), **values | changed)

@@ -38,7 +38,7 @@ class MoodyLog(DecisionLog):
         self.groups.append([record.transaction_id for record in records])
         return standing
 
-    def prepare(self) -> "MoodyLog":
+    def in_good_mood(self) -> "MoodyLog":
         self.groups: list[list[str]] = []
         self.attempted, self.may_go_on = threading.Event(), threading.Event()
         self.may_go_on.set()
@@ -53,7 +53,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def log(tmp_path: Path) -> MoodyLog:
     # Retained for ever, as far as a test is concerned: its decisions are of 2024.
-    return MoodyLog(open_database(Settings(_env_file=None, home=tmp_path / "home")), 36_500).prepare()
+    return MoodyLog(open_database(Settings(_env_file=None, home=tmp_path / "home")), 36_500).in_good_mood()
 
 
 @pytest.fixture
@@ -241,9 +241,8 @@ def test_when_nothing_can_be_written_the_writer_says_so_once_and_tells_when_it_c
             with pytest.raises(StoreError, match="full"):
                 writer.submit([decided(name)]).result(10)
         assert writer.problem == "The disk is full."
-    eventually(lambda: writer.problem is None)
+    eventually(lambda: writer.problem is None and "can be written again" in caplog.text)
     assert caplog.text.count("can be written nowhere") == 1
-    assert "can be written again" in caplog.text
     writer.submit([decided("d")]).result(10)
     assert spool.waiting() == 1
     log.gone = False
