@@ -104,7 +104,7 @@ def _labelled(name: str, part: pl.DataFrame) -> Labelled:
 
 
 def measured(parts: Mapping[str, pl.DataFrame], features: tuple[Feature, ...], every: int) -> dict[str, Rate]:
-    """What is held, of honest partitions, of each `every`th that alone has other labels, of those beside it, and where all have."""
+    """What is held: of honest partitions, of each `every`th with other labels, of those beside it, and where all have them."""
     rng, names = np.random.default_rng(1), list(parts)
     verdicts = judged(parts, features)
     rates = {"honest": _rate(verdicts.values())}
