@@ -74,8 +74,9 @@ class LabelVerdict(_Model):
 
     @property
     def is_accepted_fall(self) -> bool:
-        """Whether a person accepted that the champion ranks these frauds worse than usual."""
-        return "fall" in self.accepted_findings and any(finding.name == "fall" for finding in self.findings)
+        """Whether a person accepted that the champion hardly knows these frauds."""
+        unknown = {finding.name for finding in self.findings} & {"fall", "unrelated"}
+        return bool(unknown) and unknown <= set(self.accepted_findings)
 
     @property
     def is_held(self) -> bool:
@@ -203,14 +204,15 @@ def _flips(now: Labelled, before: LabelVerdict, frauds: set[str]) -> list[LabelF
 
 
 def _relation(now: Labelled, auc: float, aucs: Sequence[float], accepted_falls: Sequence[float]) -> list[LabelFinding]:
-    """How the labels lie to the champion's scores."""
+    """How the labels lie to the champion's scores. Frauds that it knows no worse than accepted ones are no news."""
     error = _error(now, auc)
     said = f"a fraud ranks above a legitimate payment {auc:.1%} of the time by the champion's scores"
     wrong = _no_relation(auc + error, UNRELATED_AUC, said)
-    if wrong or len(aucs) < FEW_PARTITIONS:
-        return wrong
+    is_known = bool(accepted_falls) and auc + np.sqrt(2) * error >= min(accepted_falls)  # both areas have their error
+    if wrong or is_known or len(aucs) < FEW_PARTITIONS:
+        return [finding for finding in wrong if finding.name == "reversed" or not is_known]
     usual = float(np.median(aucs))
-    if auc + error >= min([usual - FALL, *accepted_falls]):
+    if auc + error >= usual - FALL:
         return []
     return [LabelFinding(name="fall", message=f"{said}, where {usual:.1%} is usual: wrong labels, or fraud of a new kind")]
 

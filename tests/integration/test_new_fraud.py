@@ -42,7 +42,7 @@ history_days = 7
 protocol = "time"
 holdout_days = 7
 validation_days = 7
-training_days = 28
+training_days = 21
 
 [drift]
 bootstrap_partitions = 3
@@ -80,15 +80,13 @@ def test_a_new_kind_of_fraud_trains_after_one_acceptance_and_training_goes_on(ne
     first = home.latest()
 
     weeks = (*WEEKS[6:], "2024-02-26")
-    for week in weeks[:2]:
-        assert home.run("materialize_partition", week).success
+    assert home.run("materialize_partition", weeks[0]).success
     home.run("train")  # the check of the labels fails, and the rest trains
-    assert set(held(project)) == {weeks[0]}  # of the last week not all labels are mature, and few of them new
-    assert set(held(project)[weeks[0]]) <= {"fall", "unrelated"}
+    assert held(project) in ({weeks[0]: ["fall"]}, {weeks[0]: ["unrelated"]})
 
     decide_partition(project, weeks[0], accept=True, who="unverified:me", reason="merchants leaked cards")
     for week in weeks[1:]:
-        home.run("materialize_partition", week)
+        assert home.run("materialize_partition", week).success
     assert home.run("train").success
     assert held(project) == {}
     assert home.latest() != first
