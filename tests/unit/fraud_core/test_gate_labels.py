@@ -142,7 +142,13 @@ def test_without_a_champion_labels_are_judged_by_what_the_other_partitions_teach
 def test_most_payments_are_no_fraud_even_where_nothing_else_is_known() -> None:
     labels, _ = payments(10)
     now = Labelled(
-        PartitionRef(partition="p", content="c"), "s", [f"t{n}" for n in range(ROWS)], ~labels, np.zeros(ROWS), None, MATURE
+        PartitionRef(partition="p", content="c"),
+        "s",
+        [f"t{n}" for n in range(ROWS)],
+        ~labels,
+        np.zeros(ROWS, dtype=np.int64),
+        None,
+        MATURE,
     )
     assert names(judge_labels(now, None, "", [], [], None, NOW)) == ["impossible_rate"]
 
