@@ -115,7 +115,7 @@ class Project:
             GateRefusalError: as `accepted_set`; or the labels of the run's own partition are held, or those of all.
         """
         allowed = self.accepted_set(own_partition)
-        return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition)
+        return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition, self.heads)
 
     def is_accepted(self, key: str) -> bool:
         """Whether the gate accepts what the transformed partition holds at present."""

@@ -120,6 +120,9 @@ def sentence(verdict: Verdict) -> str:
         return f"Accepted by {verdict.overruled_by.who}: {verdict.overruled_by.reason}"
     if verdict.kind == "bootstrap":
         return "Bootstrap: accepted unjudged, as one of the source's first partitions, to which later ones are compared."
+    known = [finding.message for finding in verdict.findings if finding.name == "known_step"]
+    if known:
+        return f"Accepted: {known[0]}."
     if verdict.former is not None and [part.partition for part in verdict.reference] == [verdict.partition]:
         return "Accepted: it looks like what it was when it was accepted before."
     return f"Accepted: it looks like the {len(verdict.reference)} accepted partitions before it."

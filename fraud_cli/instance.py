@@ -110,6 +110,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
             instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=given))
             instance.get_runs_count()  # the storages make their tables on first use
             instance.all_asset_keys()
+            instance.all_instigator_state()  # of schedules and sensors; the web server and the daemon start at the same moment
         except Exception as error:  # whichever of the libraries on the way to the server it comes from
             if url is None:
                 raise

@@ -3,12 +3,14 @@
 Each takes the place of an embedded default. What the settings name already, such as a bucket of one's own, is used instead.
 """
 
+import base64
 import json
 import os
 import shlex
 import shutil
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from fraud_core.settings import Settings
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
 BUCKET = "fraud"
 ACCESS_KEY = "fraud"
+ALERTMANAGER_USER = "fraud"  # without a password it takes silences from any web page of an operator's browser
 
 
 class FullStack:
@@ -95,8 +98,11 @@ class FullStack:
         if self._has("mlflow"):
             told["mlflow_url"] = SecretStr(f"http://127.0.0.1:{self._given.mlflow_port}")
         if self._has("alertmanager"):
-            told["alertmanager_url"] = f"http://127.0.0.1:{self._given.alertmanager_port}"
-            (self._folder("alertmanager") / "alertmanager.yml").write_text(page_alone())
+            password, folder = self._alertmanager_password(), self._folder("alertmanager")
+            told["alertmanager_url"] = f"http://{ALERTMANAGER_USER}:{password}@127.0.0.1:{self._given.alertmanager_port}"
+            (folder / "alertmanager.yml").write_text(page_alone())
+            _write_secret(folder / "web.yml", json.dumps({"basic_auth_users": {ALERTMANAGER_USER: _bcrypt(password)}}))
+            _write_secret(self._folder("prometheus") / "alertmanager.password", password)
         self._configure_prometheus()
         variables = {"FRAUD_HOME": str(self.home), "FRAUD_SOURCE": str(self._given.source.resolve())}
         for name, value in told.items():
@@ -115,6 +121,9 @@ class FullStack:
 
     def _redis_password(self) -> str:
         return made_once(self.home / "keys" / "redis.key")
+
+    def _alertmanager_password(self) -> str:
+        return made_once(self.home / "keys" / "alertmanager.key")
 
     @property
     def _aws(self) -> dict[str, str]:
@@ -176,9 +185,10 @@ class FullStack:
 
     def _alertmanager(self) -> Service:
         folder, port = self._folder("alertmanager"), self._given.alertmanager_port
-        command = servers.alertmanager(self._programs["alertmanager"], folder / "alertmanager.yml", folder / "data", port)
+        config, web = folder / "alertmanager.yml", folder / "web.yml"
+        command = servers.alertmanager(self._programs["alertmanager"], config, folder / "data", port, web)
         url = f"http://127.0.0.1:{port}"
-        ready = partial(_is_well, f"{url}/-/ready")
+        ready = partial(_is_well, f"{url}/-/ready", self._alertmanager_password)
         return Service("Alertmanager", command, port, url, setting="FRAUD_ALERTMANAGER_PORT", is_ready=ready)
 
     def _prometheus(self) -> Service:
@@ -203,6 +213,10 @@ class FullStack:
         }
         for name, target in targets.items():
             (config / "targets" / f"{name}.yml").write_text(json.dumps([{"targets": [target]}]))
+        if self._has("alertmanager"):
+            told = {"username": ALERTMANAGER_USER, "password_file": str(self._folder("prometheus") / "alertmanager.password")}
+            head, found, rest = (config / "prometheus.yml").read_text().partition("  alertmanagers:\n    - ")
+            (config / "prometheus.yml").write_text(f"{head}{found}basic_auth: {json.dumps(told)}\n      {rest}")
 
 
 def page_alone() -> str:
@@ -240,10 +254,35 @@ def _programs(has: Callable[[str], bool]) -> dict[str, str]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _is_well(url: str) -> bool:
+def _bcrypt(secret: str) -> str:
+    """The hash by which Prometheus' servers know a password.
+
+    Raises:
+        SettingsError: the system's libcrypt has none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # gone with Python 3.13, which the product does not run on
+        import crypt
+    try:
+        hashed = crypt.crypt(secret, crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=2**10))  # noqa: S324 - bcrypt
+    except (OSError, ValueError):
+        hashed = None
+    if not hashed:
+        raise SettingsError(
+            "This system cannot make the password of the full stack's Alertmanager (its libcrypt knows no bcrypt). "
+            "Start an Alertmanager yourself, and name it in FRAUD_ALERTMANAGER_URL; nothing was started."
+        )
+    return hashed
+
+
+def _is_well(url: str, password: Callable[[], str] | None = None) -> bool:
+    request = urllib.request.Request(url)  # noqa: S310 - http, on loopback
+    if password is not None:
+        given = base64.b64encode(f"{ALERTMANAGER_USER}:{password()}".encode()).decode()
+        request.add_header("Authorization", f"Basic {given}")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(url, timeout=2) as answer:
+        with direct.open(request, timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -161,11 +161,12 @@ def prometheus(binary: str, config: Path, data: Path, port: int) -> Command:
     )
 
 
-def alertmanager(binary: str, config: Path, data: Path, port: int) -> Command:
-    """One Alertmanager, without a cluster."""
+def alertmanager(binary: str, config: Path, data: Path, port: int, web: Path | None = None) -> Command:
+    """One Alertmanager, without a cluster; `web` is the file that says who may speak to it (None: whoever reaches it)."""
     return (
         binary,
         f"--config.file={config}",
+        *(() if web is None else (f"--web.config.file={web}",)),
         f"--storage.path={data}",
         f"--web.listen-address=127.0.0.1:{port}",
         f"--web.external-url=http://127.0.0.1:{port}",

@@ -7,7 +7,7 @@ import polars as pl
 
 from fraud_core.card_numbers import printable
 from fraud_core.features import Feature
-from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, Past
+from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, LongReference, Past
 from fraud_core.sources import Drift
 
 REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
@@ -162,6 +162,15 @@ def slow_drifts(comparison: LongComparison) -> list[Finding]:
     if share > REJECTED_SHARE:
         findings.append(Finding(name="slow_drift", message=f"{message} away from {where}", value=share, bound=REJECTED_SHARE))
     return findings
+
+
+def known_step(features: Sequence[FeatureResult], step: LongReference) -> Finding:
+    """That a partition is unlike the last ones, by these comparisons, but like a step that a person accepted; blocks nothing."""
+    worst = max(features, key=lambda result: result.severity)
+    how_far = f"{worst.name}: {worst.severity:.1f} times its bound"
+    where = f"{_LONG[step.kind]} ({' and '.join(verdict.partition for verdict in step.verdicts)})"
+    message = f"it is unlike the partitions before it ({how_far}), but like {where}"
+    return Finding(name="known_step", blocking=False, message=message, value=worst.severity, bound=REJECTED_SEVERITY)
 
 
 def rewritten(rows: int, former: FormerSelf) -> list[Finding]:

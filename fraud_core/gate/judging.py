@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from importlib import metadata
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from fraud_core.gate.findings import (
     flaws,
     has_values,
     incomparable,
+    known_step,
     oddities,
     rewritten,
     slow_drifts,
@@ -33,6 +36,7 @@ from fraud_core.gate.verdict import (
     Finding,
     FormerSelf,
     Judgement,
+    Likened,
     LongComparison,
     LongReference,
     Past,
@@ -91,15 +95,19 @@ def judge(
     bootstrap = is_bootstrap(position, content, past, settings)
     if position < settings.bootstrap_partitions and not bootstrap:
         past = _instead(past, content)
-    reference, parts = _reference(past.references, past.samples, settings.sample_rows, rng)
 
+    def compared(likened: Likened, verdicts: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame]) -> _Compared:
+        reference, parts = _reference(verdicts, samples, settings.sample_rows, rng)
+        natural = {feature.name: drift.bound(_natural(past, feature.name)) for feature in watched}
+        results = _results(current, reference, cards=cards, features=watched, bound=natural.__getitem__, detector=detector)
+        return _Compared(likened, reference, parts, results, drifts(results))
+
+    short = compared("last", past.references, past.samples)
     broken = flaws(present, watched)
-    strange = incomparable(present, reference, watched) + oddities(present, reference, watched, past, settings)
-    results = _results(
-        current, reference, cards=cards, features=watched, bound=lambda name: drift.bound(_natural(past, name)), detector=detector
-    )
-    drifted = drifts(results)
-    long = None
+    strange = incomparable(present, short.reference, watched) + oddities(present, short.reference, watched, past, settings)
+    if not bootstrap:
+        short = _known_step(short, past.steps, compared)
+    drifted, long = short.findings, None
     if bootstrap:
         strange, drifted = [unblocking(f) for f in strange], [unblocking(f) for f in drifted]
     else:
@@ -121,19 +129,20 @@ def judge(
         kind="bootstrap" if bootstrap else "judged",
         accepted=not any(finding.blocking for finding in findings),
         rows=frame.height,
-        features=results,
+        features=short.features,
         findings=findings,
-        reference=parts,
+        reference=short.parts,
+        likened=short.likened,
         long=long,
         former=None if past.former is None else past.former[0],
         sample_rows=current.height,
         sample_sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
         seed=seed,
         detector=detector.__name__,
-        versions=_versions(),
+        versions=dict(_versions()),
         created_at=now,
     )
-    return Judgement(verdict, current, reference, buffer.getvalue())
+    return Judgement(verdict, current, short.reference, buffer.getvalue())
 
 
 def is_bootstrap(position: int, content: str, past: Past, settings: Drift) -> bool:
@@ -258,6 +267,31 @@ def _reference(
     return pl.concat(drawn, how="diagonal"), parts
 
 
+class _Compared(NamedTuple):
+    """What a partition was compared with, and what follows."""
+
+    likened: Likened
+    reference: pl.DataFrame
+    parts: tuple[ReferencePart, ...]
+    features: tuple[FeatureResult, ...]
+    findings: list[Finding]
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether it rejects the partition."""
+        return any(finding.blocking for finding in self.findings)
+
+
+def _known_step(last: _Compared, steps: Sequence[LongReference], compare: Callable[..., _Compared]) -> _Compared:
+    """The comparison with a step that a person accepted, where a partition is unlike the last ones but like that; else `last`."""
+    for step in steps if last.is_strange else ():
+        other = compare(step.kind, step.verdicts, step.samples)
+        is_whole = {result.name for result in other.features} >= {result.name for result in last.features}
+        if is_whole and other.reference.height >= MINIMUM_ROWS and not other.is_strange:
+            return other._replace(findings=[*other.findings, known_step(last.features, step)])
+    return last
+
+
 def _long(
     current: pl.DataFrame,
     references: Sequence[LongReference],
@@ -350,6 +384,7 @@ def _natural(past: Past, name: str) -> list[float]:
     ]
 
 
+@cache
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("numpy", "polars", "scipy")}
     versions["features"] = str(features.VERSION)

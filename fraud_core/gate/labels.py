@@ -3,11 +3,12 @@
 At landing no label is mature, so this cannot be the drift verdict's. It is a signed verdict of its own, bound to the partition's
 content and to a hash of its labels at the time. What is held is left out of training and of every measurement, and waits for a
 person; everything else trains. A fraud of a new kind is held at most once: an acceptance holds for later labels of the same
-content too, as long as these give no reason that was not accepted.
+content too, as long as these give no reason that was not accepted, and for other partitions whose frauds the same
+champion ranks no worse.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -20,12 +21,15 @@ from fraud_core.errors import GateRefusalError, IntegrityError
 from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet
 from fraud_core.keys import Key, open_signed, sign
 from fraud_core.metrics import roc_auc
+from fraud_core.stores.heads import Head, Heads
 from fraud_core.stores.objects import ObjectStore
 
 FEW_FRAUDS = 20  # fewer prove nothing
 FEW_PARTITIONS = 3  # so many others tell what rate is possible
 RATE_FACTOR = 4.0  # a rate so many times above the highest, or below the lowest, of the others is no fraud rate
+MOST_FRAUD = 0.5  # a larger share of frauds is none, whatever the others have
 UNRELATED_AUC = 0.7  # frauds that a champion ranks no better are not those that it knows
+UNRELATED_SIMPLE_AUC = 0.6  # the same of a simple model that learned from the other partitions alone
 FALL = 0.1  # of the area under the ROC curve, below the median of the others
 SURE = 3.0  # standard errors
 FLIPPED = 0.2  # share of the frauds that were known: so many taken back, or so many added after maturity
@@ -48,12 +52,14 @@ class LabelFinding(_Model):
 class LabelVerdict(_Model):
     """What is said of one partition's labels.
 
-    `snapshot` is the hash of content and labels that were judged, `champion` the version whose scores were asked (empty: none
-    was there, and only rates and flips were judged), `frauds` the ids of the payments that count as fraud.
+    `sequence` counts the changes of this verdict (0: written before they were counted). `snapshot` is the hash of content and
+    labels that were judged, `champion` the version whose scores were asked (empty: none was there, and a simple model's were,
+    where it could be learned), `frauds` the ids of the payments that count as fraud.
     """
 
     format: Literal[1] = 1
     partition: str
+    sequence: int = 0
     content: str
     snapshot: str
     champion: str
@@ -65,6 +71,12 @@ class LabelVerdict(_Model):
     created_at: datetime
     decisions: tuple[Decision, ...] = ()
     accepted_findings: tuple[Name, ...] = ()
+
+    @property
+    def is_accepted_fall(self) -> bool:
+        """Whether a person accepted that the champion hardly knows these frauds."""
+        unknown = {finding.name for finding in self.findings} & {"fall", "unrelated"}
+        return bool(unknown) and unknown <= set(self.accepted_findings)
 
     @property
     def is_held(self) -> bool:
@@ -118,17 +130,19 @@ def judge_labels(
     aucs: Sequence[float],
     before: LabelVerdict | None,
     at: datetime,
+    accepted_falls: Sequence[float] = (),
 ) -> LabelVerdict:
     """Judge a partition's labels. Pure: nothing is read or written.
 
     Args:
         now: the partition and its labels.
-        scores: float64[n], the champion's; None where there is none.
+        scores: float64[n], the champion's; where there is none, those of a simple model that did not see the partition, or None.
         champion: its version; empty where there is none.
         rates: fraud rates of the other accepted partitions whose labels are not held.
-        aucs: areas under the ROC curve of others, as they were judged.
+        aucs: areas under the ROC curve of others, as they were judged by champions.
         before: the last verdict on this partition; of the same content, it tells which labels were known, and what was accepted.
         at: when.
+        accepted_falls: areas of others by this champion's scores, whose fall a person accepted.
     """
     before = before if before is not None and before.content == now.ref.content else None
     frauds = tuple(np.asarray(now.ids, dtype=object)[now.labels].tolist())
@@ -136,7 +150,7 @@ def judge_labels(
     findings = [*_rate(now, rates), *([] if before is None else _flips(now, before, set(frauds)))]
     if scores is not None and len(frauds) >= FEW_FRAUDS and not now.labels.all():
         auc = roc_auc(now.labels, scores)
-        findings += _relation(now, auc, aucs)
+        findings += _relation(now, auc, aucs, accepted_falls) if champion else _simple_relation(now, auc)
     return LabelVerdict(
         partition=now.ref.partition,
         content=now.ref.content,
@@ -153,9 +167,18 @@ def judge_labels(
     )
 
 
+def is_impossible(now: Labelled, rates: Sequence[float]) -> bool:
+    """Whether the share of frauds is none, given those of other partitions."""
+    return bool(_rate(now, rates))
+
+
 def _rate(now: Labelled, rates: Sequence[float]) -> list[LabelFinding]:
     rows, count = len(now.labels), int(now.labels.sum())
     others = [rate for rate in rates if rate > 0]
+    if now.rate > MOST_FRAUD and count >= FEW_FRAUDS:
+        return [
+            LabelFinding(name="impossible_rate", message=f"{count} of {rows:,} are fraud ({now.rate:.2%}), most of all payments")
+        ]
     if len(others) < FEW_PARTITIONS:
         return []
     low, high = min(others) / RATE_FACTOR, max(others) * RATE_FACTOR
@@ -180,20 +203,39 @@ def _flips(now: Labelled, before: LabelVerdict, frauds: set[str]) -> list[LabelF
     return [LabelFinding(name="flipped", message=said)]
 
 
-def _relation(now: Labelled, auc: float, aucs: Sequence[float]) -> list[LabelFinding]:
-    """How the labels lie to the champion's scores. Frauds of one card are alike, so cards are counted, not frauds."""
+def _relation(now: Labelled, auc: float, aucs: Sequence[float], accepted_falls: Sequence[float]) -> list[LabelFinding]:
+    """How the labels lie to the champion's scores. Frauds that it knows no worse than accepted ones are no news."""
+    error = _error(now, auc)
+    said = f"a fraud ranks above a legitimate payment {auc:.1%} of the time by the champion's scores"
+    wrong = _no_relation(auc + error, UNRELATED_AUC, said)
+    is_known = bool(accepted_falls) and auc + np.sqrt(2) * error >= min(accepted_falls)  # both areas have their error
+    if wrong or is_known or len(aucs) < FEW_PARTITIONS:
+        return [finding for finding in wrong if finding.name == "reversed" or not is_known]
+    usual = float(np.median(aucs))
+    if auc + error >= usual - FALL:
+        return []
+    return [LabelFinding(name="fall", message=f"{said}, where {usual:.1%} is usual: wrong labels, or fraud of a new kind")]
+
+
+def _simple_relation(now: Labelled, auc: float) -> list[LabelFinding]:
+    """How the labels lie to the scores of a simple model, which knows less than a champion: a fall is not asked for."""
+    said = f"a fraud ranks above a legitimate payment {auc:.1%} of the time by what the other partitions' labels teach"
+    return _no_relation(auc + _error(now, auc), UNRELATED_SIMPLE_AUC, said)
+
+
+def _no_relation(highest: float, least: float, said: str) -> list[LabelFinding]:
+    if highest < RELEASED:
+        return [LabelFinding(name="reversed", message=f"{said}: the relation is reversed")]
+    if highest < least:
+        return [LabelFinding(name="unrelated", message=f"{said}: labels and scores have nothing to do with each other")]
+    return []
+
+
+def _error(now: Labelled, auc: float) -> float:
+    """How far the area may lie from the true one. Frauds of one card are alike, so cards are counted, not frauds."""
     frauds = int(now.labels.sum()) if now.cards is None else len(np.unique(now.cards[now.labels]))
     legitimate = len(now.labels) - int(now.labels.sum())
-    error = SURE * max(_auc_error(auc, frauds, legitimate), _auc_error(0.5, frauds, legitimate) / 2)
-    said = f"a fraud ranks above a legitimate payment {auc:.1%} of the time by the champion's scores"
-    if auc + error < RELEASED:
-        return [LabelFinding(name="reversed", message=f"{said}: the relation is reversed")]
-    if auc + error < UNRELATED_AUC:
-        return [LabelFinding(name="unrelated", message=f"{said}: labels and scores have nothing to do with each other")]
-    usual = float(np.median(aucs)) if len(aucs) >= FEW_PARTITIONS else 1.0
-    if len(aucs) >= FEW_PARTITIONS and auc + error < usual - FALL:
-        return [LabelFinding(name="fall", message=f"{said}, where {usual:.1%} is usual: wrong labels, or fraud of a new kind")]
-    return []
+    return SURE * max(_auc_error(auc, frauds, legitimate), _auc_error(0.5, frauds, legitimate) / 2)
 
 
 def _auc_error(auc: float, frauds: int, legitimate: int) -> float:
@@ -211,26 +253,59 @@ def label_verdict_key(partition: str) -> str:
     return f"{FOLDER}/labels-{partition}.json"
 
 
-def held_labels(store: ObjectStore, key: Key, contents: Mapping[str, str]) -> dict[str, LabelVerdict]:
+def held_labels(store: ObjectStore, key: Key, contents: Mapping[str, str], heads: Heads | None = None) -> dict[str, LabelVerdict]:
     """The verdicts by which the labels of these partitions (key -> content hash) are held.
 
     Raises:
-        GateRefusalError: a verdict does not verify.
+        GateRefusalError: a verdict does not verify, or is not the newest that was seen.
     """
-    verdicts = {partition: read_label_verdict(store, key, partition) for partition in contents}
+    verdicts = read_label_verdicts(store, key, contents, heads)
     return {
         partition: verdict
         for partition, verdict in verdicts.items()
-        if verdict is not None and verdict.content == contents[partition] and verdict.is_held
+        if verdict.content == contents[partition] and verdict.is_held
     }
 
 
-def read_label_verdict(store: ObjectStore, key: Key, partition: str) -> LabelVerdict | None:
-    """The verdict on a partition's labels; None where they were not judged.
+def read_label_verdict(store: ObjectStore, key: Key, partition: str, heads: Heads | None = None) -> LabelVerdict | None:
+    """The verdict on a partition's labels; None where they were not judged. Raises as `read_label_verdicts`."""
+    return read_label_verdicts(store, key, [partition], heads).get(partition)
+
+
+def read_label_verdicts(
+    store: ObjectStore, key: Key, partitions: Iterable[str], heads: Heads | None = None
+) -> dict[str, LabelVerdict]:
+    """The verdicts on the labels of partitions that were judged; those that are seen are remembered in `heads`.
 
     Raises:
-        GateRefusalError: it does not verify.
+        GateRefusalError: one does not verify, is not the newest that was seen, or is gone.
     """
+    found = {partition: _read(store, key, partition) for partition in partitions}
+    again = {partition: _read(store, key, partition) for partition in _behind(found, heads)}
+    for said in _behind(again, heads).values():  # a newer one may have come between the two looks
+        raise GateRefusalError(said)
+    return {partition: each[0] for partition, each in (found | again).items() if each is not None}
+
+
+def record_labels(store: ObjectStore, key: Key, verdict: LabelVerdict, heads: Heads | None = None) -> LabelVerdict:
+    """Write a verdict, signed, as the next change of it, unless somebody else wrote one in between; returns it as written.
+
+    Raises:
+        StoreConflictError: somebody did.
+    """
+    where = label_verdict_key(verdict.partition)
+    tagged = store.get_tagged(where)
+    seen = 0 if heads is None else heads.sequence(where)
+    written = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
+    document = sign(written.model_dump(mode="json"), key)
+    store.put_if(where, json.dumps(document, sort_keys=True).encode(), None if tagged is None else tagged[1])
+    if heads is not None:
+        heads.older({where: Head(written.sequence, str(document["signature"]))})
+    return written
+
+
+def _read(store: ObjectStore, key: Key, partition: str) -> tuple[LabelVerdict, Head] | None:
+    """A verdict as it lies in the store, and which change of it that is."""
     where = label_verdict_key(partition)
     found = store.get_tagged(where)
     if found is None:
@@ -239,24 +314,36 @@ def read_label_verdict(store: ObjectStore, key: Key, partition: str) -> LabelVer
         verdict = LabelVerdict.model_validate(open_signed(found[0], key, f"The verdict on labels {where}"))
     except (IntegrityError, ValidationError) as error:
         raise GateRefusalError(
-            f"The verdict on the labels of {partition} was changed by hand, or is of another release. Remove {store.uri(where)}, "
-            "then materialize preprocessor, which judges the labels again."
+            f"The verdict on the labels of {partition} was changed by hand, or is of another release. Restore "
+            f"{store.uri(where)} from a backup. {_BACK}"
         ) from error
     if verdict.partition != partition:
         raise GateRefusalError(f"{store.uri(where)} speaks of {verdict.partition}: it was moved there, and is not used.")
-    return verdict
+    return verdict, Head(verdict.sequence, str(json.loads(found[0])["signature"]))
 
 
-def record_labels(store: ObjectStore, key: Key, verdict: LabelVerdict) -> None:
-    """Write a verdict, signed, unless somebody else wrote one in between.
+def _behind(found: Mapping[str, tuple[LabelVerdict, Head] | None], heads: Heads | None) -> dict[str, str]:
+    """Why verdicts are not used that are not the newest that were seen; remembers the others."""
+    if heads is None or not found:
+        return {}
+    present = {label_verdict_key(partition): each[1] for partition, each in found.items() if each is not None}
+    older, seen = heads.older(present), heads.seen()
+    problems: dict[str, str] = {}
+    for partition in found:
+        name = label_verdict_key(partition)
+        what = f"The verdict on the labels of {partition}"
+        if name in older:
+            said = f"{what} is change {present[name].sequence} of it, and change {seen[name].sequence} was seen before"
+            problems[partition] = (
+                f"{said}: an old one was put back. It is not used. Materialize preprocessor after "
+                f'`fraud accept {partition} --reason "..."`, which decides anew on what lies there. {_BACK}'
+            )
+        elif name not in present and name in seen:
+            problems[partition] = f"{what} is gone, of which change {seen[name].sequence} was seen. {_BACK}"
+    return problems
 
-    Raises:
-        StoreConflictError: somebody did.
-    """
-    where = label_verdict_key(verdict.partition)
-    found = store.get_tagged(where)
-    data = json.dumps(sign(verdict.model_dump(mode="json"), key), sort_keys=True).encode()
-    store.put_if(where, data, None if found is None else found[1])
+
+_BACK = 'If the store was restored from a backup: `fraud confirm --restored --reason "..."`, then materialize preprocessor.'
 
 
 def decide_labels(verdict: LabelVerdict, decision: Decision) -> LabelVerdict:
@@ -265,13 +352,16 @@ def decide_labels(verdict: LabelVerdict, decision: Decision) -> LabelVerdict:
     return verdict.model_copy(update={"decisions": (*verdict.decisions, decision), "accepted_findings": accepted})
 
 
-def without_held(store: ObjectStore, key: Key, allowed: TrainingSet, own_partition: str | None = None) -> TrainingSet:
+def without_held(
+    store: ObjectStore, key: Key, allowed: TrainingSet, own_partition: str | None = None, heads: Heads | None = None
+) -> TrainingSet:
     """The training set less the partitions whose labels are held.
 
     Raises:
-        GateRefusalError: the run's own partition is held, all are, or a verdict does not verify.
+        GateRefusalError: the run's own partition is held, all are, or a verdict does not verify or is not
+            the newest that was seen.
     """
-    held = held_labels(store, key, {part.partition: part.content for part in allowed.accepted})
+    held = held_labels(store, key, {part.partition: part.content for part in allowed.accepted}, heads)
     if own_partition in held:
         raise GateRefusalError(held[own_partition].explain())
     if len(held) == len(allowed.accepted):
@@ -282,7 +372,9 @@ def without_held(store: ObjectStore, key: Key, allowed: TrainingSet, own_partiti
     return replace(allowed, accepted=kept, rejected=rejected, held={name: one.explain() for name, one in held.items()})
 
 
-def require_judged(store: ObjectStore, key: Key, allowed: TrainingSet, snapshots: Mapping[str, str]) -> None:
+def require_judged(
+    store: ObjectStore, key: Key, allowed: TrainingSet, snapshots: Mapping[str, str], heads: Heads | None = None
+) -> None:
     """See that the present labels of every partition that trains were judged.
 
     Args:
@@ -291,8 +383,9 @@ def require_judged(store: ObjectStore, key: Key, allowed: TrainingSet, snapshots
     Raises:
         GateRefusalError: those of one were not.
     """
+    verdicts = read_label_verdicts(store, key, [part.partition for part in allowed.accepted], heads)
     for part in allowed.accepted:
-        verdict = read_label_verdict(store, key, part.partition)
+        verdict = verdicts.get(part.partition)
         if verdict is None or verdict.snapshot != snapshots[part.partition]:
             raise GateRefusalError(
                 f"The labels of partition {part.partition} have changed since they were judged, or never were; "

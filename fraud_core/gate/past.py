@@ -39,6 +39,7 @@ def select_past(
         verdicts=tuple(earlier[-NATURAL_PARTITIONS:]),
         references=tuple(earlier[-settings.reference_partitions :]),
         samples=tuple(load(verdict) for verdict in earlier[-settings.reference_partitions :]),
+        steps=tuple(_steps(partition, earlier, load, settings)),
         long=tuple(_long(partition, earlier, load)),
         rest=LongReference("rest", tuple(first), tuple(load(verdict) for verdict in first)) if first else None,
         former=former if former is not None and former[0].feature_version == features.VERSION else None,
@@ -46,13 +47,28 @@ def select_past(
     )
 
 
+def _steps(partition: str, earlier: Sequence[Verdict], load: Load, settings: Drift) -> list[LongReference]:
+    """What a person accepted last, while it is among the last partitions, which are a mixture of before and after; and the steps
+    of a season ago: a Christmas that comes back as it was. What was like its own past a season ago is none: the world may have
+    gone on since, and what brings its old state back is a stranger.
+    """
+    confirmed = [verdict for verdict in earlier[-settings.reference_partitions :] if verdict.overruled_by is not None]
+    season = [verdict for verdict in _season(partition, earlier) if verdict.is_step]
+    groups = [("confirmed", confirmed[-1:]), ("season", season)]
+    return [LongReference(kind, tuple(group), tuple(load(verdict) for verdict in group)) for kind, group in groups if group]  # type: ignore[arg-type]
+
+
+def _season(partition: str, earlier: Sequence[Verdict]) -> list[Verdict]:
+    day = _begin(partition) - SEASON
+    return [verdict for verdict in earlier if abs(_begin(verdict.partition) - day) <= SEASON_AROUND]
+
+
 def _long(partition: str, earlier: Sequence[Verdict], load: Load) -> list[LongReference]:
     """What a person confirmed last, the bootstrap counting as the first; and what was accepted a season ago."""
     confirmed = [("confirmed", [verdict]) for verdict in earlier if verdict.overruled_by is not None]
     bootstrap = [verdict for verdict in earlier if verdict.kind == "bootstrap"]
     groups = ([("bootstrap", bootstrap)] if bootstrap else []) + confirmed
-    day = _begin(partition) - SEASON
-    season = [verdict for verdict in earlier if abs(_begin(verdict.partition) - day) <= SEASON_AROUND]
+    season = _season(partition, earlier)
     chosen = [*groups[-CONFIRMED:], *([("season", season)] if season else [])]
     return [LongReference(kind, tuple(group), tuple(load(verdict) for verdict in group)) for kind, group in chosen]  # type: ignore[arg-type]
 

@@ -13,6 +13,9 @@ FOLDER = "drift"
 NATURAL_PARTITIONS = 24  # so many accepted partitions tell how large natural variation is
 
 
+Likened = Literal["last", "confirmed", "season"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,6 +75,7 @@ class Finding(_Model):
         "feature_drift",
         "drifted_share",
         "slow_drift",
+        "known_step",
         "rewritten",
         "volume",
     ]
@@ -118,8 +122,9 @@ class Verdict(_Model):
 
     `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person. `sequence` counts the
     changes of the partition's verdict (0: written before they were counted); `rules` is the hash of the rules it was judged by
-    (see `gate.rules`), and `confirmed` who let them be changed to what they are. `long` is empty where there was nothing to
-    compare with, `former` where the partition was never accepted before.
+    (see `gate.rules`), and `confirmed` who let them be changed to what they are. `likened` says what `reference` is: the last
+    partitions, or a step away from them that a person accepted. `long` is empty where there was nothing to compare with,
+    `former` where the partition was never accepted before.
     """
 
     format: Literal[1] = 1
@@ -134,6 +139,7 @@ class Verdict(_Model):
     features: tuple[FeatureResult, ...] = ()
     findings: tuple[Finding, ...] = ()
     reference: tuple[ReferencePart, ...] = ()
+    likened: Likened = "last"
     long: LongComparison | None = None
     former: FormerSelf | None = None
     sample_rows: int
@@ -163,6 +169,11 @@ class Verdict(_Model):
     def is_accepted(self) -> bool:
         """Whether this content may train: the last decision of a person, else what the statistics say."""
         return self.refused_by is None and (self.accepted or self.overruled_by is not None)
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is unlike the partitions before it, and a person accepted that: this one, or one that it is like."""
+        return self.is_accepted and (self.overruled_by is not None or self.likened != "last")
 
     @property
     def sample_key(self) -> str:
@@ -240,6 +251,7 @@ class Past:
         verdicts: accepted ones before it, oldest first; the last that tell what natural variation is.
         references: the last K of them, or what stands in their place.
         samples: of the references.
+        steps: what a person accepted although it was unlike its past; a partition that is like one of them is no stranger.
         long: what it may not have drifted away from in small steps; it has to be like one of them.
         rest: the first accepted partitions beside it, be they before or after it.
         former: what it held itself when it was last accepted, and the sample of that.
@@ -249,6 +261,7 @@ class Past:
     verdicts: tuple[Verdict, ...] = ()
     references: tuple[Verdict | FormerSelf, ...] = ()
     samples: tuple[pl.DataFrame, ...] = ()
+    steps: tuple[LongReference, ...] = ()
     long: tuple[LongReference, ...] = ()
     rest: LongReference | None = None
     former: tuple[FormerSelf, pl.DataFrame] | None = None

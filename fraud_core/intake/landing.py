@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -50,10 +50,19 @@ class Segment(BaseModel):
         """
         return pl.read_parquet(store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem))
 
+    def verified_path(self, store: ObjectStore) -> Path:
+        """A local file with the rows, which were compared with their hash just now: for what is too much to hold in memory.
+
+        Raises:
+            IntegrityError: the object is gone, or is not what was landed.
+        """
+        store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem)
+        return store.local_path(self.key)
+
     def is_whole(self, store: ObjectStore) -> bool:
         """Whether the object is what was landed."""
         try:
-            store.get_hashed(self.key, self.sha256 or PurePosixPath(self.key).stem)
+            self.verified_path(store)
         except IntegrityError:
             return False
         return True
@@ -72,6 +81,11 @@ class LandedFile(BaseModel):
     refused: tuple[Segment, ...]
     lines: int | None = None  # that the file said it has, counted apart from `rows`; version 0.1.0 did not
     landed_at: datetime | None = None  # since when its content has been there; version 0.1.0 did not write that down
+
+    def is_whole(self, store: ObjectStore, partition: str | None = None) -> bool:
+        """Whether its rows (None: of all partitions) are in the store as they landed."""
+        segments = [one for one in (*self.segments, *self.refused) if partition in (None, one.partition)]
+        return all(segment.is_whole(store) for segment in segments)
 
     @property
     def since(self) -> datetime:
@@ -121,10 +135,9 @@ class Landing(BaseModel):
     def without_damaged(self, partition: str, store: ObjectStore) -> "Landing":
         """Without the files of which rows of this partition were damaged in the store: landing after that reads them again."""
 
-        def is_whole(file: LandedFile) -> bool:
-            return all(segment.is_whole(store) for segment in (*file.segments, *file.refused) if segment.partition == partition)
-
-        return self.model_copy(update={"files": {name: file for name, file in self.files.items() if is_whole(file)}})
+        return self.model_copy(
+            update={"files": {name: file for name, file in self.files.items() if file.is_whole(store, partition)}}
+        )
 
     def content(self) -> str:
         """Hash of what has landed, the same under every card key."""
@@ -171,6 +184,7 @@ def land(
 
     Raises:
         SourceError: a file is missing or cannot be read as declared.
+        IntegrityError: rows that had landed were damaged in the store, and their file is gone.
     """
     now = now or datetime.now(UTC)
     parsing = parse_fingerprint(source, card_key)
@@ -190,16 +204,25 @@ def land(
                 landed_at = came.get(file.sha256, now)
                 landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, landed_at, progress)
                 contents.add(file.sha256)
-    landing = Landing(parse=parsing, files=landed)
-    if previous is not None and previous.parse == parsing and previous.files == landed:
-        return previous
-    return landing if source.columns.transaction_id is None else _with_repeats(landing, store)
+        landing = Landing(parse=parsing, files=landed)
+        if previous is not None and previous.parse == parsing and previous.files == landed:
+            return previous
+        if source.columns.transaction_id is None:
+            return landing
+        try:
+            return _with_repeats(landing, store)
+        except IntegrityError:  # rows were damaged in the store; their file, if it is there, puts them right
+            there = {file.sha256: file for file in files}
+            for name, old in landed.items():
+                if old.sha256 in there and not old.is_whole(store):
+                    landed[name] = _land_file(there[old.sha256], source, store, card_key, old.landed_at or now, progress)
+        return _with_repeats(Landing(parse=parsing, files=landed), store)
 
 
 def _with_repeats(landing: Landing, store: ObjectStore) -> Landing:
     """What has landed, with the rows that are refused because their id stands in another partition."""
     files = enumerate(landing.in_order())
-    landed = [Landed(one.partition, came, store.local_path(one.key)) for came, file in files for one in file.segments]
+    landed = [Landed(one.partition, came, one.verified_path(store)) for came, file in files for one in file.segments]
     written = []
     for partition, rows in sorted(find_repeats(landed).items()):
         key, sha256 = _written(store, partition, rows)

@@ -14,7 +14,7 @@ def count_refusals(landing: Landing, store: ObjectStore) -> pl.DataFrame:
     """Refused rows by column and reason, with a masked example and the line it stands on; the commonest first."""
     segments = [segment for file in landing.in_order() for segment in file.refused]
     nothing = pl.DataFrame(schema=schema.QUARANTINE_SCHEMA)
-    refused = pl.concat([nothing, *(pl.read_parquet(store.local_path(segment.key), glob=False) for segment in segments)])
+    refused = pl.concat([nothing, *(segment.read(store) for segment in segments)])
     return (
         refused.group_by("column", "reason", maintain_order=True)
         .agg(

@@ -126,6 +126,7 @@ def test_one_command_starts_the_whole_stack_and_a_server_that_dies_is_named(
     evil = {"origin": "http://evil.example"}
     assert httpx.post(f"{urls['FRAUD_MLFLOW_PORT']}/api/2.0/mlflow/runs/search", json={}, headers=evil).status_code == 403
     assert "access-control-allow-origin" not in httpx.get(f"{prometheus}/query?query=up", headers=evil).headers
+    assert httpx.post(f"{urls['FRAUD_ALERTMANAGER_PORT']}/api/v2/silences", json={}, headers=evil).status_code == 401
 
     # One that dies is named, and nothing is left.
     with Redis.from_url(told["FRAUD_HISTORY"]) as history:

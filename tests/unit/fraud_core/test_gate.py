@@ -468,6 +468,32 @@ def test_a_season_is_compared_with_itself_a_year_ago() -> None:
     ]
 
 
+def test_a_step_that_a_person_accepted_is_held_neither_in_the_next_partitions_nor_a_season_later() -> None:
+    def december(place: int) -> pl.DataFrame:
+        return dearer(transformed(seed=place), 1.5 if place % 12 in {10, 11} else 1.0)
+
+    verdicts = [
+        judgement.verdict
+        for judgement in WALK([(key, december(n)) for n, (key, _) in enumerate(rising(0.0, 26))], person=accept_held)
+    ]
+    assert [v.partition for v in verdicts if not v.accepted] == ["2020-11", "2021-01"]  # it comes, and it goes; once
+    like = {v.partition: v.likened for v in verdicts if v.likened != "last"}
+    confirmed, season = ("2020-12", "2021-02"), ("2021-11", "2021-12", "2022-01", "2022-02")
+    assert like == dict.fromkeys(confirmed, "confirmed") | dict.fromkeys(season, "season")
+    (known,) = [finding for finding in verdicts[22].findings if finding.name == "known_step"]
+    assert known.message.endswith("but like what was accepted a season ago (2020-11)")
+    assert [part.partition for part in verdicts[22].reference] == ["2020-11"]
+
+
+def test_what_was_usual_a_season_ago_is_a_stranger_where_a_person_accepted_another_state_since() -> None:
+    def amounts(place: int) -> float:
+        return 1.6 if 8 <= place < 18 else 1.0
+
+    months = [(key, dearer(transformed(seed=n), amounts(n))) for n, (key, _) in enumerate(rising(0.0, 19))]
+    verdicts = [judgement.verdict for judgement in WALK(months, person=accept_held)]
+    assert [v.partition for v in verdicts if not v.accepted] == ["2020-09", "2021-07"]
+
+
 # ---- an old verdict is put back
 
 

@@ -4,17 +4,21 @@ import json
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
 from fraud_cli.stack import full, servers
 from fraud_cli.stack.full import FullStack, page_alone
 from fraud_cli.up import up
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
+from tests.servers.processes import free_port
 
 AMTOOL = shutil.which("amtool")
 
@@ -113,8 +117,12 @@ def test_prometheus_watches_this_installation_by_the_rules_that_ship(all_there: 
     ports = {"scorer": 8111, "pipeline": 9222, "desk": 7444, "alertmanager": 9333}
     assert targets == {name: [f"127.0.0.1:{port}"] for name, port in ports.items()}
     shipped = full.OBSERVABILITY / "prometheus"
-    for path in (*shipped.glob("rules/*.yml"), shipped / "prometheus.yml"):
+    for path in shipped.glob("rules/*.yml"):
         assert (config / path.relative_to(shipped)).read_bytes() == path.read_bytes()
+    ours, theirs = (yaml.safe_load((folder / "prometheus.yml").read_text()) for folder in (config, shipped))
+    signed_in = ours["alerting"]["alertmanagers"][0].pop("basic_auth")
+    assert ours == theirs
+    assert f":{Path(signed_in['password_file']).read_text()}@127.0.0.1:9333" in stack.prepare()[1]["FRAUD_ALERTMANAGER_URL"]
 
 
 def test_alerts_need_no_secret_to_be_seen() -> None:
@@ -124,6 +132,40 @@ def test_alerts_need_no_secret_to_be_seen() -> None:
     assert text.count("source_matchers") == (full.OBSERVABILITY / "alertmanager" / "alertmanager.yml").read_text().count(
         "source_matchers"
     )
+
+
+@pytest.mark.skipif(servers.find_alertmanager() is None, reason="needs Debian's package prometheus-alertmanager")
+def test_no_page_of_a_browser_silences_the_stacks_alertmanager(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    others = dict.fromkeys(("weed", "redis", "prometheus"), "/opt/server")
+    monkeypatch.setattr(full, "_programs", lambda has: others | {"alertmanager": servers.find_alertmanager()})
+    stack = FullStack(settings(alertmanager_port=port))
+    told, _ = stack.prepare()
+    (service,) = [service for service in stack.services if service.name == "Alertmanager"]
+    with subprocess.Popen(service.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert service.is_ready is not None
+            while not service.is_ready():
+                assert process.poll() is None
+                time.sleep(0.05)
+            silence = {
+                "matchers": [{"name": "alertname", "value": ".+", "isRegex": True}],
+                "startsAt": "2030-01-01T00:00:00Z",
+                "endsAt": "2040-01-01T00:00:00Z",
+                "createdBy": "x",
+                "comment": "x",
+            }
+            evil = {"origin": "http://evil.example"}
+            with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+                assert client.post("/api/v2/silences", json=silence, headers=evil).status_code == 401
+                asked = evil | {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+                assert client.options("/api/v2/silences", headers=asked).status_code == 401
+                assert client.get("/api/v2/alerts", headers=evil).status_code == 401
+                assert client.post(f"{told.alertmanager_url}/api/v2/silences", json=silence).status_code == 200  # who knows it
+        finally:
+            process.terminate()
 
 
 @pytest.mark.skipif(AMTOOL is None, reason="needs Debian's package prometheus-alertmanager")

@@ -85,6 +85,30 @@ def test_landed_rows_that_were_damaged_are_not_read_and_landing_their_files_agai
     assert intake.store.get(damaged.key) == whole
 
 
+def test_ids_are_not_compared_with_rows_that_were_damaged_and_landing_puts_these_right(intake: Intake, opened: list[str]) -> None:
+    intake.rows({**JANUARY, "id": "one"}, {**MARCH, "id": "two"}, name="a.csv")
+    landed = intake.land(intake.source())
+    damaged = [landed.segments(month)[0] for month in ("2024-01", "2024-03")]
+    whole = [intake.store.get(one.key) for one in damaged]
+    for one, data in zip(damaged, whole, strict=True):
+        other = pl.read_parquet(data).with_columns(transaction_id=pl.lit("other"))
+        other.write_parquet(intake.store.local_path(one.key))
+    intake.rows({**MARCH, "id": "one"}, name="b.csv")
+    opened.clear()
+    again = intake.land(intake.source(), landed)
+    assert sorted(opened) == ["a.csv", "b.csv"]
+    assert [intake.store.get(one.key) for one in damaged] == whole
+    repeats = again.repeated("2024-03")
+    assert repeats is not None
+    assert repeats.read(intake.store)["transaction_id"].to_list() == ["one"]
+
+    intake.store.put(damaged[0].key, whole[1])
+    (intake.folder / "a.csv").unlink()
+    intake.rows({**MARCH, "id": "new"}, name="c.csv")
+    with pytest.raises(IntegrityError, match="is not the file that was written"):
+        intake.land(intake.source(), again)
+
+
 def test_a_file_of_any_length_lands_the_same_rows(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     months = [{"when": f"2024-{1 + n % 3:02d}-10 00:00:00"} for n in range(50)]
     intake.rows(*months)
