@@ -437,7 +437,7 @@ def measure_in_process(measured: Measured, results: Results) -> None:
 
 async def request_us(app: Any, body: bytes) -> float:
     """Processor microseconds of a request to the application, without uvicorn, key and network."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
