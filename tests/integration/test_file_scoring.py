@@ -1,5 +1,6 @@
 """Files over real connections: whoever sends, reads or asks too slowly holds no place that others need."""
 
+import io
 import json
 import socket
 import time
@@ -7,6 +8,8 @@ from contextlib import closing
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fraud_core.stores.api_keys import ApiKeys
@@ -14,7 +17,7 @@ from tests.api_server import Server, Servers, eventually
 
 pytestmark = pytest.mark.integration
 
-CSV = "text/csv"
+CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 HEAD, LINE = b"timestamp,amount\n", b"2020-01-01T00:00:00Z,1\n"
 STALL = 2.0  # seconds
 
@@ -59,9 +62,15 @@ def whole(connection: socket.socket) -> bytes:
     return answer
 
 
-def sent(server: Server, token: str) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": CSV}
-    return httpx.post(f"{server.url}/v1/score/file", content=HEAD + LINE, headers=headers, timeout=60)
+def sent(server: Server, token: str, content: bytes = HEAD + LINE, kind: str = CSV) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
+    return httpx.post(f"{server.url}/v1/score/file", content=content, headers=headers, timeout=60)
+
+
+def parquet(**columns: pa.Array) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
 
 
 def test_an_upload_that_trickles_is_ended_and_its_place_is_free_for_its_key_alone_until_then(
@@ -102,3 +111,20 @@ def test_a_reader_that_stalls_loses_its_place_and_is_told_what_is_missing(server
     assert last["problem"] == "Nothing of the answer was taken for 2 s; send the rest again."
     assert (last["complete"], 0 < last["rows"] < 100_000) == (False, True)
     assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_odd_files_are_answered_with_what_is_wrong_and_the_next_one_is_scored(server: Server, tokens: list[str]) -> None:
+    nothing = parquet(timestamp=pa.nulls(2_000_000, pa.string()), amount=pa.nulls(2_000_000, pa.float64()))
+    out_of_reach = pa.array([0, 2**62, 0], pa.timestamp("us", "UTC"))
+    whole_files = [
+        (nothing, PARQUET, "would expand to 2,000,000 rows"),
+        (b"timestamp,amount," + b",".join(b"c%d" % at for at in range(30_000)), CSV, "30002 columns"),
+    ]
+    for content, kind, reason in whole_files:
+        answer = sent(server, tokens[0], content, kind)
+        assert (answer.status_code, reason in answer.text) == (422, True), answer.text
+        assert len(answer.json().get("errors", ())) <= 100
+    answer = sent(server, tokens[0], parquet(timestamp=out_of_reach, amount=pa.array([1.0] * 3)), PARQUET)
+    *rows, last = map(json.loads, answer.text.splitlines())
+    assert ["errors" in row for row in rows] == [False, True, False]
+    assert (last["rows"], last["refused"], last["complete"]) == (3, 1, True)
