@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
+from beside_batches import Beside, measure_beside
 from installation import BUSY, SOURCE, Measured, api_frame, install, remember_busy_merchant
 from report import write_report
 
@@ -44,6 +45,7 @@ from fraud_core.simulator import simulate
 from fraud_core.sources import load_source
 
 HERE = Path(__file__).resolve().parent
+T = TypeVar("T")
 SERVER_CORE, LOAD_CORE = 0, 1
 CONNECTIONS = 16
 REMEMBERING = ("sqlite", "redis")  # kinds that read history, record and log; their installations go by the same names
@@ -96,6 +98,7 @@ class Results:
     one_caller: dict[str, list[Round]] = field(default_factory=dict)
     stages_us: dict[str, float] = field(default_factory=dict)
     batch_rows_per_s: list[float] = field(default_factory=list)
+    beside: Beside = field(default_factory=Beside)
     bare_model_rows_per_s: float = 0.0
     file_rows: int = 0
     file_seconds: float = 0.0
@@ -288,7 +291,7 @@ def is_open(port: int) -> bool:
 
 
 def measure_batch(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
-    """(c) batches of 1,000."""
+    """(c) batches of 1,000; then single payments, alone and beside six batches of 10,000."""
     bodies = folder / "batches.jsonl"
     bodies.write_text("\n".join(json.dumps({"transactions": measured.rows[at : at + 1_000]}) for at in range(0, 5_000, 1_000)))
     with serving(measured, "scoring") as server:
@@ -296,6 +299,10 @@ def measure_batch(measured: Measured, folder: Path, effort: Effort, results: Res
             told(f"batches, round {number + 1} of {effort.rounds}")
             load = loaded(server, measured, bodies, max(2, effort.seconds // 2), "/v1/score/batch", connections=2)
             results.batch_rows_per_s.append(load.per_second * 1_000)
+        told("single payments beside batches")
+        results.beside = on_core(
+            LOAD_CORE, lambda: measure_beside(server.url, measured.token, measured.rows, min(3, effort.rounds), effort.seconds)
+        )
 
 
 def measure_file(measured: Measured, folder: Path, effort: Effort, results: Results) -> None:
@@ -382,12 +389,12 @@ def measure_start(measured: Measured, effort: Effort, results: Results) -> None:
 # --- in this process: stages, the bare model, the DataFrame ---------------------------------------------------------------------
 
 
-def on_core(core: int, what: Callable[[], None]) -> None:
+def on_core(core: int, what: Callable[[], T]) -> T:
     """Do something on one core."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
-        what()
+        return what()
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -437,7 +444,7 @@ def measure_in_process(measured: Measured, results: Results) -> None:
 
 async def request_us(app: Any, body: bytes) -> float:
     """Processor microseconds of a request to the application, without uvicorn, key and network."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -477,6 +484,7 @@ def summarised(results: Results) -> dict[str, float]:
         **{f"{kind}_vs_empty_route": ratio_to_empty(results, kind) for kind in REMEMBERING if kind in results.rounds},
         "busy_merchant_vs_empty_route": ratio_to_empty(results, BUSY),
         "batch_rows_per_s": round(statistics.median(results.batch_rows_per_s)),
+        **results.beside.summary(),
         "file_rows_per_s": round(results.file_rows / results.file_seconds),
         "file_peak_mb": round(results.file_peak_mb),
         "ready_s": round(statistics.median(results.ready_s), 2),

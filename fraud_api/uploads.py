@@ -45,18 +45,19 @@ class _Running:
 
     Attributes:
         child: the process that scores.
-        moved: when the caller last took something of the answer, on the event loop's clock.
+        moved: when the child last gave something, or the caller last took it, on the event loop's clock.
+        offered: whether it is the caller's turn, to take what the child gave.
         notes: what was taken for granted of the file.
         ended: why it was ended, if it was.
     """
 
     def __init__(self, child: asyncio.subprocess.Process, notes: list[str]) -> None:
         self.child, self.notes, self.ended = child, notes, ""
-        self.step()
+        self.step(offered=True)
 
-    def step(self) -> None:
+    def step(self, *, offered: bool) -> None:
         """Something moved."""
-        self.moved = asyncio.get_running_loop().time()
+        self.moved, self.offered = asyncio.get_running_loop().time(), offered
 
 
 class Uploads:
@@ -90,8 +91,8 @@ class Uploads:
         child: asyncio.subprocess.Process | None = None
         try:
             spooled = await self._spool(request)
-            child = await self._start(served, spooled.path, file, answer)
-            first = await _frame(child)
+            child = await _started()
+            first = await self._opened(child, order_bytes(spooled.path, file, answer, served.scorer.bundle, self._settings))
             if first.state != "opened":
                 raise Refused(422, "unreadable-file", first.detail or "The file could not be read.", first.errors)
         except BaseException:
@@ -168,20 +169,21 @@ class Uploads:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     Path(entry.path).unlink()
 
-    async def _start(self, served: Served, path: Path, file: FileFormat, answer: AnswerFormat) -> asyncio.subprocess.Process:
-        child = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=child_environment(),
-            limit=BUFFER,
-        )
+    async def _opened(self, child: asyncio.subprocess.Process, order: bytes) -> Frame:
+        """Its first answer to the order: reading takes a step at most, and whatever else it does takes moments."""
         assert child.stdin is not None
-        with suppress(BrokenPipeError, ConnectionResetError):  # it ended early; what it wrote, or did not, tells
-            child.stdin.write(order_bytes(path, file, answer, served.scorer.bundle, self._settings))
-            await child.stdin.drain()
-        child.stdin.close()
-        return child
+        seconds = self._settings.file_step_seconds + self._settings.file_stall_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                with suppress(BrokenPipeError, ConnectionResetError):  # it ended early; what it wrote, or did not, tells
+                    child.stdin.write(order)
+                    await child.stdin.drain()
+                child.stdin.close()
+                return await _frame(child)
+        except TimeoutError:
+            logger.warning("the scoring of a file was ended: it did not begin within %g s", seconds)
+            detail = f"The scoring of this file did not begin within {seconds:g} s; try again shortly."
+            raise Refused(503, "file-scoring", detail, headers={"Retry-After": "60"}) from None
 
     async def _watch(self, key: str, running: _Running, spooled: _Spooled) -> None:
         """Wait for the child's end, and end it where it takes too long or nobody takes its answer."""
@@ -196,7 +198,8 @@ class Uploads:
                 if loop.time() >= last:
                     running.ended = f"The file was not scored within {self._settings.file_seconds:g} s; split it."
                 elif loop.time() >= running.moved + stall:
-                    running.ended = f"Nothing of the answer was taken for {stall:g} s; send the rest again."
+                    halted = "Nothing of the answer was taken" if running.offered else "The scoring got no further"
+                    running.ended = f"{halted} for {stall:g} s; send the rest again."
             if running.ended:
                 logger.warning("the scoring of a file was ended: %s", running.ended)
         finally:
@@ -229,8 +232,9 @@ async def _stream(running: _Running, version: str, answer: AnswerFormat) -> Asyn
                 break
             data = await child.stdout.readexactly(frame.size)
             last = frame
+            running.step(offered=True)
             yield data
-            running.step()
+            running.step(offered=False)
         if frame.state == "done":
             yield _last_record(frame, version, "", answer, running.notes)
         else:
@@ -242,6 +246,13 @@ async def _stream(running: _Running, version: str, answer: AnswerFormat) -> Asyn
     finally:
         if child.returncode is None:
             child.kill()  # the caller went away, or there is nothing more to come
+
+
+async def _started() -> asyncio.subprocess.Process:
+    """A process that waits for its order."""
+    return await asyncio.create_subprocess_exec(
+        *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=child_environment(), limit=BUFFER
+    )
 
 
 async def _frame(child: asyncio.subprocess.Process) -> Frame:

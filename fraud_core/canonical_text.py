@@ -48,6 +48,18 @@ def canonical_text(value: str | bool | int | float | Decimal) -> str | None:
             raise TypeError("neither text nor a number")
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text is seen at once to be canonical, printable and no number that has lost digits. Most are; others may be."""
+    return (
+        text.isascii()
+        and text.isprintable()
+        and "." not in text
+        and "+" not in text
+        and text == text.strip() != ""
+        and text not in _BOOLEANS
+    )
+
+
 def has_lost_digits(text: str) -> bool:
     """Whether a canonical text is that of a number whose digits are lost."""
     return text[:1] in _BEGINS_NUMBERS and _find_lost(text) is not None

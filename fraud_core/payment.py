@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
@@ -12,7 +13,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from fraud_core import schema
-from fraud_core.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits
+from fraud_core.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits, is_plain
 from fraud_core.card_numbers import holds_card_number
 
 AHEAD = timedelta(minutes=5)
@@ -20,9 +21,11 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST_BIRTH = date(1900, 1, 1)
 
 _AMOUNT = schema.BY_NAME["amount_cents"]
-_ID, _NAME, _CARD = (schema.BY_NAME[name] for name in ("transaction_id", "merchant", "card"))
+assert _AMOUNT.lowest is not None
+assert _AMOUNT.highest is not None
+_LOWEST, _HIGHEST = _AMOUNT.lowest, _AMOUNT.highest
+_ID_LENGTH, _NAME_LENGTH, _CARD_LENGTH = (schema.BY_NAME[name].longest or 0 for name in ("transaction_id", "merchant", "card"))
 _DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # ISO 8601 with an offset, in its extended or basic form (RFC 3339 is part of it); no character that is not printed here.
 _TIME = re.compile(
@@ -31,6 +34,7 @@ _TIME = re.compile(
     r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 )
 
+_USUAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)  # found sooner
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,12 +55,15 @@ def timestamp_of(value: Any) -> datetime:
     if isinstance(value, str):
         text = value.strip()
         try:
-            value = datetime.fromisoformat(text.upper()) if _TIME.fullmatch(text) else None
+            if _USUAL_TIME.fullmatch(text):
+                value = datetime.fromisoformat(text)
+            else:
+                value = datetime.fromisoformat(text.upper()) if _TIME.fullmatch(text) else None
         except ValueError:
             raise wrong("is not a time in ISO 8601, such as 2020-06-21T12:14:25+00:00") from None
     if not isinstance(value, datetime):
         raise wrong("must be a time in ISO 8601, such as 2020-06-21T12:14:25+00:00")
-    if value.utcoffset() is None:
+    if value.tzinfo is not UTC and value.utcoffset() is None:
         raise wrong("has no offset from UTC; append Z or, say, +02:00")
     if value < EARLIEST:
         raise wrong("lies before 1970")
@@ -71,16 +78,12 @@ def cents_of(value: Any) -> int:
     A binary float must lie within a millionth of a cent of a whole one.
     """
     match value:
+        case float():
+            cents = _cents_of_float(value)
         case bool():
             cents = None
         case int():
             cents = value * 100
-        case float():
-            hundredfold = value * 100.0
-            if not math.isfinite(value):
-                raise wrong("must be a finite number")
-            whole = abs(hundredfold) < 1e15 and abs(hundredfold - round(hundredfold)) < 1e-6 * (1 + abs(hundredfold) * 1e-7)
-            cents = round(hundredfold) if whole else None
         case str() | Decimal():
             parts = _DECIMAL.fullmatch(f"{value:f}" if isinstance(value, Decimal) else value.strip())
             cents = None
@@ -91,11 +94,20 @@ def cents_of(value: Any) -> int:
             cents = None
     if cents is None:
         raise wrong("is not an amount with at most two decimals")
-    assert _AMOUNT.lowest is not None
-    assert _AMOUNT.highest is not None
-    if not _AMOUNT.lowest <= cents <= _AMOUNT.highest:
-        raise wrong(f"is out of bounds ({_AMOUNT.lowest / 100:.0f} to {_AMOUNT.highest / 100:.0f})")
+    if not _LOWEST <= cents <= _HIGHEST:
+        raise wrong(f"is out of bounds ({_LOWEST / 100:.0f} to {_HIGHEST / 100:.0f})")
     return cents
+
+
+def _cents_of_float(value: float) -> int | None:
+    hundredfold = value * 100.0
+    size = abs(hundredfold)
+    if size < 1e15:
+        cents = round(hundredfold)
+        return cents if abs(hundredfold - cents) < 1e-6 * (1 + size * 1e-7) else None
+    if not math.isfinite(value):
+        raise wrong("must be a finite number")
+    return None
 
 
 def birth_date_of(value: Any, info: ValidationInfo) -> date | None:
@@ -103,8 +115,9 @@ def birth_date_of(value: Any, info: ValidationInfo) -> date | None:
     if value is None:
         return None
     if isinstance(value, str):
+        text = value.strip()
         try:
-            value = date.fromisoformat(value.strip()) if _DAY.fullmatch(value.strip()) else None
+            value = date.fromisoformat(text) if len(text) == 10 and text[4] == text[7] == "-" else None  # no days of weeks
         except ValueError:
             value = None
     elif isinstance(value, datetime):
@@ -128,7 +141,7 @@ def card_of(value: Any) -> SecretStr | None:
         return value
     if value is None:
         return None
-    text = None if isinstance(value, bool) else _text_of(value, _CARD)
+    text = None if isinstance(value, bool) else _text_of(value, _CARD_LENGTH)
     if text is None:
         raise wrong("must be text of 1 to 64 characters, or a whole number")
     return SecretStr(text)
@@ -136,17 +149,31 @@ def card_of(value: Any) -> SecretStr | None:
 
 def text_of(value: Any, info: ValidationInfo) -> str | None:
     """A merchant or category by its canonical text, unless it holds control characters or a card number."""
-    text = _text_of(value, _NAME)
-    if text is not None and holds_card_number(text) and not _is_declared(text, info):
+    try:
+        return _name_again(value) if type(value) is str and len(value) <= _NAME_LENGTH else _name_of(value)
+    except PydanticCustomError:
+        text = _text_of(value, _NAME_LENGTH)
+        if text is None or not _is_declared(text, info):
+            raise
+        return text
+
+
+def _name_of(value: Any) -> str | None:
+    text = _text_of(value, _NAME_LENGTH)
+    if text is not None and holds_card_number(text):
         raise _holds_card()
     return text
+
+
+# Merchants and categories come again and again. What is refused is not remembered, so that no card number is.
+_name_again = lru_cache(maxsize=4_096)(_name_of)
 
 
 def id_of(value: Any, info: ValidationInfo) -> str | None:
     """As `text_of`, for ids, which may be long numbers themselves."""
     if value is None:
         return None
-    text = _text_of(value, _ID)
+    text = _text_of(value, _ID_LENGTH)
     if text is None:
         raise wrong("is empty")
     if holds_card_number(text, alone=True) and not _is_declared(text, info):
@@ -154,13 +181,13 @@ def id_of(value: Any, info: ValidationInfo) -> str | None:
     return text
 
 
-def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """The context in which payments are validated.
+def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """The context in which payments are validated; None where there is nothing to know.
 
     Args:
         digits: by field, of how many digits numbers are that stand in it by design: they are no card numbers.
     """
-    return {"digits": digits}
+    return {"digits": digits} if any(digits.values()) else None
 
 
 def _is_declared(text: str, info: ValidationInfo) -> bool:
@@ -170,19 +197,18 @@ def _is_declared(text: str, info: ValidationInfo) -> bool:
     return len(text) in info.context["digits"].get(info.field_name, ())
 
 
-def _text_of(value: Any, column: schema.Column) -> str | None:
+def _text_of(value: Any, longest: int) -> str | None:
     """The canonical text of a column's value; None where there is none."""
-    if value is None:
-        return None
+    if value is None or (type(value) is str and len(value) <= longest and is_plain(value)):
+        return value
     try:
         text = canonical_text(value)
     except TypeError:
         raise wrong("must be text or a whole number") from None
     if text is None:
         return None
-    assert column.longest is not None
-    if len(text) > column.longest:
-        raise wrong(f"is longer than {column.longest} characters")
+    if len(text) > longest:
+        raise wrong(f"is longer than {longest} characters")
     if has_lost_digits(text):
         raise wrong(LOST_DIGITS)
     if not text.isprintable() and _CONTROL.search(text):

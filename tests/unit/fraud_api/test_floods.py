@@ -59,6 +59,7 @@ def test_a_batch_is_scored_beside_the_event_loop(
         return score_rows(*arguments, **options)
 
     monkeypatch.setattr("fraud_api.routes.score_rows", spy)
+    monkeypatch.setattr("fraud_api.routes.ROWS_AT_ONCE", 100)
     sent = made_transactions(250)
 
     async def two() -> list[Any]:

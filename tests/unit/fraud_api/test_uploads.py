@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -242,6 +243,39 @@ def test_no_more_files_at_a_time_than_allowed_and_the_place_is_free_again(call: 
     assert api.runner.run(both()) == [200, 429]
     assert settled(api, installation)
     assert api.post("/v1/score/file", content=content, headers=CSV).status_code == 200
+
+
+OPENED = r'{"state":"opened"}\n{"state":"rows","rows":1,"lines":2,"idle":1,"size":2}\n{}'
+
+
+def hanging(told: str = "") -> tuple[str, ...]:
+    """A process in the place of the one that scores: it reads nothing, or its order, says this, and no more."""
+    reads = "sys.stdin.buffer.read()" if told else "pass"
+    return (sys.executable, "-c", f"import sys, time; {reads}; sys.stdout.write('{told}'); sys.stdout.flush(); time.sleep(20)")
+
+
+def test_a_process_that_does_not_begin_is_ended_and_its_place_is_free_again(
+    call: Any, installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.promote(1)
+    api = call(installation.settings.model_copy(update={"files_at_once": 1, "file_step_seconds": 0.1, "file_stall_seconds": 0.1}))
+    monkeypatch.setattr("fraud_api.uploads.COMMAND", hanging())
+    for _ in range(2):
+        answer = api.post("/v1/score/file", content=b"timestamp,amount\n", headers=CSV)
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:fraud:problem:file-scoring")
+        assert settled(api, installation)
+
+
+def test_a_process_that_gets_no_further_is_not_called_a_reader_who_takes_nothing(
+    call: Any, installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.promote(1)
+    api = call(installation.settings.model_copy(update={"file_stall_seconds": 0.3}))
+    monkeypatch.setattr("fraud_api.uploads.COMMAND", hanging(OPENED))
+    _, last = api.post("/v1/score/file", content=b"timestamp,amount\n", headers=CSV).text.split("{}")
+    assert json.loads(last)["problem"] == "The scoring got no further for 0.3 s; send the rest again."
+    assert (json.loads(last)["rows"], json.loads(last)["complete"]) == (1, False)
+    assert settled(api, installation)
 
 
 def test_files_of_killed_processes_are_removed_and_those_of_living_ones_stay(installation: Any) -> None:

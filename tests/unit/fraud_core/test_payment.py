@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fraud_core.payment import EXAMPLE, Transaction, cents_of, reading
+from fraud_core.payment import EXAMPLE, Transaction, _name_again, cents_of, reading
 from fraud_core.refusals import wrong_fields
 from fraud_core.scoring import from_values
 
@@ -113,6 +113,15 @@ def test_a_number_of_a_length_that_the_source_declares_is_no_card_number() -> No
     for field, text in (("merchant", "4111111111111111"), ("category", acquirer)):
         with pytest.raises(ValidationError, match="card number"):
             from_values({**EXAMPLE, field: text}, context=context)
+
+
+def test_merchants_are_remembered_as_read_and_what_is_refused_is_not() -> None:
+    _name_again.cache_clear()
+    for _ in range(2):
+        assert Transaction.model_validate({**EXAMPLE, "merchant": " Kirlin\u3000", "category": "7.0"}).merchant == "Kirlin"
+        assert "card number" in refused(merchant="4111 1111 1111 1111", category="7.0")["merchant"]
+    assert Transaction.model_validate({**EXAMPLE, "merchant": 1, "category": True}).category == "true"  # 1 == True, yet not here
+    assert _name_again.cache_info().currsize == 2
 
 
 def test_empty_text_is_a_missing_value_as_at_training() -> None:
