@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
@@ -12,6 +11,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from fraud_core import schema
+from fraud_core.canonical_number import NO_AMOUNT, cents_of
 from fraud_core.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits
 from fraud_core.card_numbers import holds_card_number
 
@@ -21,7 +21,6 @@ EARLIEST_BIRTH = date(1900, 1, 1)
 
 _AMOUNT = schema.BY_NAME["amount_cents"]
 _ID, _NAME, _CARD = (schema.BY_NAME[name] for name in ("transaction_id", "merchant", "card"))
-_DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # ISO 8601 with an offset, in its extended or basic form (RFC 3339 is part of it); no character that is not printed here.
@@ -65,32 +64,11 @@ def timestamp_of(value: Any) -> datetime:
     return value
 
 
-def cents_of(value: Any) -> int:
-    """An amount with at most two decimals in cents, exactly, by the rules of the pipeline's intake.
-
-    A binary float must lie within a millionth of a cent of a whole one.
-    """
-    match value:
-        case bool():
-            cents = None
-        case int():
-            cents = value * 100
-        case float():
-            hundredfold = value * 100.0
-            if not math.isfinite(value):
-                raise wrong("must be a finite number")
-            whole = abs(hundredfold) < 1e15 and abs(hundredfold - round(hundredfold)) < 1e-6 * (1 + abs(hundredfold) * 1e-7)
-            cents = round(hundredfold) if whole else None
-        case str() | Decimal():
-            parts = _DECIMAL.fullmatch(f"{value:f}" if isinstance(value, Decimal) else value.strip())
-            cents = None
-            if parts:
-                cents = int(parts[2]) * 100 + int((parts[3] or "").ljust(2, "0"))
-                cents = -cents if parts[1] == "-" else cents
-        case _:
-            cents = None
+def amount_of(value: Any) -> int:
+    """An amount with at most two decimals in cents, exactly, by the rules of the pipeline's intake."""
+    cents = cents_of(value)
     if cents is None:
-        raise wrong("is not an amount with at most two decimals")
+        raise wrong("must be a finite number" if isinstance(value, float) and not math.isfinite(value) else NO_AMOUNT)
     assert _AMOUNT.lowest is not None
     assert _AMOUNT.highest is not None
     if not _AMOUNT.lowest <= cents <= _AMOUNT.highest:
@@ -256,7 +234,7 @@ class Transaction(BaseModel):
     timestamp: Annotated[datetime, _shown_as(timestamp_of, datetime)] = Field(
         description="When, in ISO 8601 with an offset from UTC; at most five minutes ahead."
     )
-    amount_cents: Annotated[int, _shown_as(cents_of, _Money)] = Field(
+    amount_cents: Annotated[int, _shown_as(amount_of, _Money)] = Field(
         alias="amount", description="With at most two decimals: a number or decimal text."
     )
     card: Annotated[SecretStr | None, _shown_as(card_of, _CardShown)] = Field(

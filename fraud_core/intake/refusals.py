@@ -1,5 +1,7 @@
 """What was refused of a source, most common first, and what to declare instead: the first thing that a new user has to see."""
 
+import re
+
 import polars as pl
 
 from fraud_core import schema
@@ -66,6 +68,18 @@ _FORMATS = {
 }
 
 
+# The last mark of a number may stand before its decimals, an earlier one parts its thousands.
+_NOTATION = re.compile(r"[+-]?9{1,3}(?:(?P<thousands>[ '.,\u2019\u00a0\u202f])999(?:(?P=thousands)999)*)?(?:(?P<decimal>[.,])9+)?")
+
+
+def _declared_notation(thousands: str | None, decimal: str | None) -> str:
+    """What to declare of how numbers are written."""
+    like = {"\u2019": "'", "\u00a0": " ", "\u202f": " "}
+    wanted = [f'decimal = "{decimal}"'] if decimal == "," else []
+    wanted += [f'thousands = "{like.get(thousands, thousands)}"'] if thousands else []
+    return f"Declare {' and '.join(wanted)} beside `delimiter`." if wanted else ""
+
+
 def _advice(column: str, declared: str, reason: str, example: str) -> str:
     """What to write into the source's TOML, by what the shape of the value (9 for digits, x for letters) tells."""
     name = "amount" if column == "amount_cents" else column
@@ -78,8 +92,8 @@ def _advice(column: str, declared: str, reason: str, example: str) -> str:
         return (
             f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} under [columns].'
         )
-    if "is not an amount" in reason and "," in example:
-        return "Amounts are read with a decimal point and without separators of thousands; write them so."
+    if ("is not an amount" in reason or "number" in reason) and (notation := _NOTATION.fullmatch(example)):
+        return _declared_notation(*notation.groups())
     if "is not an amount" in reason:
         return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
     return ""

