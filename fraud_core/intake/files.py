@@ -30,6 +30,7 @@ from fraud_core.strict_csv import CsvError, CsvReader
 
 CHUNK_ROWS = 100_000
 CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
+LONGEST_CELL = 10_000  # characters that are handed on; no value is as long, so that a longer cell is refused all the same
 LINE = "__line"  # number of the line a row ends on (CSV, the header is line 1) or of the row (Parquet, from 1)
 DEEPEST = 3  # packed within packed
 
@@ -269,19 +270,24 @@ class _Reader:
         width = len(header)
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
-        held = 0
+        held = before = 0
         for line, row in remaining:
             if len(row) != width:
                 raise SourceError(
                     f"{name}, line {line}: {len(row)} columns where the header has {width}; "
                     "the line is cut off or holds a stray delimiter."
                 )
+            cells = pick(row)
+            if counts is not None:
+                if counts.characters - before > LONGEST_CELL:
+                    cells = tuple(cell[: LONGEST_CELL + 1] for cell in cells)
+                before = counts.characters
             lines.append(line)
-            rows.append(pick(row))
-            if len(rows) == CHUNK_ROWS or (counts is not None and counts.characters - held > CHUNK_CHARACTERS):
+            rows.append(cells)
+            held += sum(map(len, cells))
+            if len(rows) == CHUNK_ROWS or held > CHUNK_CHARACTERS:
                 yield _text_frame(lines, rows, read, folders)
-                lines, rows = [], []
-                held = 0 if counts is None else counts.characters
+                lines, rows, held = [], [], 0
         if rows:
             yield _text_frame(lines, rows, read, folders)
 

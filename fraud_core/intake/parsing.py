@@ -15,7 +15,7 @@ from fraud_core import partitions, schema
 from fraud_core.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points
 from fraud_core.canonical_text import LOST_DIGITS, canonical_texts, have_lost_digits
 from fraud_core.card_numbers import hashed_card, holding_card_numbers
-from fraud_core.intake.files import LINE
+from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.keys import Key
 from fraud_core.payment import AHEAD
 from fraud_core.schema import Column
@@ -131,6 +131,8 @@ def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source
     if declared.strip:
         text = text.str.strip_chars(declared.strip)
         text = pl.when(text != "").then(text)
+    assert column.longest is not None
+    text = text.str.slice(0, column.longest + 1)  # so that nothing is looked for in what is too long to be a name
     value = pl.col(f"{column.name}?")
     if chunk[declared.column].is_temporal():
         return _Reading(text, value, ((value.is_not_null(), NO_NAME),))
@@ -152,8 +154,8 @@ _CONTROL_BUT_SEPARATOR = r"[\x00-\x1e\x7f-\x9f]"
 def _wrong_text(column: Column, value: pl.Expr, control: str) -> tuple[tuple[pl.Expr, str], ...]:
     """What no name is, here as over HTTP."""
     return (
-        (value.str.contains(control), "holds control characters"),
         (value.str.len_chars() > column.longest, f"is longer than {column.longest} characters"),
+        (value.str.contains(control), "holds control characters"),
         (have_lost_digits(value), LOST_DIGITS),
     )
 
@@ -291,9 +293,17 @@ def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source
         return _Reading(identity, value, (missing, (~value.str.contains(r"^[0-9a-f]{32}$"), "is not a keyed hash of a card")))
     if len(parts) == 1:
         return _Reading(identity, value, (missing, *_wrong_text(column, value, _CONTROL)))
+    long = value.str.len_chars() > LONGEST_CELL
     lost = have_lost_digits(value, SEPARATOR)
     return _Reading(
-        identity, value, (missing, (value.str.contains(_CONTROL_BUT_SEPARATOR), "holds control characters"), (lost, LOST_DIGITS))
+        identity,
+        value,
+        (
+            missing,
+            (long, f"is longer than {LONGEST_CELL} characters"),
+            (value.str.contains(_CONTROL_BUT_SEPARATOR), "holds control characters"),
+            (lost, LOST_DIGITS),
+        ),
     )
 
 
@@ -337,7 +347,7 @@ def _bounds(column: Column, source: Source, now: datetime | None) -> tuple[tuple
 
 def masked(text: pl.Expr) -> pl.Expr:
     """The shape of a value: digits become 9, letters x; 40 characters at most."""
-    return text.str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9").str.slice(0, 40)
+    return text.str.slice(0, 40).str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9")
 
 
 def _refused(chunk: pl.DataFrame, read: pl.DataFrame, checks: Sequence[_Check], source: Source, file: str) -> pl.DataFrame:

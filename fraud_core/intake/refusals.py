@@ -69,7 +69,9 @@ _FORMATS = {
 
 
 # The last mark of a number may stand before its decimals, an earlier one parts its thousands.
-_NOTATION = re.compile(r"[+-]?9{1,3}(?:(?P<thousands>[ '.,\u2019\u00a0\u202f])999(?:(?P=thousands)999)*)?(?:(?P<decimal>[.,])9+)?")
+_NOTATION = re.compile(
+    r"[+-]?9{1,3}(?:(?P<thousands>[ '.,\u2019\u00a0\u202f])999(?:(?P=thousands)999)*)?(?:(?P<decimal>[.,])9+)?"
+)
 
 
 def _declared_notation(thousands: str | None, decimal: str | None) -> str:
