@@ -91,7 +91,7 @@ class _Around:
 
     Attributes:
         payments: `COLUMNS` of what was known of its card and its merchant; labels are those of files.
-        words: labels about them, that were there at the decision, and whether each was `early`: there before its payment was scored.
+        words: labels about them, that were there at the decision; `early`: before their payment was scored.
         placed: time and merchant of the payments that words are about.
         rows_came_late: whether payments made before it came in after it.
         is_vague: whether what was known of them cannot be told exactly.

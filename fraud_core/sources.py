@@ -17,6 +17,7 @@ from fraud_core.errors import PartitionError, SourceError
 from fraud_core.history.windows import NEWEST_EVENTS, Reach
 from fraud_core.keys import canonical_json
 from fraud_core.partitions import Cadence
+from fraud_core.paths import absolute_pattern
 from fraud_core.simulator import SimulatorConfig
 
 OPEN = "open"
@@ -426,10 +427,10 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is not valid TOML: {error}.") from error
     if files:
-        values["paths"] = [file if "://" in file else str(Path(file).resolve()) for file in files]
+        values["paths"] = [file if "://" in file else absolute_pattern(Path.cwd(), file) for file in files]
         values.pop("simulator", None)
     elif "paths" in values:
-        values["paths"] = [p if "://" in p else str((path.parent / p).resolve()) for p in values["paths"]]
+        values["paths"] = [p if "://" in p else absolute_pattern(path.parent, p) for p in values["paths"]]
     try:
         return Source.model_validate(values)
     except ValidationError as error:
