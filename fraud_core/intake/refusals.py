@@ -74,12 +74,18 @@ _NOTATION = re.compile(
 )
 
 
-def _declared_notation(thousands: str | None, decimal: str | None) -> str:
+def _declared_notation(example: str, thousands: str | None, decimal: str | None) -> str:
     """What to declare of how numbers are written."""
-    like = {"\u2019": "'", "\u00a0": " ", "\u202f": " "}
-    wanted = [f'decimal = "{decimal}"'] if decimal == "," else []
-    wanted += [f'thousands = "{like.get(thousands, thousands)}"'] if thousands else []
-    return f"Declare {' and '.join(wanted)} beside `delimiter`." if wanted else ""
+    mark = {"\u2019": "'", "\u00a0": " ", "\u202f": " "}.get(thousands or "", thousands)
+    wanted = ['decimal = ","'] if "," in (decimal or "") or mark == "." else []
+    wanted += [f'thousands = "{mark}"'] if mark else []
+    if not wanted:
+        return ""
+    is_either = (
+        mark in {".", ","} and decimal is None and example.count(mark) == 1
+    )  # 1.234 may be a thousand, or have three decimals
+    condition = "If these are thousands, declare" if is_either else "Declare"
+    return f"{condition} {' and '.join(wanted)} beside `delimiter`."
 
 
 def _advice(column: str, declared: str, reason: str, example: str) -> str:
@@ -95,7 +101,7 @@ def _advice(column: str, declared: str, reason: str, example: str) -> str:
             f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} under [columns].'
         )
     if ("is not an amount" in reason or "number" in reason) and (notation := _NOTATION.fullmatch(example)):
-        return _declared_notation(*notation.groups())
+        return _declared_notation(example, *notation.groups())
     if "is not an amount" in reason:
         return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
     return ""

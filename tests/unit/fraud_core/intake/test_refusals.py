@@ -44,6 +44,7 @@ def test_the_three_commonest_reasons_are_told_with_a_masked_example_and_advice(i
         ("1.234,50", "sum", 'Declare decimal = "," and thousands = "." beside'),
         ("1,234.50", "sum", 'Declare thousands = "," beside'),
         ("1\u202f234.50", "sum", 'Declare thousands = " " beside'),
+        ("1.234.567", "sum", 'Declare decimal = "," and thousands = "." beside'),
         ("47,3", "shop_lat", 'Declare decimal = "," beside'),
         ("400'000", "people", 'Declare thousands = "\'" beside'),
     ],
@@ -56,6 +57,11 @@ def test_how_numbers_are_written_is_told_and_declared_so_they_are_read(
     declared = tomllib.loads("\n".join(advice.removeprefix("Declare ").removesuffix(" beside").split(" and ")))
     landing = intake.land(intake.source(**declared))
     assert (landing.kept, landing.quarantined) == (1, 0)
+
+
+@pytest.mark.parametrize("written", ["12.345", "12,345"])
+def test_three_digits_behind_a_mark_are_not_said_to_be_thousands(intake: Intake, written: str) -> None:
+    assert "If these are thousands, declare" in (told(intake, {"sum": written}) or "")
 
 
 def test_refused_rows_among_others_are_counted_and_personal_values_stay_hidden(intake: Intake) -> None:
