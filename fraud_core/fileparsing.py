@@ -6,6 +6,7 @@ standard input, and can open nothing else (`sandbox.seal`). It hands on plain ro
 Standard output: lines of JSON (`Piece`).
 """
 
+import codecs
 import difflib
 import io
 import math
@@ -206,7 +207,7 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
     expected = max(sum(block.count(b"\n") for block in iter(lambda: binary.read(1 << 20), b"")) - 1, 0)
     binary.seek(0)
     text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="strict", newline="")
-    reader = None
+    scored = 0
     try:
         first = text.readline(1_000_000)
         text.seek(0)
@@ -223,16 +224,36 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
             rows.append((line, _csv_row(cells, columns, len(header))))
             if len(rows) == ROWS_AT_ONCE:
                 yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.line - reader.records + 1)
-                rows = []
+                rows, scored = [], reader.line
         reader.check_counts()
         yield Piece(state="rows", rows=rows, lines=reader.lines, idle=reader.lines - reader.records + 1)
     except UnicodeDecodeError:
-        after = 0 if reader is None else reader.line
-        raise UnreadableError(f"After line {after} the file is not UTF-8 (Latin-1, perhaps); save it as UTF-8.") from None
+        line = _line_of_bad_byte(binary)
+        raise UnreadableError(
+            f"Line {line} is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. {_ends_after(scored)}"
+        ) from None
     except CsvError as error:
-        raise UnreadableError(f"Line {error.line}: {error}. Nothing is scored from there on.") from None
+        raise UnreadableError(f"Line {error.line}: {error}. {_ends_after(scored)}") from None
     finally:
         text.detach()
+
+
+def _ends_after(line: int) -> str:
+    return f"Nothing after line {line} is scored." if line else "Nothing is scored."
+
+
+def _line_of_bad_byte(binary: BinaryIO) -> int:
+    """Line of the first byte that is not UTF-8. The file is read a second time, since readers read ahead."""
+    binary.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    line = 1
+    while block := binary.read(1 << 16):
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError as error:
+            return line + error.object[: error.start].count(b"\n")
+        line += block.count(b"\n")
+    return line
 
 
 def _delimiter_of(line: str) -> str:
