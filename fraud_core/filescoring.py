@@ -200,7 +200,9 @@ def _records(order: Order, scorer: Scorer, piece: Piece, first: int, validate: V
             record["line"] = line
         for problem in record.get("errors", ()):
             value = row.get(problem["field"])
-            if isinstance(value, str) and problem["field"] in _SHAPED:
+            # Typed times of Parquet are text only on their way here.
+            is_written = problem["field"] in _SHAPED and (order.format == "csv" or problem["field"] != "timestamp")
+            if is_written and isinstance(value, str):
                 hint = "; numbers have a decimal point and nothing between thousands" if _COMMAS.fullmatch(value) else ""
                 problem["reason"] += f" (it is written as {shape(value)}{hint})"
     return records
