@@ -1,6 +1,6 @@
 """Labels that come in over HTTP. A payment need not have been scored here, nor have come in yet: a chargeback may be there first.
 
-Such a label waits in the log until a file brings the payment; from then on it counts as any other does.
+Such a label waits until the payment is scored here or a file brings it; from then on it counts as any other does.
 """
 
 import logging

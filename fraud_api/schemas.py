@@ -115,7 +115,7 @@ class Labelled(BaseModel):
     sequence: int = Field(ge=1, description="Its number; later labels have greater ones.")
     known_at: AwareDatetime = Field(description="Since when it is known, by the server's clock. History and training go by it.")
     decided: bool = Field(
-        description="Whether the payment is in the decision log. If not, the label waits until a file brings it: look at the id."
+        description="Whether the payment is in the decision log. If not, the label waits for the payment: look at the id."
     )
 
 

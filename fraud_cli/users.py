@@ -3,9 +3,12 @@
 import getpass
 import sys
 
+from pydantic_core import PydanticCustomError
+
 from fraud_core.card_numbers import hashed_card
 from fraud_core.errors import SettingsError
 from fraud_core.keys import card_key
+from fraud_core.payment import card_of
 from fraud_core.settings import Settings
 from fraud_core.stores.database import open_database
 from fraud_core.stores.users import User, Users
@@ -51,10 +54,12 @@ class UserCommands:
     def add_card(self, name: str) -> int:
         """Ask for the number of somebody's own card, which is kept as its keyed hash; its cases are not theirs to judge."""
         asked = getpass.getpass("Card number or token (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
-        number = asked.strip()
-        if not number:
-            raise SettingsError("No card was given; type its number, or pipe it in.")
-        self._users.add_card(name, hashed_card(number, card_key(self._settings)))
+        try:
+            card = card_of(asked)
+        except PydanticCustomError as error:
+            raise SettingsError(f"The card {error.message()}; type its number as your payments have it, or pipe it in.") from None
+        assert card is not None
+        self._users.add_card(name, hashed_card(card.get_secret_value(), card_key(self._settings)))
         print(f"{name} will not be given cases of that card.")
         return 0
 

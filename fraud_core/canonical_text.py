@@ -14,7 +14,7 @@ import polars as pl
 LOST_DIGITS = "is a floating-point number that has lost digits; keep the column as text or as whole numbers"
 
 # Unicode's property White_Space, which Polars and pydantic strip, and Python nearly.
-_WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _EXACT = 2.0**53  # below this, 64-bit floats tell whole numbers apart
 _EXACT_32 = 2.0**24
 _SHORTEST = 1e-4  # from here on, Python and Polars write fractions alike
@@ -66,7 +66,7 @@ def has_lost_digits(text: str) -> bool:
 
 
 def _of_text(value: str) -> str | None:
-    text = value.strip(_WHITE_SPACE)
+    text = value.strip(WHITE_SPACE)
     if text.endswith("0"):
         whole = _find_whole(text)
         if whole is not None and _is_exact(whole[1]):
@@ -105,7 +105,7 @@ def canonical_texts(name: str, dtype: pl.DataType) -> pl.Expr:
     text = column.cast(pl.String)
     if dtype.is_decimal():
         return text.str.replace(r"\.0+$", "")
-    stripped = text.str.strip_chars(_WHITE_SPACE)
+    stripped = text.str.strip_chars(WHITE_SPACE)
     found = stripped.str.extract(_WHOLE, 1)
     is_exact = (found.str.len_bytes() <= 18) & (found.cast(pl.Int64, strict=False).abs() < _EXACT)
     return pl.when(is_exact).then(found).when(stripped != "").then(stripped.replace(_BOOLEANS))

@@ -3,8 +3,9 @@
 Which partition was loaded, and up to which label, is noted in the store itself: a store that was lost is filled anew.
 
 The store counts a payment by the label that raw has, until somebody's word about it is in the log. From then on it counts by
-words alone: its own label is taken back, and what the words say is added as corrections. So it is the same in the end
-whichever came first, the word or the file.
+words alone: its own label is taken back, and what the words say is added as corrections. A word about a payment that nobody
+knows of waits, and is counted once the payment was scored here or a file has brought it. So it is the same in the end whichever
+came first: the word, the payment or the file.
 
 What is loaded follows the newest partition that the gate accepts: that one, and those that its features look back into, which are
 loaded even where the gate rejects them, for the training saw them so, too. A newer one is held back until it is accepted: nothing
@@ -24,9 +25,10 @@ from fraud_core.labels import corrections, log_since
 from fraud_core.sources import Source
 from fraud_core.stores.database import EPOCH, to_microseconds
 from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.history import HistoryStore, Loaded, kept_us
+from fraud_core.stores.history import Heard, HistoryStore, Loaded, kept_us
 from fraud_core.stores.labels import LabelLog
 
+AWAITED = timedelta(days=90)  # beyond the reach: no label comes so long before its payment
 PLACED = ("transaction_id", "timestamp", "merchant")
 
 
@@ -118,12 +120,13 @@ class CatchUp:
         }
 
     def labels_wait(self) -> bool:
-        """Whether there are labels that the store has not heard.
+        """Whether there are labels that the store has not heard, or could not count until now.
 
         Raises:
             StoreError: the store or the database cannot be used.
         """
-        return bool(self.labels.since(self.store.corrected(), 1))
+        heard = self.store.heard()
+        return bool(self.labels.since(heard.through, 1)) or bool(self.decisions.find_all(heard.waiting or ()))
 
     def run(self) -> CaughtUp:
         """Load what is due, then hear the labels.
@@ -131,42 +134,51 @@ class CatchUp:
         Raises:
             StoreError: the store or the database cannot be used. What was done stays done.
         """
-        due, within, heard = self.due(), self.within_reach(), self.store.corrected()
+        due, within, heard = self.due(), self.within_reach(), self.store.heard()
         words = log_since(self.labels, 0)
-        spoken_of = words["transaction_id"].unique()
-        early = self._undecided(words.filter(pl.col("sequence") <= heard)["transaction_id"].unique())
+        waiting = self._waiting(words, heard)
         new, newest, oldest = 0, self.newest(), self.oldest()
         for key in due:
-            rows = unlabelled(self._rows(key).filter(pl.col("timestamp") >= oldest), spoken_of)
-            new += self._load_late(rows.filter(pl.col("transaction_id").is_in(early.implode())), words, heard)
-            new += self.store.load(rows)
+            new += self.store.load(unlabelled(self._rows(key).filter(pl.col("timestamp") >= oldest), words["transaction_id"]))
             self.store.note_loaded(key, Loaded(self.stamp(due[key]), to_microseconds(datetime.now(UTC))))
-        fresh = words.filter(pl.col("sequence") > heard)
-        unplaced = 0
-        if not fresh.is_empty():
-            about = fresh["transaction_id"].unique()
-            for key in within:
+        fresh = words.filter(pl.col("sequence") > heard.through)
+        about = pl.concat([fresh["transaction_id"], waiting]).unique(maintain_order=True)
+        unplaced = about.clear()
+        if not about.is_empty():
+            for key in within if not fresh.is_empty() else ():
                 labelled = self._rows(key).filter(pl.col("timestamp") >= oldest, pl.col("transaction_id").is_in(about.implode()))
                 self.store.load(unlabelled(labelled, about))
             placed = self.places(about)
-            unplaced = len(about) - len(placed)
-            self.store.correct(dict(changes(words, heard, placed)), through=int(words["sequence"].max()))  # type: ignore[arg-type]
+            unplaced = about.filter(~about.is_in(placed["transaction_id"].implode()))
+            counted = words.filter(pl.col("sequence") <= heard.through, ~pl.col("transaction_id").is_in(waiting.implode()))
+            through = max(heard.through, words["sequence"].max())  # type: ignore[type-var]
+            now = Heard(through, tuple(sorted(self._still_awaited(words, unplaced))))  # type: ignore[arg-type]
+            if now != heard:
+                self.store.correct(dict(changes(words, counted, placed)), heard, now)
         payments = sum(pointer.rows or 0 for pointer in within.values())
-        return CaughtUp(tuple(due), new, payments, newest, len(fresh), unplaced, self.held_back())
+        return CaughtUp(tuple(due), new, payments, newest, len(fresh), len(unplaced), self.held_back())
 
-    def _undecided(self, ids: pl.Series) -> pl.Series:
-        """Those of the payments that were not decided here: nothing told their merchant when labels about them were heard."""
-        decided = self.decisions.find_all(ids.to_list())
-        return ids.filter(~ids.is_in(pl.Series(list(decided), dtype=pl.String).implode()))
+    def _waiting(self, words: pl.DataFrame, heard: Heard) -> pl.Series:
+        """Ids of the payments about which labels were heard, and that nobody knew of then."""
+        if heard.waiting is not None:
+            return pl.Series("transaction_id", heard.waiting, dtype=pl.String)
+        # The store was filled by release 0.1.0: what it could count were payments that were decided, or loaded.
+        ids = words.filter(pl.col("sequence") <= heard.through)["transaction_id"].unique(maintain_order=True)
+        loaded = set(self.store.loaded()) & set(self.within_reach())
+        known = [
+            *self.decisions.find_all(ids.to_list()),
+            *(one for key in loaded for one in self._rows(key, PLACED)["transaction_id"]),
+        ]
+        return ids.filter(~ids.is_in(pl.Series(known, dtype=pl.String).implode()))
 
-    def _load_late(self, payments: pl.DataFrame, words: pl.DataFrame, heard: int) -> int:
-        """Load payments about which labels may have been heard before they came in, and add what these say."""
-        late = [row for row in payments.iter_slices(1) if self.store.load(row)]
-        if late:
-            placed = pl.concat(late)
-            said = words.filter(pl.col("sequence") <= heard).join(placed, on="transaction_id", how="semi")
-            self.store.correct(dict(changes(said, 0, placed)), through=None)
-        return len(late)
+    def _still_awaited(self, words: pl.DataFrame, ids: pl.Series) -> list[str]:
+        """Those of the payments that a label was about so lately that they may still come, by the time of the newest label."""
+        since = pl.col("known_at").max() - timedelta(microseconds=self.source.reach.total_us) - AWAITED
+        return (
+            words.filter(pl.col("known_at") >= since, pl.col("transaction_id").is_in(ids.implode()))["transaction_id"]
+            .unique()
+            .to_list()
+        )
 
     def places(self, ids: pl.Series) -> pl.DataFrame:
         """Time and merchant (see `PLACED`) of these payments, as far as raw within reach or the decision log has them."""
@@ -202,10 +214,9 @@ def corrections_of(words: pl.DataFrame, placed: pl.DataFrame) -> pl.DataFrame:
     return corrections(words, placed.with_columns(label=pl.lit(None, pl.Boolean)))
 
 
-def changes(words: pl.DataFrame, heard: int, placed: pl.DataFrame) -> Iterator[tuple[str, list[Correction]]]:
-    """By merchant, what has to be added where labels up to the number `heard` were added before."""
-    now = corrections_of(words, placed)
-    before = corrections_of(words.filter(pl.col("sequence") <= heard), placed)
+def changes(words: pl.DataFrame, counted: pl.DataFrame, placed: pl.DataFrame) -> Iterator[tuple[str, list[Correction]]]:
+    """By merchant, what has to be added where some of the words were counted before."""
+    now, before = corrections_of(words, placed), corrections_of(counted, placed)
     taken_back = before.with_columns(-pl.col("frauds", "dropped"))
     summed = pl.concat([now, taken_back]).group_by("merchant", "hour", "known", maintain_order=True).sum()
     left = summed.filter((pl.col("frauds") != 0) | (pl.col("dropped") != 0))

@@ -6,8 +6,10 @@ standard input, and can open nothing else (`sandbox.seal`). It hands on plain ro
 Standard output: lines of JSON (`Piece`).
 """
 
+import codecs
 import difflib
 import io
+import math
 import os
 import re
 import resource
@@ -22,6 +24,7 @@ from typing import Any, BinaryIO, Literal
 import pydantic_core
 from pydantic import BaseModel
 
+from fraud_core.canonical_number import NO_AMOUNT, cents_of, number_of, whole_of
 from fraud_core.canonical_text import canonical_text
 from fraud_core.payment import FIELDS, Transaction
 from fraud_core.refusals import MOST_PROBLEMS, FieldProblem, shown_name
@@ -204,7 +207,7 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
     expected = max(sum(block.count(b"\n") for block in iter(lambda: binary.read(1 << 20), b"")) - 1, 0)
     binary.seek(0)
     text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="strict", newline="")
-    reader = None
+    scored = 0
     try:
         first = text.readline(1_000_000)
         text.seek(0)
@@ -221,16 +224,36 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
             rows.append((line, _csv_row(cells, columns, len(header))))
             if len(rows) == ROWS_AT_ONCE:
                 yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.line - reader.records + 1)
-                rows = []
+                rows, scored = [], reader.line
         reader.check_counts()
         yield Piece(state="rows", rows=rows, lines=reader.lines, idle=reader.lines - reader.records + 1)
     except UnicodeDecodeError:
-        after = 0 if reader is None else reader.line
-        raise UnreadableError(f"After line {after} the file is not UTF-8 (Latin-1, perhaps); save it as UTF-8.") from None
+        line = _line_of_bad_byte(binary)
+        raise UnreadableError(
+            f"Line {line} is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. {_ends_after(scored)}"
+        ) from None
     except CsvError as error:
-        raise UnreadableError(f"Line {error.line}: {error}. Nothing is scored from there on.") from None
+        raise UnreadableError(f"Line {error.line}: {error}. {_ends_after(scored)}") from None
     finally:
         text.detach()
+
+
+def _ends_after(line: int) -> str:
+    return f"Nothing after line {line} is scored." if line else "Nothing is scored."
+
+
+def _line_of_bad_byte(binary: BinaryIO) -> int:
+    """Line of the first byte that is not UTF-8. The file is read a second time, since readers read ahead."""
+    binary.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    line = 1
+    while block := binary.read(1 << 16):
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError as error:
+            return line + error.object[: error.start].count(b"\n")
+        line += block.count(b"\n")
+    return line
 
 
 def _delimiter_of(line: str) -> str:
@@ -263,8 +286,6 @@ def _is_there(name: str, cell: str) -> bool:
 
 _COMMA_MONEY = re.compile(r"[+-]?[0-9]{1,12},[0-9]{1,2}", re.ASCII)
 _COMMA_DEGREES = re.compile(r"[+-]?[0-9]{1,3},[0-9]+", re.ASCII)
-_NOISY = re.compile(r"[+-]?[0-9]{1,12}\.[0-9]{9,30}", re.ASCII)
-_WHOLE = re.compile(r"([0-9]{1,10})\.0+", re.ASCII)
 
 
 def _same(cell: str) -> str:
@@ -272,23 +293,18 @@ def _same(cell: str) -> str:
 
 
 def _money(cell: str) -> str:
-    """An amount without the comma of other languages, and without what binary floating point leaves behind."""
-    if _COMMA_MONEY.fullmatch(cell):  # no thousands: these have three digits behind the comma
-        return cell.replace(",", ".")
-    if _NOISY.fullmatch(cell):
-        exact = Decimal(cell)
-        near = round(exact, 2)
-        return str(near) if abs(near - exact) < Decimal("1e-8") else cell
-    return cell
+    # No thousands: these have three digits behind the comma.
+    return cell.replace(",", ".") if _COMMA_MONEY.fullmatch(cell) else cell
 
 
 def _degrees(cell: str) -> str:
-    return cell.replace(",", ".") if _COMMA_DEGREES.fullmatch(cell) else cell
+    cell = cell.replace(",", ".") if _COMMA_DEGREES.fullmatch(cell) else cell
+    return cell.replace("_", " ")  # which pydantic reads over
 
 
 def _whole(cell: str) -> str:
-    found = _WHOLE.fullmatch(cell)
-    return found[1] if found else cell
+    whole = whole_of(cell)
+    return cell.replace("_", " ") if whole is None else str(whole)
 
 
 _TIDY: dict[str, Callable[[str], str]] = {
@@ -365,7 +381,7 @@ def _check_types(schema: Any, columns: dict[int, str]) -> None:
     problems = [
         FieldProblem(field=name, reason=f"has values of type {_shown(kind)}, which are not read; store the column as text")
         for kind, name in ((schema.field(at).type, name) for at, name in columns.items())
-        if not _is_read(kind)
+        if not _is_read(kind, name)
     ]
     if problems:
         raise UnreadableError("A column has a type that is not read.", problems)
@@ -375,13 +391,15 @@ def _shown(kind: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_].*", "", str(kind))
 
 
-def _is_read(kind: Any) -> bool:
+def _is_read(kind: Any, name: str) -> bool:
     import pyarrow.types as of  # noqa: PLC0415
 
     if of.is_dictionary(kind):
-        return _is_read(kind.value_type)
-    tests = (of.is_string, of.is_large_string, of.is_integer, of.is_floating, of.is_decimal128, of.is_boolean)
-    return any(test(kind) for test in (*tests, of.is_timestamp, of.is_date, of.is_null))
+        return _is_read(kind.value_type, name)
+    if of.is_timestamp(kind) or of.is_date(kind):
+        return name not in _NAMES
+    tests = (of.is_string, of.is_large_string, of.is_integer, of.is_float32, of.is_float64, of.is_decimal128, of.is_boolean)
+    return any(test(kind) for test in (*tests, of.is_null))
 
 
 def _cells(name: str, array: Any) -> list[Any]:
@@ -410,24 +428,57 @@ def _reader_of(name: str, kind: Any) -> Callable[[Any], Any] | None:
     """What makes a value of such a column plain; None: it is."""
     import pyarrow.types as of  # noqa: PLC0415
 
-    is_name = name in _TEXTS or name == "card"
-    is_single = of.is_float32(kind) or of.is_float16(kind)
+    is_text = of.is_string(kind) or of.is_large_string(kind)
+    is_single = of.is_float32(kind)
     readers = (
         (of.is_timestamp(kind), partial(_time, kind=kind, day=name == "birth_date")),
         (of.is_date32(kind), _day),
         (of.is_date64(kind), lambda number: _day(number // 86_400_000)),
-        (of.is_string(kind) or of.is_large_string(kind), _text),
-        (is_name and is_single, lambda value: canonical_text(_single(value) if abs(value) < EXACT_SINGLE else LOST)),
-        (is_name, canonical_text),
-        (is_single, _single),
-        (of.is_decimal128(kind), lambda value: f"{value:f}"),
-        (name == "city_population" and of.is_floating(kind), lambda value: int(value) if value.is_integer() else value),
+        (is_text and name in _TIDY, partial(_text_number, name)),
+        (is_text, _text),
+        (name in _NAMES and is_single, _single_name),
+        (name in _NAMES, canonical_text),
+        (name == "amount" and is_single, _single_amount),
+        (name in _TIDY and of.is_decimal(kind), partial(_exact_number, name)),
+        (name == "city_population" and of.is_floating(kind), lambda value: _or_itself(whole_of(value), value)),
+        (name == "birth_date" and of.is_floating(kind), lambda value: None if math.isnan(value) else value),
+        (is_single, lambda value: _or_itself(number_of(value, single=True), value)),
     )
     return next((read for fits, read in readers if fits), None)
 
 
+_NAMES = frozenset({*_TEXTS, "card"})
 EXACT_SINGLE = 2.0**24  # below this, floats of 32 bits tell whole numbers apart
 LOST = 1e300  # stands for a number whose digits are lost
+
+
+def _single_name(value: float) -> str | None:
+    number = number_of(value, single=True)
+    return None if number is None else canonical_text(number if abs(number) < EXACT_SINGLE else LOST)
+
+
+def _single_amount(value: float) -> str | _Wrong:
+    cents = cents_of(value, single=True)
+    return _Wrong(NO_AMOUNT) if cents is None else str(Decimal(cents) / 100)
+
+
+def _text_number(name: str, value: bytes) -> Any:
+    """A number that Parquet has as text, as JSON has it; the text where it is none."""
+    text = _text(value)
+    if not isinstance(text, str):
+        return text
+    cell = _TIDY[name](text.strip())
+    return (cell or None) if name == "amount" else _exact_number(name, cell)
+
+
+def _exact_number(name: str, value: str | Decimal) -> Any:
+    number = None if name == "amount" else whole_of(value) if name == "city_population" else number_of(value)
+    return f"{value:f}" if number is None and isinstance(value, Decimal) else _or_itself(number, value)
+
+
+def _or_itself(read: Any, value: Any) -> Any:
+    """What a value was read as; where it could not be, itself, which is refused as over HTTP."""
+    return value if read is None else read
 
 
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -458,13 +509,6 @@ def _text(value: bytes) -> str | _Wrong | None:
         if error.start >= 4 * LONGEST_CELL - 3:  # cut within a character
             return "x" * LONGEST_CELL
         return _Wrong("is not UTF-8")
-
-
-def _single(value: float) -> float:
-    """A float of 32 bits as the decimal number that it was written as."""
-    import numpy as np  # noqa: PLC0415
-
-    return float(str(np.float32(value)))
 
 
 def _parquet_row(cells: dict[str, list[Any]], at: int) -> Fields:

@@ -12,6 +12,7 @@ import csv
 import gc
 import io
 import os
+import re
 import resource
 import select
 import subprocess
@@ -199,12 +200,16 @@ def _records(order: Order, scorer: Scorer, piece: Piece, first: int, validate: V
             record["line"] = line
         for problem in record.get("errors", ()):
             value = row.get(problem["field"])
-            if order.format == "csv" and isinstance(value, str) and problem["field"] in _SHAPED:
-                problem["reason"] += f" (it is written as {shape(value)})"
+            # Typed times of Parquet are text only on their way here.
+            is_written = problem["field"] in _SHAPED and (order.format == "csv" or problem["field"] != "timestamp")
+            if is_written and isinstance(value, str):
+                hint = "; numbers have a decimal point and nothing between thousands" if _COMMAS.fullmatch(value) else ""
+                problem["reason"] += f" (it is written as {shape(value)}{hint})"
     return records
 
 
 _SHAPED = frozenset({"timestamp", "amount", "merchant_latitude", "merchant_longitude", "city_population"})
+_COMMAS = re.compile(r"[+-]?[0-9]+(?:[ '.,\u2019\u00a0\u202f][0-9]+)+")
 
 
 def shape(text: str) -> str:

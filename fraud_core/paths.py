@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
+from glob import escape, has_magic
 from pathlib import Path
 
 from fraud_core.errors import SettingsError
@@ -57,3 +59,27 @@ def _links() -> Path:
         "The path of FRAUD_HOME has characters that Dagster cannot take, and there is no folder for a link to it. "
         "Let XDG_CACHE_HOME name a folder of yours whose path has none."
     )
+
+
+def absolute_pattern(folder: Path, pattern: str) -> str:
+    """A glob as an absolute one. Only what stands in the pattern is a wildcard: names of folders that are there are just names.
+
+    Args:
+        folder: what a relative pattern is relative to; its own name may hold brackets.
+        pattern: a path or a glob.
+    """
+    base, wild = folder.resolve(), Path(pattern)
+    if wild.is_absolute():
+        base, wild = Path(wild.anchor), wild.relative_to(wild.anchor)
+    parts = list(wild.parts)
+    while parts and (not has_magic(parts[0]) or (len(parts) > 1 and (base / parts[0]).is_dir())):
+        base /= parts.pop(0)
+    return os.path.join(escape(str(base.resolve())), *parts)  # noqa: PTH118 - a pattern
+
+
+def without_escapes(pattern: str) -> str:
+    """The name that a glob stands for if it has no wildcard."""
+    return _ESCAPED.sub(r"\1", pattern)
+
+
+_ESCAPED = re.compile(r"\[([*?[])\]")

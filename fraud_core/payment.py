@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from fraud_core import schema
+from fraud_core.canonical_number import NO_AMOUNT, cents_of
 from fraud_core.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits, is_plain
 from fraud_core.card_numbers import holds_card_number
 
@@ -25,7 +25,6 @@ assert _AMOUNT.lowest is not None
 assert _AMOUNT.highest is not None
 _LOWEST, _HIGHEST = _AMOUNT.lowest, _AMOUNT.highest
 _ID_LENGTH, _NAME_LENGTH, _CARD_LENGTH = (schema.BY_NAME[name].longest or 0 for name in ("transaction_id", "merchant", "card"))
-_DECIMAL = re.compile(r"([+-]?)([0-9]{1,15})(?:\.([0-9]{1,2})0*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # ISO 8601 with an offset, in its extended or basic form (RFC 3339 is part of it); no character that is not printed here.
 _TIME = re.compile(
@@ -72,42 +71,14 @@ def timestamp_of(value: Any) -> datetime:
     return value
 
 
-def cents_of(value: Any) -> int:
-    """An amount with at most two decimals in cents, exactly, by the rules of the pipeline's intake.
-
-    A binary float must lie within a millionth of a cent of a whole one.
-    """
-    match value:
-        case float():
-            cents = _cents_of_float(value)
-        case bool():
-            cents = None
-        case int():
-            cents = value * 100
-        case str() | Decimal():
-            parts = _DECIMAL.fullmatch(f"{value:f}" if isinstance(value, Decimal) else value.strip())
-            cents = None
-            if parts:
-                cents = int(parts[2]) * 100 + int((parts[3] or "").ljust(2, "0"))
-                cents = -cents if parts[1] == "-" else cents
-        case _:
-            cents = None
+def amount_of(value: Any) -> int:
+    """An amount with at most two decimals in cents, exactly, by the rules of the pipeline's intake."""
+    cents = cents_of(value)
     if cents is None:
-        raise wrong("is not an amount with at most two decimals")
+        raise wrong("must be a finite number" if isinstance(value, float) and not math.isfinite(value) else NO_AMOUNT)
     if not _LOWEST <= cents <= _HIGHEST:
         raise wrong(f"is out of bounds ({_LOWEST / 100:.0f} to {_HIGHEST / 100:.0f})")
     return cents
-
-
-def _cents_of_float(value: float) -> int | None:
-    hundredfold = value * 100.0
-    size = abs(hundredfold)
-    if size < 1e15:
-        cents = round(hundredfold)
-        return cents if abs(hundredfold - cents) < 1e-6 * (1 + size * 1e-7) else None
-    if not math.isfinite(value):
-        raise wrong("must be a finite number")
-    return None
 
 
 def birth_date_of(value: Any, info: ValidationInfo) -> date | None:
@@ -282,7 +253,7 @@ class Transaction(BaseModel):
     timestamp: Annotated[datetime, _shown_as(timestamp_of, datetime)] = Field(
         description="When, in ISO 8601 with an offset from UTC; at most five minutes ahead."
     )
-    amount_cents: Annotated[int, _shown_as(cents_of, _Money)] = Field(
+    amount_cents: Annotated[int, _shown_as(amount_of, _Money)] = Field(
         alias="amount", description="With at most two decimals: a number or decimal text."
     )
     card: Annotated[SecretStr | None, _shown_as(card_of, _CardShown)] = Field(

@@ -91,7 +91,7 @@ class _Around:
 
     Attributes:
         payments: `COLUMNS` of what was known of its card and its merchant; labels are those of files.
-        words: labels about them, that were there at the decision.
+        words: labels about them, that were there at the decision; `early`: before their payment was scored.
         placed: time and merchant of the payments that words are about.
         rows_came_late: whether payments made before it came in after it.
         is_vague: whether what was known of them cannot be told exactly.
@@ -112,6 +112,7 @@ class _World:
     raw: pl.DataFrame
     words: pl.DataFrame
     placed: pl.DataFrame
+    scored: pl.DataFrame
     own: Mapping[str, Mapping[str, Any]]
     oldest_loaded: datetime
 
@@ -130,11 +131,14 @@ class _World:
         recorded = table_of(rows, {**_KNOWN, "sequence": pl.Int64()})
         oldest = min(decision.timestamp for decision in decisions) - timedelta(days=known.source.lookback_days)
         words = log_since(known.labels, 0)
+        decided = known.decisions.find_all(words["transaction_id"].unique().to_list())
+        times = [(one.transaction_id, one.scored_at) for one in decided.values()]
         return cls(
             recorded=recorded,
             raw=pl.concat([pl.DataFrame(schema={**_KNOWN, "loaded": pl.Int64()}), *_raw(known, oldest, cards, merchants)]),
             words=words,
             placed=known.places(words["transaction_id"].unique()),
+            scored=pl.DataFrame(times, {"transaction_id": pl.String(), "scored_at": schema.UTC_MICROSECONDS}, orient="row"),
             own=own,
             oldest_loaded=known.oldest(),
         )
@@ -159,6 +163,8 @@ class _World:
         placed = self.placed.filter(pl.col("merchant") == decision.merchant)
         about = pl.col("transaction_id").is_in(placed["transaction_id"].implode())
         words = self.words.filter(about, pl.col("known_at") <= decision.scored_at)
+        words = words.join(self.scored, on="transaction_id", how="left", maintain_order="left")
+        words = words.with_columns(early=(pl.col("known_at") < pl.col("scored_at")).fill_null(False)).drop("scored_at")
         # Of what lies before an old payment, some may have been removed, or was never loaded.
         is_behind = newest is not None and newest > at + DAY_US
         is_behind |= at - scorer.reach.total_us < microseconds(self.oldest_loaded)
@@ -209,9 +215,11 @@ def _judge(found: Skew, decision: DecisionRecord, around: _Around, scorer: Score
 
 
 def _earlier(words: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The log as it was before each of its last words, the newest first."""
-    for length in range(len(words) - 1, -1, -1):
-        yield words.head(length)
+    """What the history may have heard of the log: not its last words, the newest first; nor those that wait for their payment."""
+    for some in (words, words.filter(~pl.col("early"))):
+        for length in range(len(some), -1, -1):
+            if length < len(words):
+                yield some.head(length)
 
 
 def _differing(

@@ -12,10 +12,12 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fraud_core import features, partitions, schema
+from fraud_core.canonical_number import THOUSANDS
 from fraud_core.errors import PartitionError, SourceError
 from fraud_core.history.windows import NEWEST_EVENTS, Reach
 from fraud_core.keys import canonical_json
 from fraud_core.partitions import Cadence
+from fraud_core.paths import absolute_pattern
 from fraud_core.simulator import SimulatorConfig
 
 OPEN = "open"
@@ -252,6 +254,8 @@ class Source(_Model):
     simulator: SimulatorConfig | None = Field(None, description="Instead of paths: the built-in simulator.")
     encoding: str = "utf-8"
     delimiter: str = Field(",", min_length=1, max_length=1)
+    decimal: Literal[".", ","] = Field(".", description="What stands before the decimals of numbers in text.")
+    thousands: str = Field("", max_length=1, description="What parts the thousands of numbers in text, if anything does.")
     line_breaks: bool = Field(False, description="Whether quoted cells of CSV may hold line breaks.")
     timezone: str = "UTC"
     cadence: Cadence
@@ -316,6 +320,8 @@ class Source(_Model):
                 partitions.first_day(key, self.cadence)
             except PartitionError as error:
                 raise ValueError(str(error)) from error
+        if self.thousands not in ("", *THOUSANDS) or self.thousands == self.decimal:
+            raise ValueError(f"thousands may be one of {' '.join(map(repr, THOUSANDS))}, and not what decimal is")
         if self.last != OPEN and self.last < self.first:
             raise ValueError("last lies before first")
         if self.split.protocol == "cardholder" and self.columns.card is None:
@@ -359,7 +365,19 @@ class Source(_Model):
 
     def parse_fingerprint(self) -> bytes:
         """What decides how bytes become rows; when it changes, files are read anew."""
-        fields = {"encoding", "delimiter", "line_breaks", "timezone", "cadence", "first", "last", "columns", "simulator"}
+        fields = {
+            "encoding",
+            "delimiter",
+            "decimal",
+            "thousands",
+            "line_breaks",
+            "timezone",
+            "cadence",
+            "first",
+            "last",
+            "columns",
+            "simulator",
+        }
         return canonical_json(self.model_dump(mode="json", include=fields))
 
 
@@ -409,10 +427,10 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is not valid TOML: {error}.") from error
     if files:
-        values["paths"] = [file if "://" in file else str(Path(file).resolve()) for file in files]
+        values["paths"] = [file if "://" in file else absolute_pattern(Path.cwd(), file) for file in files]
         values.pop("simulator", None)
     elif "paths" in values:
-        values["paths"] = [p if "://" in p else str((path.parent / p).resolve()) for p in values["paths"]]
+        values["paths"] = [p if "://" in p else absolute_pattern(path.parent, p) for p in values["paths"]]
     try:
         return Source.model_validate(values)
     except ValidationError as error:

@@ -18,7 +18,7 @@ import pytest
 from fraud_core.history import columns
 from fraud_core.history.asof import Correction, Event, Query, state_asof
 from fraud_core.history.windows import DAY_US, HOUR_US, STATE, Reach
-from fraud_core.stores.history import Entry, HistoryStore, Kept, Loaded, Recorded
+from fraud_core.stores.history import Entry, Heard, HistoryStore, Kept, Loaded, Recorded
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 MINUTE = 60_000_000
@@ -74,7 +74,7 @@ def test_an_empty_store_has_nothing(store: HistoryStore) -> None:
     assert store.find(["a"]) == {}
     assert store.recorded(0, 9) == []
     assert store.record([]) == []
-    assert store.corrected() == 0
+    assert store.heard() == Heard(0, None)
 
 
 def test_what_was_recorded_counts_for_card_and_merchant_and_moves_the_sequence(store: HistoryStore) -> None:
@@ -182,25 +182,26 @@ def test_what_labels_changed_counts_from_the_hour_after_it_was_known_and_but_onc
     hour = NOON // HOUR_US
     store.record([entry("a"), entry("b")])
     change = {"m1": [Correction(hour, hour + 50, 1, 0), Correction(hour, hour + 60, -1, 1)]}
-    store.correct(change, through=4)
-    store.correct(change, through=4)
-    store.correct({"m1": [Correction(hour, hour + 50, 7, 7)]}, through=3)
-    assert store.corrected() == 4
+    nothing, some = Heard(), Heard(4, ("x", "y\u2019s"))
+    store.correct(change, nothing, some)
+    store.correct(change, nothing, some)  # whoever comes second finds that the store has heard it
+    store.correct({"m1": [Correction(hour, hour + 50, 7, 7)]}, Heard(4, ("x",)), Heard(5, ()))
+    assert store.heard() == some
     assert counts(store, NOON + 50 * HOUR_US) == (2, 2, 0)
     assert counts(store, NOON + 51 * HOUR_US) == (2, 2, 1)
     assert counts(store, NOON + 61 * HOUR_US) == (2, 2, 0)
     assert state(store, NOON + 61 * HOUR_US)["merchant_judged_30d"] == 1
-    store.correct({"m1": [Correction(hour, hour + 50, 1, 0)]}, through=5)
+    store.correct({"m1": [Correction(hour, hour + 50, 1, 0)]}, some, Heard(5, ("x",)))
     assert counts(store, NOON + 51 * HOUR_US) == (2, 2, 2)
-    store.correct({"m1": [Correction(hour, hour + 50, -1, 0)]}, through=None)  # of payments that came in after their labels
+    store.correct({"m1": [Correction(hour, hour + 50, -1, 0)]}, Heard(5, ("x",)), Heard(5, ()))  # its payment came in late
     assert counts(store, NOON + 51 * HOUR_US) == (2, 2, 1)
-    assert store.corrected() == 5
+    assert store.heard() == Heard(5, ())
 
 
 def test_a_card_and_a_merchant_age_by_their_own_payments_alone(store: HistoryStore) -> None:
     first = [entry("a"), entry("b", card="c2", merchant="m2")]
     store.load(rows(first, [False, False]))
-    store.correct({"m1": [Correction(NOON // HOUR_US, NOON // HOUR_US, 1, 0)]}, through=1)
+    store.correct({"m1": [Correction(NOON // HOUR_US, NOON // HOUR_US, 1, 0)]}, Heard(), Heard(1, ()))
     store.record([entry("c", NOON + 365 * DAY_US)])
     assert counts(store, NOON + 3 * DAY_US) == (0, 0, 0)  # gone, with its hour and what labels said of it
     found = state(store, NOON + HOUR_US, "c2", "m2")

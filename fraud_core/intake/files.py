@@ -25,12 +25,15 @@ import polars as pl
 from fraud_core.errors import SourceError
 from fraud_core.intake.download import download
 from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, decompressed, kind_of
+from fraud_core.paths import without_escapes
 from fraud_core.sources import Source
 from fraud_core.strict_csv import CsvError, CsvReader
 
 CHUNK_ROWS = 100_000
 CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
+LONGEST_CELL = 10_000  # characters that are handed on; no value is as long, so that a longer cell is refused all the same
 LINE = "__line"  # number of the line a row ends on (CSV, the header is line 1) or of the row (Parquet, from 1)
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the name of the folder of rows that have none
 DEEPEST = 3  # packed within packed
 
 
@@ -77,20 +80,18 @@ def _present(pattern: str) -> list[str]:
     found = local_files(pattern)
     if found:
         return found
-    if Path(pattern).is_dir():
-        raise SourceError(f"{pattern} is a folder; write {pattern}/*.csv, or {pattern}/**/*.parquet for folders within it.")
-    raise SourceError(f"{pattern}: there is no such file. Put it there, or name another with --file.")
+    name = without_escapes(pattern)
+    if Path(name).is_dir():
+        raise SourceError(f"{name} is a folder; write {name}/*.csv, or {name}/**/*.parquet for folders within it.")
+    raise SourceError(f"{name}: there is no such file. Put it there, or name another with --file.")
 
 
 def local_files(pattern: str) -> list[str]:
     """Files that a path or a glob means, sorted; `**` stands for folders at any depth. A file's own name is never a pattern."""
-    for literal in (pattern, _ESCAPED.sub(r"\1", pattern)):
+    for literal in (pattern, without_escapes(pattern)):
         if Path(literal).is_file():
             return [literal]
     return sorted(name for name in glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207 - patterns are absolute
-
-
-_ESCAPED = re.compile(r"\[([*?[])\]")
 
 
 def s3_urls(pattern: str) -> list[str]:
@@ -269,19 +270,24 @@ class _Reader:
         width = len(header)
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
-        held = 0
+        held = before = 0
         for line, row in remaining:
             if len(row) != width:
                 raise SourceError(
                     f"{name}, line {line}: {len(row)} columns where the header has {width}; "
                     "the line is cut off or holds a stray delimiter."
                 )
+            cells = pick(row)
+            if counts is not None:
+                if counts.characters - before > LONGEST_CELL:
+                    cells = tuple(cell[: LONGEST_CELL + 1] for cell in cells)
+                before = counts.characters
             lines.append(line)
-            rows.append(pick(row))
-            if len(rows) == CHUNK_ROWS or (counts is not None and counts.characters - held > CHUNK_CHARACTERS):
+            rows.append(cells)
+            held += sum(map(len, cells))
+            if len(rows) == CHUNK_ROWS or held > CHUNK_CHARACTERS:
                 yield _text_frame(lines, rows, read, folders)
-                lines, rows = [], []
-                held = 0 if counts is None else counts.characters
+                lines, rows, held = [], [], 0
         if rows:
             yield _text_frame(lines, rows, read, folders)
 
@@ -319,8 +325,8 @@ _DATA_SUFFIXES = {".csv", ".txt", ".tsv", ".parquet", ".pq", ".gz", ".bz2", ".xz
 
 def _folder_columns(name: str, present: Sequence[str], source: Source) -> dict[str, str]:
     """Wanted columns that the file itself lacks and the names of its folders tell."""
-    parts = (part.partition("=") for part in urlsplit(name).path.split("/")[:-1]) if "=" in name else ()
-    told = {column: unquote(value) for column, equals, value in parts if equals}
+    parts = (part.partition("=") for part in name.partition("://")[2 if "://" in name else 0].split("/")[:-1] if "=" in name)
+    told = {column: "" if value == NO_VALUE else unquote(value) for column, equals, value in parts if equals}
     return {column: told[column] for column in source.columns.wanted if column in told and column not in present}
 
 

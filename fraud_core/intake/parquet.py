@@ -73,7 +73,13 @@ class ParquetFile:
         if types.is_dictionary(dtype):
             dtype = dtype.value_type
         text = types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
-        number = types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype) or types.is_null(dtype)
+        number = (
+            types.is_integer(dtype)
+            or types.is_float32(dtype)
+            or types.is_float64(dtype)
+            or types.is_boolean(dtype)
+            or types.is_null(dtype)
+        )
         exact = types.is_decimal(dtype) and not types.is_decimal256(dtype)
         if not (text or number or exact or types.is_date(dtype) or types.is_timestamp(dtype)):
             raise SourceError(f"{self.name}, column '{name}': values of type {dtype} are not read; store the column as text.")

@@ -12,15 +12,16 @@ from datetime import datetime
 import polars as pl
 
 from fraud_core import partitions, schema
+from fraud_core.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points
 from fraud_core.canonical_text import LOST_DIGITS, canonical_texts, have_lost_digits
 from fraud_core.card_numbers import hashed_card, holding_card_numbers
-from fraud_core.intake.files import LINE
+from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.keys import Key
 from fraud_core.payment import AHEAD
 from fraud_core.schema import Column
 from fraud_core.sources import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
 
-VERSION = "parse 2"  # raised whenever the rules below change: files are then read anew
+VERSION = "parse 3"  # raised whenever the rules below change: files are then read anew
 
 SEPARATOR = "\x1f"  # between the parts of an identity
 PARTITION = "partition"
@@ -109,11 +110,14 @@ class _Check:
 
 
 def _as_text(name: str, chunk: pl.Schema) -> pl.Expr:
-    """The column as stripped text, with empty text as null; whole floats without their '.0'."""
+    """The column as stripped text, with empty text and what is no number as null; whole floats without their '.0'."""
     column, dtype = pl.col(name), chunk[name]
     if dtype.is_float():
         whole = column.cast(pl.Int64, strict=False).cast(pl.String)
-        return pl.when(column == column.round()).then(whole).otherwise(column.cast(pl.String))
+        text = (
+            pl.when(column == column.round()).then(pl.coalesce(whole, column.cast(pl.String))).otherwise(column.cast(pl.String))
+        )
+        return pl.when(column.is_not_nan()).then(text)
     if dtype == pl.Boolean:
         return column.cast(pl.Int8).cast(pl.String)
     if dtype.is_integer():
@@ -127,7 +131,11 @@ def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source
     if declared.strip:
         text = text.str.strip_chars(declared.strip)
         text = pl.when(text != "").then(text)
+    assert column.longest is not None
+    text = text.str.slice(0, column.longest + 1)  # so that nothing is looked for in what is too long to be a name
     value = pl.col(f"{column.name}?")
+    if chunk[declared.column].is_temporal():
+        return _Reading(text, value, ((value.is_not_null(), NO_NAME),))
     is_id = column.name == "transaction_id"
     # What looks like a card number was shifted here from another column, or is an id of another kind, and declared as one.
     holds_card = holding_card_numbers(value, alone=is_id)
@@ -138,6 +146,7 @@ def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source
     return _Reading(text, value, ((value.is_null(), "is missing"), *checks) if is_id else checks)
 
 
+NO_NAME = "is a day or a time, which names nothing; store the column as text"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 _CONTROL_BUT_SEPARATOR = r"[\x00-\x1e\x7f-\x9f]"
 
@@ -145,8 +154,8 @@ _CONTROL_BUT_SEPARATOR = r"[\x00-\x1e\x7f-\x9f]"
 def _wrong_text(column: Column, value: pl.Expr, control: str) -> tuple[tuple[pl.Expr, str], ...]:
     """What no name is, here as over HTTP."""
     return (
-        (value.str.contains(control), "holds control characters"),
         (value.str.len_chars() > column.longest, f"is longer than {column.longest} characters"),
+        (value.str.contains(control), "holds control characters"),
         (have_lost_digits(value), LOST_DIGITS),
     )
 
@@ -222,23 +231,23 @@ def _ambiguous(readings: Sequence[pl.Expr]) -> tuple[tuple[pl.Expr, str], ...]:
 
 
 def _money(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    """Cents, exactly: from text digit by digit; a binary float must lie as near to whole cents as its precision allows."""
-    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
-    checks = ((given.is_null(), "is missing"), (value.is_null(), "is not an amount with at most two decimals"))
-    if dtype.is_float():
-        hundredfold = given.cast(pl.Float64) * 100.0
-        # Where the neighbours of a 32-bit float lie a cent apart, it no longer tells which cent was meant.
-        limit, precision = (2.0**23, 2.0**-24) if dtype == pl.Float32 else (1e15, 1e-13)
-        cents = hundredfold.round()
-        whole = hundredfold.is_finite() & (hundredfold.abs() < limit)
-        whole &= (hundredfold - cents).abs() < 1e-6 + hundredfold.abs() * precision
-        return _Reading(pl.col(declared.column), pl.when(whole).then(cents.cast(pl.Int64, strict=False)), checks)
+    given, dtype = _numeric(declared, chunk, source)
+    name = f"{column.name}?"
+    checks = ((pl.col(name).is_null(), "is missing"), (pl.col(column.name).is_null(), NO_AMOUNT))
+    return _Reading(given, cents(pl.col(name), dtype), checks)
+
+
+def _numeric(declared: TextColumn, chunk: pl.Schema, source: Source) -> tuple[pl.Expr, pl.DataType]:
+    """A column of numbers and its type: typed as it stands, or text as numbers are written everywhere else."""
+    dtype = chunk[declared.column]
+    if dtype not in _TEXTS:
+        return pl.col(declared.column), dtype
     text = _as_text(declared.column, chunk)
     text = text.str.strip_chars(declared.strip) if declared.strip else text
-    parts = given.str.extract_groups(r"^([+-]?)(\d{1,15})(?:\.(\d{1,2})0*)?$").struct
-    hundredths = parts["3"].fill_null("0").str.pad_end(2, "0").cast(pl.Int64, strict=False)
-    amount = parts["2"].cast(pl.Int64, strict=False) * 100 + hundredths
-    return _Reading(text, pl.when(parts["1"] == "-").then(-amount).otherwise(amount), checks)
+    return with_points(text, source.decimal, source.thousands), pl.String()
+
+
+_TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 
 
 _BOOLEAN = {"true": "1", "false": "0"}
@@ -260,23 +269,17 @@ def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Sour
 
 
 def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    numeric = chunk[declared.column].is_numeric()
-    given, value = pl.col(f"{column.name}?"), pl.col(column.name)
-    bad = (given.is_not_null() & value.is_null()) | ~value.is_finite()
-    text = pl.col(declared.column) if numeric else _as_text(declared.column, chunk)
-    return _Reading(text, given.cast(pl.Float64, strict=False), ((bad, "is not a finite number"),))
+    given, dtype = _numeric(declared, chunk, source)
+    name = f"{column.name}?"
+    wrong = pl.col(name).is_not_null() & pl.col(column.name).is_null()
+    return _Reading(given, numbers(pl.col(name), dtype), ((wrong, "is not a finite number"),))
 
 
 def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
-    digits = given.str.replace(r"\.0*$", "") if not dtype.is_numeric() else given  # 333497.0 is what a gap makes of 333497
-    whole = digits.cast(pl.Int64, strict=False)
-    checks = ((given.is_not_null() & value.is_null(), "is not a whole number"),)
-    if dtype.is_integer():
-        return _Reading(pl.col(declared.column), whole, checks)
-    if dtype.is_float():
-        return _Reading(pl.col(declared.column), pl.when(given == given.round()).then(whole), checks)
-    return _Reading(_as_text(declared.column, chunk), whole, checks)
+    given, dtype = _numeric(declared, chunk, source)
+    name = f"{column.name}?"
+    wrong = pl.col(name).is_not_null() & pl.col(column.name).is_null()
+    return _Reading(given, wholes(pl.col(name), dtype), ((wrong, "is not a whole number"),))
 
 
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> _Reading:
@@ -284,13 +287,23 @@ def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source
     identity = pl.concat_str(parts, separator=SEPARATOR)  # null where any part is
     value = pl.col(f"{column.name}?")
     missing = (value.is_null(), "is missing")
+    if any(chunk[name].is_temporal() for name in declared.columns):
+        return _Reading(identity, value, (missing, (value.is_not_null(), NO_NAME)))
     if declared.hashed:
         return _Reading(identity, value, (missing, (~value.str.contains(r"^[0-9a-f]{32}$"), "is not a keyed hash of a card")))
     if len(parts) == 1:
         return _Reading(identity, value, (missing, *_wrong_text(column, value, _CONTROL)))
+    long = value.str.len_chars() > LONGEST_CELL
     lost = have_lost_digits(value, SEPARATOR)
     return _Reading(
-        identity, value, (missing, (value.str.contains(_CONTROL_BUT_SEPARATOR), "holds control characters"), (lost, LOST_DIGITS))
+        identity,
+        value,
+        (
+            missing,
+            (long, f"is longer than {LONGEST_CELL} characters"),
+            (value.str.contains(_CONTROL_BUT_SEPARATOR), "holds control characters"),
+            (lost, LOST_DIGITS),
+        ),
     )
 
 
@@ -334,7 +347,7 @@ def _bounds(column: Column, source: Source, now: datetime | None) -> tuple[tuple
 
 def masked(text: pl.Expr) -> pl.Expr:
     """The shape of a value: digits become 9, letters x; 40 characters at most."""
-    return text.str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9").str.slice(0, 40)
+    return text.str.slice(0, 40).str.replace_all(r"\p{L}", "x").str.replace_all(r"\p{N}", "9")
 
 
 def _refused(chunk: pl.DataFrame, read: pl.DataFrame, checks: Sequence[_Check], source: Source, file: str) -> pl.DataFrame:

@@ -1,5 +1,7 @@
 """What was refused of a source, most common first, and what to declare instead: the first thing that a new user has to see."""
 
+import re
+
 import polars as pl
 
 from fraud_core import schema
@@ -66,6 +68,26 @@ _FORMATS = {
 }
 
 
+# The last mark of a number may stand before its decimals, an earlier one parts its thousands.
+_NOTATION = re.compile(
+    r"[+-]?9{1,3}(?:(?P<thousands>[ '.,\u2019\u00a0\u202f])999(?:(?P=thousands)999)*)?(?:(?P<decimal>[.,])9+)?"
+)
+
+
+def _declared_notation(example: str, thousands: str | None, decimal: str | None) -> str:
+    """What to declare of how numbers are written."""
+    mark = {"\u2019": "'", "\u00a0": " ", "\u202f": " "}.get(thousands or "", thousands)
+    wanted = ['decimal = ","'] if "," in (decimal or "") or mark == "." else []
+    wanted += [f'thousands = "{mark}"'] if mark else []
+    if not wanted:
+        return ""
+    is_either = (
+        mark in {".", ","} and decimal is None and example.count(mark) == 1
+    )  # 1.234 may be a thousand, or have three decimals
+    condition = "If these are thousands, declare" if is_either else "Declare"
+    return f"{condition} {' and '.join(wanted)} beside `delimiter`."
+
+
 def _advice(column: str, declared: str, reason: str, example: str) -> str:
     """What to write into the source's TOML, by what the shape of the value (9 for digits, x for letters) tells."""
     name = "amount" if column == "amount_cents" else column
@@ -78,8 +100,8 @@ def _advice(column: str, declared: str, reason: str, example: str) -> str:
         return (
             f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} under [columns].'
         )
-    if "is not an amount" in reason and "," in example:
-        return "Amounts are read with a decimal point and without separators of thousands; write them so."
+    if ("is not an amount" in reason or "number" in reason) and (notation := _NOTATION.fullmatch(example)):
+        return _declared_notation(example, *notation.groups())
     if "is not an amount" in reason:
         return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
     return ""

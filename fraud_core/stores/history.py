@@ -5,6 +5,7 @@ What is kept of a card or a merchant goes by its own newest payment, never by th
 `Reach.total_us` and a day are removed when the card or the merchant is written to. A payment that comes so late counts nowhere.
 """
 
+import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -80,6 +81,29 @@ class Loaded(NamedTuple):
     at: int
 
 
+class Heard(NamedTuple):
+    """Which labels a store has heard, and what of them it could not count yet.
+
+    Attributes:
+        through: up to which label's number corrections were added; 0: none were.
+        waiting: ids of payments that these labels are about and that nobody knew of then, sorted; None: release 0.1.0 did not
+            write them down.
+    """
+
+    through: int = 0
+    waiting: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, through: int, waiting: str | bytes | None) -> "Heard":
+        """As a store keeps it; see `kept`."""
+        return cls(through, tuple(json.loads(waiting)) if waiting else None)
+
+    @property
+    def kept(self) -> str:
+        """`waiting` as a store keeps it; empty for None."""
+        return "" if self.waiting is None else json.dumps(self.waiting)
+
+
 class HistoryStore(Protocol):
     """What the scorer needs of a store. Every method raises StoreError where the store cannot be used, and may be called from
     any thread; several processes may share a store."""
@@ -124,16 +148,15 @@ class HistoryStore(Protocol):
         """The partitions that were loaded, as last noted."""
         ...
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
-        """Add what labels up to the number `through` changed, by merchant. Does nothing where they were added before.
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], before: Heard, now: Heard) -> None:
+        """Add what labels changed, by merchant, with what was heard thereby; all of it goes in, or nothing.
 
-        None: what labels that had been heard before say of payments that came in only now. All corrections of a call go in,
-        or none.
+        Does nothing where the store has heard otherwise than `before` meanwhile: then somebody else has added it.
         """
         ...
 
-    def corrected(self) -> int:
-        """Up to which label's number corrections were added; 0: none were."""
+    def heard(self) -> Heard:
+        """Which labels were heard."""
         ...
 
     def close(self) -> None:

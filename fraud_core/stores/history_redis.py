@@ -12,6 +12,7 @@ What was answered survives the end of the Redis process where `appendonly yes` i
     corrections:<merchant>  hash: hour:known:frauds, hour:known:dropped -> number
     loads               hash: partition -> when it was loaded, and its stamp
     labels              string: up to which label's number corrections were added
+    waiting             string: ids of payments that these labels are about and that nobody knew of then, as JSON
 """
 
 import json
@@ -29,6 +30,7 @@ from fraud_core.history.windows import Reach
 from fraud_core.stores.history import (
     EMPTY_DAY,
     Entry,
+    Heard,
     Kept,
     Loaded,
     Recorded,
@@ -186,14 +188,14 @@ return found
 """
 
 _CORRECT = """
-local through = tonumber(ARGV[1])
-if through and through <= tonumber(redis.call('GET', 'fraud:labels') or '0') then return end
-for at = 2, #ARGV, 4 do
+if (redis.call('GET', 'fraud:labels') or '0') ~= ARGV[1] or (redis.call('GET', 'fraud:waiting') or '') ~= ARGV[2] then return end
+for at = 5, #ARGV, 4 do
   local key = 'fraud:corrections:' .. ARGV[at]
   redis.call('HINCRBY', key, ARGV[at + 1] .. ':frauds', ARGV[at + 2])
   redis.call('HINCRBY', key, ARGV[at + 1] .. ':dropped', ARGV[at + 3])
 end
-if through then redis.call('SET', 'fraud:labels', ARGV[1]) end
+redis.call('SET', 'fraud:labels', ARGV[3])
+redis.call('SET', 'fraud:waiting', ARGV[4])
 """
 
 
@@ -287,16 +289,17 @@ class RedisHistory:
         notes = {partition.decode(): note.decode().split(" ", 1) for partition, note in found.items()}
         return {partition: Loaded(stamp, int(at)) for partition, (at, stamp) in notes.items()}
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
-        arguments: list[Any] = ["" if through is None else through]
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], before: Heard, now: Heard) -> None:
+        arguments: list[Any] = [before.through, before.kept, now.through, now.kept]
         for merchant, changes in corrections.items():
             for one in changes:
                 arguments += [merchant, f"{one.hour}:{one.known}", one.frauds, one.dropped]
         self._call("correct", arguments)
 
-    def corrected(self) -> int:
+    def heard(self) -> Heard:
         with self._reached():
-            return int(self._client.get("fraud:labels") or 0)
+            through, waiting = self._client.mget("fraud:labels", "fraud:waiting")
+        return Heard.of(int(through or 0), waiting)
 
     def close(self) -> None:
         self._client.close()

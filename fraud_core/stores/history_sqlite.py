@@ -20,6 +20,7 @@ from fraud_core.stores.history import (
     EMPTY_DAY,
     HOURS_A_DAY,
     Entry,
+    Heard,
     Kept,
     Loaded,
     Recorded,
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS corrections (
     PRIMARY KEY (merchant, hour, known)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS loads (partition TEXT PRIMARY KEY, stamp TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (ids TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 _OPENING_SECONDS = 10.0  # several processes may make the file at once
@@ -172,25 +174,28 @@ class SqliteHistory:
             rows = connection.execute("SELECT partition, stamp, at FROM loads")
             return {partition: Loaded(*rest) for partition, *rest in rows}
 
-    def correct(self, corrections: Mapping[str, Sequence[Correction]], through: int | None) -> None:
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], before: Heard, now: Heard) -> None:
         with self._transaction("BEGIN IMMEDIATE") as connection:
-            if through is not None and through <= self._corrected(connection):
+            if self._heard(connection) != before:
                 return
             connection.executemany(
                 "INSERT INTO corrections VALUES (?, ?, ?, ?, ?) ON CONFLICT (merchant, hour, known) "
                 "DO UPDATE SET frauds = frauds + excluded.frauds, dropped = dropped + excluded.dropped",
                 [(merchant, *one) for merchant, changes in corrections.items() for one in changes],
             )
-            if through is not None:
-                connection.execute("INSERT OR REPLACE INTO marks VALUES ('labels', ?)", (through,))
+            connection.execute("INSERT OR REPLACE INTO marks VALUES ('labels', ?)", (now.through,))
+            connection.execute("DELETE FROM waiting")
+            if now.waiting is not None:
+                connection.execute("INSERT INTO waiting VALUES (?)", (now.kept,))
 
-    def corrected(self) -> int:
+    def heard(self) -> Heard:
         with self._transaction("BEGIN") as connection:
-            return self._corrected(connection)
+            return self._heard(connection)
 
-    def _corrected(self, connection: sqlite3.Connection) -> int:
-        found = connection.execute("SELECT value FROM marks WHERE name = 'labels'").fetchone()
-        return 0 if found is None else int(found[0])
+    def _heard(self, connection: sqlite3.Connection) -> Heard:
+        through = connection.execute("SELECT value FROM marks WHERE name = 'labels'").fetchone()
+        waiting = connection.execute("SELECT ids FROM waiting").fetchone()
+        return Heard.of(0 if through is None else int(through[0]), None if waiting is None else waiting[0])
 
     def close(self) -> None:
         while self._opened:

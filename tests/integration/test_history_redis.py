@@ -56,7 +56,7 @@ def test_an_outage_is_told_in_a_sentence_and_nothing_of_the_past_is_lost(server:
     with pytest.raises(StoreError, match=rf"Redis at 127.0.0.1:{server.port} cannot be used"):
         store.record([entry("c")])
     with pytest.raises(StoreError, match="FRAUD_HISTORY"):
-        store.corrected()
+        store.heard()
     server.start()
     assert sorted(store.find(["a", "b", "c"])) == ["a", "b"]
     assert counts(store, NOON + 3_600_000_000) == (2, 2, 0)

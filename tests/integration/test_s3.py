@@ -20,7 +20,10 @@ from fraud_core.artifacts import Artifacts, Estimator
 from fraud_core.bundle import LATEST, read_bundle, read_latest
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError, StoreError
 from fraud_core.holder import ScorerHolder
+from fraud_core.intake.landing import land
+from fraud_core.intake.watch import look
 from fraud_core.keys import Key, sign
+from fraud_core.sources import Source
 from fraud_core.stores import s3
 from fraud_core.stores.objects import open_store
 from fraud_core.stores.s3 import S3Store
@@ -375,3 +378,26 @@ def test_on_a_store_that_takes_two_seconds_a_request_promotion_and_scorer_come_t
         second = promotion.result()
     eventually(lambda: version_of(api.url) == second)
     assert problem_of(api.url) is None
+
+
+def test_a_source_in_a_bucket_is_read_by_a_pattern_through_its_folders(store: S3Store, server: S3Server, tmp_path: Path) -> None:
+    """Such as Spark leaves it, with a column in the names of the folders and names that are patterns by chance."""
+    for number, key in enumerate(
+        ("2024/kind=fuel/a.csv", "2024/kind=gas%20station/b [1].csv", "2025/kind=x/c #2.csv", "_SUCCESS")
+    ):
+        body = f"when,sum,id\n2024-03-05 10:20:30,12.34,t{number}\n"
+        server.client().put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/in/{key}", Body=body.encode())
+    columns = {"transaction_id": "id", "timestamp": {"column": "when", "formats": ["%Y-%m-%d %H:%M:%S"]}, "amount": "sum"}
+
+    def kinds(pattern: str) -> list[str]:
+        source = Source.model_validate(
+            {"name": "bucket", "paths": [f"s3://{BUCKET}/{tmp_path.name}/in/{pattern}"], "cadence": "monthly", "first": "2024-01"}
+            | {"label_delay_days": 7, "columns": columns | {"category": "kind"}}
+        )
+        landing = land(source, store, Key(b"c" * 32), None)
+        assert [seen.name for seen in look(source)] == sorted(landing.files)
+        return sorted(kind for one in landing.segments("2024-03") for kind in one.read(store)["category"])
+
+    assert kinds("**/*.csv") == ["fuel", "gas station", "x"]
+    assert kinds("2024/*/*.csv") == ["fuel", "gas station"]
+    assert kinds("2024/kind=gas%20station/b [1].csv") == ["gas station"]

@@ -221,6 +221,28 @@ def test_a_label_that_was_not_heard_in_time_is_reported_apart(day: Day) -> None:
     assert 0 < found.late_labels <= len(at_the_shop)
 
 
+def test_a_label_that_waited_for_its_payment_is_no_mismatch_before_it_counts_and_none_after(day: Day) -> None:
+    at_the_shop = [number for number in range(100, LOADED + 60) if number % 12 and payment(number)["merchant"] == "shop 1"]
+    early = next(number for number in at_the_shop if number >= LOADED)
+    for number in (early, at_the_shop[0]):  # the second is heard and counted while the first waits
+        day.known.labels.append(
+            transaction_id=f"p{number}",
+            outcome="fraud",
+            source="chargeback",
+            author="bank",
+            event_time=BEGIN,
+            known_at=BEGIN + LOADED * HOUR,
+        )
+        assert day.known.run().unplaced == 1
+    day.score(*range(LOADED, LOADED + 45))
+    assert day.known.labels_wait()
+    assert day.known.run().unplaced == 0
+    day.score(*range(LOADED + 45, LOADED + 60))
+    found = day.check()
+    assert (found.checked, found.mismatches) == (60, [])
+    assert 0 < found.late_labels < len([number for number in at_the_shop if number >= early + 24])
+
+
 def test_what_can_no_longer_be_checked_is_counted(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
     day.score(LOADED, LOADED + 1)
     monkeypatch.setattr(day, "scorer_of", lambda _: None)

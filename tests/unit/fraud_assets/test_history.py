@@ -1,5 +1,6 @@
 """The scorer's history is brought up to what raw and the labels hold, again and again to the same."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -186,6 +187,62 @@ def test_a_label_that_came_before_its_payment_counts_as_if_it_had_come_after(rem
     home.write(payments(25, first=24))
     home.caught_up()
     assert home.rates(at) == (1, 48)
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_online_equals_batch_where_a_label_came_before_its_payment_was_scored(remembering: Make, heard_first: bool) -> None:
+    home, frame, at = remembering(), payments(50), BEGIN + 6 * DAY
+    home.write(frame.head(24))
+    home.caught_up()
+    words = (("p30", "fraud", "analyst"), ("p31", "unsure", "analyst"), ("p30", "fraud", "chargeback"))
+    for word in words if heard_first else ():
+        home.say(*word)
+        assert home.caught_up()["labels heard"] == 1
+        assert home.step().run_key is None
+    with history.opened(home.project) as store:
+        store.record([entry(f"p{at}", microseconds(BEGIN + at * HOUR)) for at in range(24, 50)])
+    assert home.step().run_key is None, "nothing is known of them but by the decision log"
+    home.decide(*(f"p{at}" for at in range(24, 50)))
+    for word in words if not heard_first else ():
+        home.say(*word)
+    assert home.step().run_key is not None
+    home.caught_up()
+    assert home.step().run_key is None
+    with history.catching_up(home.project) as catch_up:
+        said = log_since(catch_up.labels, 0)
+    asked = pl.concat(
+        [frame, frame.tail(1).with_columns(transaction_id=pl.lit("asked"), timestamp=pl.lit(at).cast(pl.Datetime("us", "UTC")))]
+    )
+    wanted = pl.Series([False] * 50 + [True])
+    batch = states(asked, wanted, home.project.source.reach, home.project.source.zone, corrections(said, frame)).row(
+        0, named=True
+    )
+    assert {name: value for name, value in home.state(at).items() if "merchant_" in name} == {
+        name: value for name, value in batch.items() if "merchant_" in name
+    }
+    assert home.rates(at) == (1, 49)
+    home.write(frame.tail(26))  # and the file that brings them at last changes nothing
+    home.caught_up()
+    assert home.rates(at) == (1, 49)
+    home.say("p30", "legitimate")
+    home.caught_up()
+    assert home.rates(at) == (0, 49)
+
+
+def test_what_waits_is_made_out_where_release_0_1_0_filled_the_store(remembering: Make) -> None:
+    home, at = remembering(), BEGIN + 6 * DAY
+    home.write(payments(24))
+    for payment in ("p20", "p30", "p40"):
+        home.say(payment, "fraud")
+    home.caught_up()
+    with sqlite3.connect(home.project.settings.home / "history.sqlite") as connection:
+        connection.execute("DELETE FROM waiting")
+    home.decide("p40")  # which that release had counted, had it been decided in time
+    with history.opened(home.project) as store:
+        store.record([entry("p40", microseconds(BEGIN + 40 * HOUR))])
+    home.write(payments(16, first=24))
+    home.caught_up()
+    assert home.rates(at) == (2, 41)
 
 
 def test_the_sensor_asks_for_it_once_until_raw_changes_or_a_label_comes(remembering: Make) -> None:

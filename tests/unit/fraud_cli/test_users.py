@@ -40,17 +40,20 @@ def test_a_user_is_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Captur
     assert renewed not in said
 
 
-def test_an_own_card_is_read_from_standard_input_and_kept_as_its_hash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("typed", ["4111111111111111\n", " 4111111111111111.0\N{NO-BREAK SPACE}\n"])
+def test_an_own_card_is_read_from_standard_input_and_kept_as_its_hash_as_payments_have_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str
 ) -> None:
     run(tmp_path, "create", "anna")
-    monkeypatch.setattr("sys.stdin", io.StringIO("4111111111111111\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     assert run(tmp_path, "card", "anna") == 0
     key = card_key(Settings(_env_file=None, home=tmp_path))
     assert users(tmp_path).list()[0].cards == {hashed_card("4111111111111111", key)}
     assert "4111" not in capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert run(tmp_path, "card", "anna") == 1
+    for wrong, says in (("\n", "must be text of 1 to 64"), ("4.1E+15\n", "lost digits"), ("4" * 65, "longer than 64")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(wrong))
+        assert run(tmp_path, "card", "anna") == 1
+        assert says in capsys.readouterr().err
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ TIME = b"2024-06-21T12:14:25Z"
         (b" Timestamp , Amount\n" + TIME + b", 2.86 \n", {"amount": "2.86"}, ""),
         (b"timestamp;amount\n" + TIME + b";2,86\n", {"amount": "2.86"}, "semicolons"),
         (b'"timestamp"\t"amount"\n' + TIME + b"\t2.86\n", {"amount": "2.86"}, "tabs"),
-        (b'\xef\xbb\xbf"timestamp",amount\n' + TIME + b",19.380000000000003\n", {"amount": "19.38"}, ""),
+        (b'\xef\xbb\xbf"timestamp",amount\n' + TIME + b",19.38\n", {"amount": "19.38"}, ""),
         (b"timestamp,amount,label\n" + TIME + b",2.86,1\n", {"amount": "2.86"}, "`label` was left out"),
         (HEAD + TIME + b",2.86,NULL\n", {"amount": "2.86"}, ""),
         (b"timestamp,amount,city_population\n" + TIME + b",2,333497.0\n", {"amount": "2", "city_population": "333497"}, ""),
@@ -106,13 +106,24 @@ def test_what_is_unambiguous_is_read_and_what_was_taken_for_granted_is_told(
         (b"timestamp,amt\n", "amt is not a known column; if it is `amount`, call it that"),
         (b"timestamp,amount,mercant\n", "mercant is not a known column; if it is `merchant`, call it that"),
         (HEAD + TIME + b',2.86,"C1\n' + TIME + b',2.86,"C2\n', "Line 2: a quotation mark opens on this line"),
-        (HEAD + b"\xe9,1,2\n", "Latin-1"),
+        (
+            HEAD + b"a,1,2\n" * 9 + b"b,1,\xe9\n" + b"c,1,2\n",
+            "Line 11 is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. Nothing is",
+        ),
     ],
 )
 def test_what_is_not_is_refused_with_what_is_meant(content: bytes, told: str) -> None:
     _, last, _ = read_of(content)
     assert last.state == "failed"
     assert told in last.detail + " ".join(f"{problem.field} {problem.reason}" for problem in last.errors)
+
+
+def test_up_to_which_line_a_broken_file_was_scored_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraud_core.fileparsing.ROWS_AT_ONCE", 2)
+    rows, last, _ = read_of(HEAD + (TIME + b",2.86,C1\n") * 5 + TIME + b',2.86,"C2\n')
+    assert (len(rows), last.lines, last.idle) == (4, 5, 1)
+    assert last.detail.startswith("Line 7: a quotation mark opens here")
+    assert last.detail.endswith("Nothing after line 5 is scored.")
 
 
 def test_thirty_thousand_unknown_columns_are_a_hundred_problems() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fraud_core.payment import EXAMPLE, Transaction, _name_again, cents_of, reading
+from fraud_core.payment import EXAMPLE, Transaction, _name_again, amount_of, reading
 from fraud_core.refusals import wrong_fields
 from fraud_core.scoring import from_values
 
@@ -150,8 +150,8 @@ def test_a_card_is_never_printed() -> None:
 @given(cents=st.integers(0, 10**11))
 def test_an_amount_becomes_its_cents_exactly_however_it_is_written(cents: int) -> None:
     text = f"{cents // 100}.{cents % 100:02d}"
-    assert cents_of(text) == cents_of(float(text)) == cents_of(Decimal(text)) == cents
-    assert cents_of(json.loads(text)) == cents
+    assert amount_of(text) == amount_of(float(text)) == amount_of(Decimal(text)) == cents
+    assert amount_of(json.loads(text)) == cents
 
 
 @given(amount=st.floats(0, 10**9))
@@ -159,7 +159,7 @@ def test_a_binary_amount_is_taken_or_refused_as_the_intake_does(amount: float) -
     hundredfold = pl.select(pl.lit(amount) * 100.0).item()
     taken = abs(hundredfold - round(hundredfold)) < 1e-6 * (1 + abs(hundredfold) * 1e-7)
     try:
-        assert cents_of(amount) == round(hundredfold)
+        assert amount_of(amount) == round(hundredfold)
     except Exception:
         assert not taken
     else:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fraud_core.history import asof, columns
 from fraud_core.history.asof import NO_HOURS, Correction, MerchantHours, Past, Query
 from fraud_core.history.windows import CARD_WINDOWS, DAY_US, HOUR_US, STATE, Reach
+from fraud_core.stores.history import Heard
 from fraud_core.stores.history_sqlite import SqliteHistory
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
@@ -147,7 +148,7 @@ def test_one_payment_through_sqlite_has_the_past_that_the_columns_have(
         # Kept for longer than it is counted, so that each payment can be asked about after all of them came in.
         store = SqliteHistory(Path(folder) / "history.sqlite", Reach.of_days(30, 30), 1_000)
         store.load(payments)
-        store.correct(corrected, through=1)
+        store.correct(corrected, Heard(), Heard(1, ()))
         store.reach = reach
         pasts = store.look(queries(payments))
         store.close()

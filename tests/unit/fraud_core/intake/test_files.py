@@ -19,8 +19,9 @@ import pytest
 
 from fraud_core.errors import SourceError
 from fraud_core.intake import files, unpacking
-from fraud_core.intake.files import LINE, SourceFile, Tally, chunks, located, s3_urls
-from fraud_core.sources import Source
+from fraud_core.intake.files import LINE, NO_VALUE, SourceFile, Tally, chunks, located, s3_urls
+from fraud_core.intake.watch import look
+from fraud_core.sources import Source, load_source
 from tests.unit.fraud_core.intake.shop import CARD, ROW, Intake, csv_text, read
 
 HEADER = csv_text()
@@ -84,10 +85,49 @@ def test_a_pattern_goes_through_folders_and_a_folder_by_itself_is_told_as_one(in
         pass
 
 
-def test_a_column_may_stand_in_the_names_of_folders(intake: Intake) -> None:
-    (intake.folder / "kind=gas%20station").mkdir()
-    path = intake.write("kind=gas%20station/a.csv", csv_text({}, {}).replace(",kind", "").replace(",grocery", ""))
-    assert read(path, intake.source())["kind"].to_list() == ["gas station"] * 2
+@pytest.mark.parametrize(
+    ("place", "pattern"),
+    [
+        ("[old]", "data/*.csv"),
+        ("[old]/sources", "../data/**/*.csv"),
+        ("what? *", "data/a.csv"),
+        (".", "[old]/data/*.csv"),  # a folder that is there is meant, and not one of its letters
+        ("[old]", "{absolute}/[old]/data/*.csv"),
+        ("[old]", "data/a [[]1].csv"),
+        ("[old]", "data/a [1].csv"),
+    ],
+)
+def test_brackets_in_the_names_of_folders_are_names_and_only_the_pattern_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, pattern: str
+) -> None:
+    """As the TOML has it, and as the command line has it, in a folder with such a name."""
+    data = tmp_path / (place if "sources" not in place and place != "." else "[old]") / "data"
+    data.mkdir(parents=True)
+    name = "a [1].csv" if "1" in pattern else "a.csv"
+    (data / name).write_text(csv_text({}))
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    written = pattern.replace("{absolute}", str(tmp_path))
+    toml = folder / "shop.toml"
+    toml.write_text(
+        f"name = 'shop'\npaths = ['{written}']\ncadence = 'monthly'\nfirst = '2024-01'\nlabel_delay_days = 7\n"
+        "columns = { timestamp = 'when', amount = 'sum' }\n"
+    )
+    monkeypatch.chdir(folder)
+    for source in (load_source(toml), load_source(toml, (written,))):
+        with located(source) as found:
+            assert [file.path.resolve() for file in found] == [data / name]
+        assert [seen.name for seen in look(source)] == [file.name for file in found]
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("kind=gas%20station", "gas station"), ("kind=what?#1", "what?#1"), ("[old]/kind=x=y", "x=y"), (f"kind={NO_VALUE}", "")],
+)
+def test_a_column_may_stand_in_the_names_of_folders(intake: Intake, folder: str, kind: str) -> None:
+    (intake.folder / folder).mkdir(parents=True)
+    path = intake.write(f"{folder}/a.csv", csv_text({}, {}).replace(",kind", "").replace(",grocery", ""))
+    assert read(path, intake.source())["kind"].to_list() == [kind] * 2
 
 
 def test_patterns_of_s3_urls_match_as_those_of_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fraud_core import schema
 from fraud_core.canonical_text import LOST_DIGITS
 from fraud_core.card_numbers import hashed_card
-from fraud_core.intake.files import LINE
+from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.intake.parsing import PARTITION, Parsed, masked, parse, split_bucket
 from fraud_core.keys import Key
 from fraud_core.sources import Source
@@ -136,6 +136,7 @@ def test_declared_characters_are_stripped_and_spaces_always() -> None:
 # ---- amounts
 
 
+@settings(deadline=None, max_examples=30)  # a parse each
 @given(st.integers(0, 10**11), st.sampled_from(["", "+", "0", "00"]), st.sampled_from(["", "0", "000"]))
 def test_amounts_in_text_are_exact_to_the_cent(cents: int, before: str, after: str) -> None:
     text = f"{before}{cents // 100}.{cents % 100:02d}{after}"
@@ -147,11 +148,13 @@ def test_amounts_may_have_no_or_one_decimal(text: str, cents: int) -> None:
     assert one({"sum": text})["amount_cents"] == cents
 
 
+@settings(deadline=None, max_examples=30)  # a parse each
 @given(st.integers(0, 10**11))
 def test_amounts_in_floats_are_exact_to_the_cent(cents: int) -> None:
     assert one({"sum": cents / 100}, sum=pl.Float64())["amount_cents"] == cents
 
 
+@settings(deadline=None, max_examples=30)  # a parse each
 @given(st.integers(0, 8_388_000))
 def test_amounts_in_32_bit_floats_are_exact_as_far_as_these_tell_cents_apart(cents: int) -> None:
     assert one({"sum": cents / 100}, sum=pl.Float32())["amount_cents"] == cents
@@ -242,6 +245,19 @@ def test_a_row_is_refused_with_its_column_reason_and_mask(
     found = refusal(given_row)
     assert (found["source_file"], found["source_line"]) == ("a.csv", 1)
     assert (found["column"], found["reason"], found["value"]) == (column, reason, value)
+
+
+def test_in_a_text_that_is_too_long_for_a_name_nothing_is_looked_for(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr("fraud_core.card_numbers.holds_card_number", lambda text, *, alone: looked_at.append(text) or False)
+    path = intake.rows(
+        {"id": "1 " * 50_000, "shop": "1 2" * 50_000, "pan": "3" * 50_000}, {"shop": "4" * 50_000}, {"pan": "5" * 65}
+    )
+    chunk = read(path, intake.source())
+    result = parse(chunk, path.name, intake.source(), CARD_KEY)
+    assert max(map(len, looked_at)) <= 201
+    assert max(map(len, chunk["shop"])) <= LONGEST_CELL + 1
+    assert result.refused["reason"].to_list() == [f"is longer than {most} characters" for most in (128, 200, 64)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -1,5 +1,6 @@
 """What a user is told of refused rows: how many, why, an example that gives nothing away, and what to declare."""
 
+import tomllib
 from typing import Any
 
 import pytest
@@ -28,12 +29,39 @@ def test_the_three_commonest_reasons_are_told_with_a_masked_example_and_advice(i
     assert reasons[0].startswith(
         "  4: 'sum' (amount_cents) is not an amount with at most two decimals, such as 99,99 in a.csv line 2."
     )
-    assert "decimal point" in reasons[0]
+    assert reasons[0].endswith('Declare decimal = "," beside `delimiter`.')
     assert reasons[1].endswith(
         'Declare its format: timestamp = { column = "when", formats = ["%d.%m.%Y %H:%M"] } under [columns].'
     )
     assert reasons[2].startswith("  2: 'outcome' (label) is neither 'F' nor 'L', such as xxx in a.csv line 9.")
     assert more == "  and 1 more; the asset `quarantine` has them all."
+
+
+@pytest.mark.parametrize(
+    ("written", "column", "advice"),
+    [
+        ("12,50", "sum", 'Declare decimal = "," beside'),
+        ("1.234,50", "sum", 'Declare decimal = "," and thousands = "." beside'),
+        ("1,234.50", "sum", 'Declare thousands = "," beside'),
+        ("1\u202f234.50", "sum", 'Declare thousands = " " beside'),
+        ("1.234.567", "sum", 'Declare decimal = "," and thousands = "." beside'),
+        ("47,3", "shop_lat", 'Declare decimal = "," beside'),
+        ("400'000", "people", 'Declare thousands = "\'" beside'),
+    ],
+)
+def test_how_numbers_are_written_is_told_and_declared_so_they_are_read(
+    intake: Intake, written: str, column: str, advice: str
+) -> None:
+    whole = {"sum": "12", "lat": "47", "long": "8", "shop_lat": "47", "shop_long": "8"}
+    assert advice in (told(intake, whole | {column: written}) or "")
+    declared = tomllib.loads("\n".join(advice.removeprefix("Declare ").removesuffix(" beside").split(" and ")))
+    landing = intake.land(intake.source(**declared))
+    assert (landing.kept, landing.quarantined) == (1, 0)
+
+
+@pytest.mark.parametrize("written", ["12.345", "12,345"])
+def test_three_digits_behind_a_mark_are_not_said_to_be_thousands(intake: Intake, written: str) -> None:
+    assert "If these are thousands, declare" in (told(intake, {"sum": written}) or "")
 
 
 def test_refused_rows_among_others_are_counted_and_personal_values_stay_hidden(intake: Intake) -> None:
