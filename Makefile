@@ -44,7 +44,7 @@ stores: setup ## the tests of pipeline, gate and scorer again, on a real bucket
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --store s3 \
 		tests/integration/pipeline/test_pipeline.py tests/integration/pipeline/test_command_line.py \
 		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py tests/integration/test_daemon.py \
-		tests/unit/fraud_api tests/unit/fraud_assets tests/unit/fraud_ui tests/unit/fraud_core/test_holder.py
+		tests/unit/fraud_api tests/unit/fraud_assets tests/unit/fraud_ui tests/unit/fraud_core/models/test_follower.py
 
 systems: setup ## whole systems, started as people start them: documents, containers' commands, workers, the full stack
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/systems

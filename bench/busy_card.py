@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from tqdm import tqdm
 
-from fraud_core.history.asof import Query, state_asof
-from fraud_core.history.windows import NEWEST_EVENTS, Reach
-from fraud_core.stores.history_sqlite import SqliteHistory
+from fraud_core.features.online import Query, state_asof
+from fraud_core.features.windows import NEWEST_EVENTS, Reach
+from fraud_core.history.sqlite import SqliteHistory
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

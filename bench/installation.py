@@ -14,20 +14,22 @@ import polars as pl
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fraud_assets.learning.candidates import BOOSTING
-from fraud_core import features
-from fraud_core.bundle import Calibration, Fitted, Lineage, Lookback, Thresholds, make_bundle, point_at, write_bundle
-from fraud_core.card_numbers import hashed_card
-from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
-from fraud_core.history.columns import COLUMNS, states
-from fraud_core.history.windows import Reach
-from fraud_core.keys import card_key, signing_key
+from fraud_assets.training.candidates import BOOSTING
+from fraud_core.access.api_keys import ApiKeys
+from fraud_core.features import catalogue
+from fraud_core.features.batch import COLUMNS, states
+from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.features.windows import Reach
+from fraud_core.history.open import open_history
+from fraud_core.models.bundle import Fitted, make_bundle, write_bundle
+from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
+from fraud_core.models.registry import point_at
 from fraud_core.settings import Settings
-from fraud_core.simulator import simulate
-from fraud_core.sources import load_source
-from fraud_core.stores.api_keys import ApiKeys
-from fraud_core.stores.history import open_history
-from fraud_core.stores.objects import open_store
+from fraud_core.signing.card_numbers import hashed_card
+from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.simulator.simulate import simulate
+from fraud_core.sources.source import load_source
+from fraud_core.storage.open import open_store
 
 SOURCE = Path(__file__).resolve().parents[1] / "sources" / "simulated.toml"
 LARGE = BOOSTING["boosting, large trees"]
@@ -61,20 +63,23 @@ def install(home: Path, *, history: bool = False, redis: str | None = None) -> M
     settings = Settings(home=home, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis)
     begin = datetime(2024, 1, 1, tzinfo=source.zone)
     frame = simulate(source.simulator, begin, datetime(2024, 4, 1, tzinfo=source.zone), source.zone)
-    chosen, stated = features.PLAIN, frame
+    chosen, stated = catalogue.PLAIN, frame
     if history:
-        chosen, stated = features.FEATURES, frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach, source.zone))
+        chosen, stated = (
+            catalogue.FEATURES,
+            frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach, source.zone)),
+        )
         remember(frame.head(len(frame) - MEASURED), settings, source.reach)
-    arrays = features.compute(chosen, features.inputs_of(stated, chosen), source.zone)
+    arrays = catalogue.compute(chosen, catalogue.inputs_of(stated, chosen), source.zone)
     encoder = _encoder(chosen, arrays)
     matrix = encoder.matrix(arrays)
     estimator = _fitted(encoder, matrix, frame)
-    plain = _encoder(features.PLAIN, arrays)
+    plain = _encoder(catalogue.PLAIN, arrays)
     fallback = _as_fitted(plain, _fitted(plain, plain.matrix(arrays), frame)) if history else None
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
-        feature_version=features.VERSION,
+        feature_version=catalogue.VERSION,
         **dict(_as_fitted(encoder, estimator)),
         lineage=Lineage(training_set="bench", partitions=(), card_key_id="bench", libraries={}),
         lookback=Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days) if history else None,
@@ -112,7 +117,7 @@ def remember_busy_merchant(settings: Settings, payments: int) -> None:
     remember(frame, settings, source.reach)
 
 
-def _encoder(chosen: Sequence[features.Feature], arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
+def _encoder(chosen: Sequence[catalogue.Feature], arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
     return Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in chosen))
 
 
@@ -162,7 +167,7 @@ def api_frame(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _encoding(feature: features.Feature, values: npt.NDArray[Any]) -> ColumnEncoding:
+def _encoding(feature: catalogue.Feature, values: npt.NDArray[Any]) -> ColumnEncoding:
     if not feature.is_category:
         return ColumnEncoding(feature=feature.name, missing=float(np.nanmedian(values)))
     names = sorted({str(value) for value in values if value is not None})

@@ -24,15 +24,16 @@ from fastapi import FastAPI
 from installation import install
 from starlette.types import Message, Receive, Scope, Send
 
-from fraud_api.metrics import Metrics
-from fraud_api.routes import router
-from fraud_api.shared_metrics import FOLDER_VARIABLE
-from fraud_core.bundle import read_bundle, read_latest
-from fraud_core.holder import ScorerHolder
-from fraud_core.keys import signing_key
-from fraud_core.reference import make_reference, write_reference
+from fraud_api.endpoints.routes import router
+from fraud_api.metrics.registry import Metrics
+from fraud_api.metrics.workers import FOLDER_VARIABLE
+from fraud_core.gate.baseline import make_reference, write_reference
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
-from fraud_core.stores.objects import open_store
+from fraud_core.signing.keys import signing_key
+from fraud_core.storage.open import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, REQUESTS = 15, 4_000

@@ -38,11 +38,11 @@ from fraud_api.app import create_app
 from fraud_api.schemas import Score
 from fraud_cli.stack.servers import find_redis
 from fraud_cli.stack.servers import redis as redis_command
-from fraud_core import features
-from fraud_core.payment import Transaction
-from fraud_core.scoring import inputs_of, score_together
-from fraud_core.simulator import simulate
-from fraud_core.sources import load_source
+from fraud_core.features import catalogue
+from fraud_core.scoring.score import inputs_of, score_together
+from fraud_core.simulator.simulate import simulate
+from fraud_core.sources.source import load_source
+from fraud_core.transactions.transaction import Transaction
 
 HERE = Path(__file__).resolve().parent
 T = TypeVar("T")
@@ -422,13 +422,13 @@ def measure_in_process(measured: Measured, results: Results) -> None:
     transaction = Transaction.model_validate_json(body)
     inputs = inputs_of([transaction])
     crowd = [Transaction.model_validate(row) for row in measured.rows[:CONNECTIONS]]
-    values = features.compute(scorer.features, inputs, scorer.zone)
+    values = catalogue.compute(scorer.features, inputs, scorer.zone)
     matrix = scorer.bundle.encoder.matrix(values)
     result = Score(transaction_id="t", probability=0.5, decision="review", model_version=served.version)
     results.stages_us = {
         "read and check the JSON": best_us(lambda: Transaction.__pydantic_validator__.validate_json(body)),
         "to arrays": best_us(lambda: inputs_of([transaction])),
-        "features": best_us(lambda: features.compute(scorer.features, inputs, scorer.zone)),
+        "features": best_us(lambda: catalogue.compute(scorer.features, inputs, scorer.zone)),
         "encode": best_us(lambda: scorer.bundle.encoder.matrix(values)),
         "trees and calibration": best_us(lambda: scorer.score_matrix(matrix)),
         "the four stages before, for one of 16 payments at once": best_us(lambda: score_together(scorer, crowd, None))

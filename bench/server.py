@@ -14,8 +14,8 @@ from fraud_api import app as application
 from fraud_api.deciding import Deciding
 from fraud_api.schemas import Score
 from fraud_api.server import be_prompt, configure_logging
-from fraud_core.payment import EXAMPLE, Transaction
 from fraud_core.settings import Settings
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 
 CONSTANT = Score(transaction_id=str(EXAMPLE["transaction_id"]), probability=0.5, decision="review", model_version="0" * 16)
 

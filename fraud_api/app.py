@@ -10,36 +10,37 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from fraud_api import openapi, pages
-from fraud_api.bodies import BodyLimit, BodyLimits
 from fraud_api.deciding import Deciding
-from fraud_api.metrics import Metrics
-from fraud_api.observed import Draining, Observed
-from fraud_api.problems import Refused, invalid, response
-from fraud_api.rates import SharedRate
-from fraud_api.routes import METRICS, router
-from fraud_api.security import OPEN_PATHS, Guard, OwnPagesOnly
+from fraud_api.endpoints import openapi
+from fraud_api.endpoints.routes import METRICS, router
+from fraud_api.http import pages
+from fraud_api.http.access_log import Draining, Observed
+from fraud_api.http.bodies import BodyLimit, BodyLimits
+from fraud_api.http.problems import Refused, invalid, response
+from fraud_api.http.rates import SharedRate
+from fraud_api.http.security import OPEN_PATHS, Guard, OwnPagesOnly
+from fraud_api.metrics.registry import Metrics
+from fraud_api.metrics.workers import open_door, shared_folder
 from fraud_api.services import Services
-from fraud_api.shared_metrics import open_door, shared_folder
 from fraud_api.uploads import Uploads
-from fraud_core.history.windows import Reach
-from fraud_core.holder import ScorerHolder
-from fraud_core.keys import card_key, signing_key
-from fraud_core.recall import Recall
-from fraud_core.refusals import field_problems
+from fraud_core.access.api_keys import ApiKeys
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.decisions.writer import open_decision_writer
+from fraud_core.features.windows import Reach
+from fraud_core.history.lookup import Recall
+from fraud_core.history.open import open_history
+from fraud_core.history.writer import open_history_writer
+from fraud_core.labels.log import LabelLog
+from fraud_core.models.follower import ScorerHolder
 from fraud_core.settings import Settings
-from fraud_core.stores.api_keys import ApiKeys
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decision_writer import open_decision_writer
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.heads import Heads
-from fraud_core.stores.history import open_history
-from fraud_core.stores.history_writer import open_history_writer
-from fraud_core.stores.labels import LabelLog
-from fraud_core.stores.objects import open_store
+from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.storage.database import open_database
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.open import open_store
+from fraud_core.transactions.refusals import field_problems
 
 if TYPE_CHECKING:
-    from fraud_api.traces import Traces
+    from fraud_api.http.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def create_app(
 def _traces(settings: Settings) -> "Traces | None":
     if not settings.traces_url:
         return None
-    from fraud_api.traces import Traces  # noqa: PLC0415 - a scorer without traces does without OpenTelemetry
+    from fraud_api.http.traces import Traces  # noqa: PLC0415 - a scorer without traces does without OpenTelemetry
 
     return Traces(settings.traces_url)
 

@@ -19,24 +19,25 @@ from typing import Any
 
 import pydantic_core
 
-from fraud_api.metrics import Metrics
-from fraud_api.problems import Refused
+from fraud_api.http.problems import Refused
+from fraud_api.metrics.registry import Metrics
 from fraud_api.schemas import Score
 from fraud_api.scoring import explanation_of
-from fraud_core import features
+from fraud_core.decisions.log import DecisionRecord, same_payment
 from fraud_core.decisions.record import columns_of
+from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.errors import StoreError
-from fraud_core.history.asof import Event
-from fraud_core.holder import Served
-from fraud_core.payment import Transaction, microseconds
-from fraud_core.recall import Recall
-from fraud_core.scorer import Decision
-from fraud_core.scoring import Examined, Scored, examined, made_id, score_together
+from fraud_core.features import catalogue
+from fraud_core.features.online import Event
+from fraud_core.history.lookup import Recall
+from fraud_core.history.store import Entry, Kept
+from fraud_core.history.writer import HistoryWriter
+from fraud_core.models.follower import Served
+from fraud_core.scoring.score import Examined, Scored, examined, made_id, score_together
 from fraud_core.settings import Settings
-from fraud_core.stores.decision_writer import DecisionWriter
-from fraud_core.stores.decisions import DecisionRecord, same_payment
-from fraud_core.stores.history import Entry, Kept
-from fraud_core.stores.history_writer import HistoryWriter
+from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.transaction import Transaction
+from fraud_core.units.time import microseconds
 
 MOST_AT_ONCE = 256  # so that a turn of the loop stays short
 NAN = float("nan")
@@ -232,7 +233,7 @@ class _Draft:
             decision=score.decision,
             degraded=score.degraded,
             reasons=reasons,
-            features_sha256=features.digest(values),
+            features_sha256=catalogue.digest(values),
             features=values if logged else None,
             sequence=self._scored.sequence,
         )

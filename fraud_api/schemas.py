@@ -1,13 +1,13 @@
-"""What goes out: the answers. What comes in is a `fraud_core.payment.Transaction`."""
+"""What goes out: the answers. What comes in is a `fraud_core.transactions.transaction.Transaction`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from fraud_core.payment import EXAMPLE, Transaction, clean_text, id_of
-from fraud_core.scorer import Decision
-from fraud_core.stores.labels import Outcome
+from fraud_core.labels.resolve import Outcome
+from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.transaction import EXAMPLE, Transaction, clean_text, id_of
 
 MOST_ROWS = 10_000  # in one batch
 MOST_LABELS = 1_000  # in one request

@@ -1,7 +1,7 @@
 """The answers about payments. Scores come from the core alone."""
 
 from fraud_api.schemas import Explanation, Reason
-from fraud_core.scoring import Examined
+from fraud_core.scoring.score import Examined
 
 
 def explanation_of(examined: Examined) -> Explanation:

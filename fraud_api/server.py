@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry
 from uvicorn.supervisors import Multiprocess
 
 from fraud_api.app import create_app
-from fraud_api.observed import Draining, requests_log
-from fraud_api.security import must_show_key
-from fraud_api.shared_metrics import FOLDER_VARIABLE, WorkersCollector, open_door
-from fraud_core.addresses import is_loopback
-from fraud_core.browsers import own_hosts
+from fraud_api.http.access_log import Draining, requests_log
+from fraud_api.http.security import must_show_key
+from fraud_api.metrics.workers import FOLDER_VARIABLE, WorkersCollector, open_door
+from fraud_core.access.addresses import is_loopback
+from fraud_core.access.browsers import own_hosts
 from fraud_core.errors import SettingsError
-from fraud_core.keys import card_key, signing_key
 from fraud_core.settings import Settings
+from fraud_core.signing.keys import card_key, signing_key
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from fraud_api.deciding import Deciding
-from fraud_api.metrics import Metrics
-from fraud_api.observed import Draining
+from fraud_api.http.access_log import Draining
+from fraud_api.metrics.registry import Metrics
 from fraud_api.uploads import Uploads
-from fraud_core.holder import ScorerHolder
-from fraud_core.recall import Recall
+from fraud_core.decisions.writer import DecisionWriter
+from fraud_core.history.lookup import Recall
+from fraud_core.history.writer import HistoryWriter
+from fraud_core.labels.log import LabelLog
+from fraud_core.models.follower import ScorerHolder
 from fraud_core.settings import Settings
-from fraud_core.stores.decision_writer import DecisionWriter
-from fraud_core.stores.history_writer import HistoryWriter
-from fraud_core.stores.labels import LabelLog
 
 
 @dataclass(frozen=True)

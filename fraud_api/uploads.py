@@ -17,10 +17,10 @@ from secrets import token_hex
 
 from starlette.requests import ClientDisconnect, Request
 
-from fraud_api.problems import Refused
-from fraud_core.fileparsing import FileFormat
-from fraud_core.filescoring import COMMAND, CSV_COLUMNS, AnswerFormat, Frame, child_environment, order_bytes
-from fraud_core.holder import Served
+from fraud_api.http.problems import Refused
+from fraud_core.models.follower import Served
+from fraud_core.scoring.file import COMMAND, CSV_COLUMNS, AnswerFormat, Frame, child_environment, order_bytes
+from fraud_core.scoring.file_parsing import FileFormat
 from fraud_core.settings import Settings
 
 logger = logging.getLogger(__name__)

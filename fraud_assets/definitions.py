@@ -2,30 +2,18 @@
 
 import dagster as dg
 
-from fraud_assets import (
-    automation,
-    catalog,
-    champion,
-    delivery,
-    history,
-    io_manager,
-    labels,
-    landing,
-    model,
-    overruling,
-    preprocessor,
-    raw,
-    served,
-    spreading,
-    transformed,
-    volume,
-)
-from fraud_assets.partitioning import partitions_def
-from fraud_assets.project import Project
-from fraud_core.private import keep_private
+from fraud_assets.delivery import delivery
+from fraud_assets.installation import Project
+from fraud_assets.operations import overruling, rollback
+from fraud_assets.reports import catalog
+from fraud_assets.runtime import io_manager, spreading
+from fraud_assets.runtime.partitioning import partitions_def
+from fraud_assets.schedule import sensors
+from fraud_assets.stages import champion, history, labels, landing, model, preprocessor, raw, scored_payments, transformed, volume
 from fraud_core.settings import Settings
+from fraud_core.system.private import keep_private
 
-STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history, served)
+STAGES = (landing, raw, transformed, volume, labels, preprocessor, model, champion, history, scored_payments)
 
 LAND = dg.AssetSelection.assets("landing")
 PARTITION = dg.AssetSelection.assets("raw", "quarantine", "transformed")
@@ -72,12 +60,12 @@ def build(project: Project) -> dg.Definitions:
             *spreading.build_jobs(),
             *volume.build_jobs(project),
             *overruling.build_jobs(project),
-            *champion.build_jobs(project),
+            *rollback.build_jobs(project),
             *delivery.build_jobs(project),
             *([dg.define_asset_job(history.JOB, HISTORY, description=LOAD)] if history.is_kept(project) else []),
             dg.define_asset_job(history.DAILY_JOB, SERVED | SKEW if history.is_kept(project) else SERVED, description=DAILY),
         ],
-        sensors=automation.build(project),
+        sensors=sensors.build(project),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.
         executor=dg.in_process_executor,
         resources={"artifacts": io_manager.build(project)},

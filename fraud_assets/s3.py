@@ -4,7 +4,7 @@ from typing import Any
 
 from dagster_aws.s3 import S3Resource
 
-from fraud_core.stores.s3 import s3_client
+from fraud_core.storage.s3 import s3_client
 
 
 class PatientS3Resource(S3Resource):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fraud_core.addresses import direct_to_loopback
+from fraud_core.access.addresses import direct_to_loopback
 
 # Dagster, MLflow, DVC, Gradio and what they bring. Dagster's own switch is in a file, and one that is not found means "send".
 SEND_NOTHING = {

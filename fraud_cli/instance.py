@@ -12,10 +12,10 @@ from dagster._core.instance.ref import InstanceRef
 
 from fraud_cli.everywhere import everywhere
 from fraud_core.errors import StoreError
-from fraud_core.paths import plain
-from fraud_core.processes import lives
 from fraud_core.settings import Settings
-from fraud_core.stores.database import postgresql_url
+from fraud_core.storage.database import postgresql_url
+from fraud_core.system.paths import plain
+from fraud_core.system.processes import lives
 
 PID_TAG = "fraud/pid"
 MACHINE_TAG = "fraud/machine"
@@ -23,7 +23,7 @@ DATABASE = "FRAUD_DAGSTER_DATABASE"
 BROKER = "FRAUD_BROKER"
 HEAD = "# Made by `fraud`. Nothing is sent anywhere.\n"
 ALWAYS: dict[str, Any] = {
-    "run_coordinator": {"module": "fraud_assets.attribution", "class": "AttributingRunCoordinator"},
+    "run_coordinator": {"module": "fraud_assets.access.attribution", "class": "AttributingRunCoordinator"},
     "nux": {"enabled": False},
     "telemetry": {"enabled": False},
 }
@@ -36,7 +36,7 @@ HERE: dict[str, Any] = {"run_monitoring": {"enabled": True}}
 # Those that may be spread go to workers. They wait in the broker's queue, not in Dagster's: a free worker finds one at once.
 # A run whose worker is lost is seen at the next look, and begins anew on another; one that was lost before it began is seen after
 # `start_timeout_seconds`, and is tried again by its tag `dagster/max_retries`.
-LAUNCHER = {"module": "fraud_assets.workers", "class": "WorkerRunLauncher"}
+LAUNCHER = {"module": "fraud_assets.runtime.workers", "class": "WorkerRunLauncher"}
 WORKERS: dict[str, Any] = {
     "run_launcher": {**LAUNCHER, "config": {"broker": {"env": BROKER}, "backend": {"env": BROKER}}},
     "run_monitoring": {

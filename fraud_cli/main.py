@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from fraud_cli.everywhere import everywhere
 from fraud_core.errors import FraudError, SettingsError
-from fraud_core.private import keep_private
 from fraud_core.settings import Settings, env_example
+from fraud_core.system.private import keep_private
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,19 +158,19 @@ def _load_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:
-    from fraud_cli.pipeline import run_pipeline
+    from fraud_cli.commands.pipeline import run_pipeline
 
     return run_pipeline(_load_settings(arguments), tuple(arguments.file), until=arguments.until, each=arguments.each)
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from fraud_cli.worker import work
+    from fraud_cli.commands.worker import work
 
     return work(_load_settings(arguments), arguments.slots, arguments.name)
 
 
 def _webserver(arguments: argparse.Namespace) -> int:
-    from fraud_assets.webserver import serve
+    from fraud_assets.access.webserver import serve
     from fraud_cli.instance import environment, open_instance
 
     settings = _load_settings(arguments)
@@ -182,22 +182,22 @@ def _webserver(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from fraud_cli.up import up
+    from fraud_cli.commands.up import up
 
     return up(_load_settings(arguments), arguments.stack)
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from fraud_cli.models import print_models
+    from fraud_cli.commands.models import print_models
 
     return print_models(_load_settings(arguments))
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from fraud_assets.attribution import who_is_at_the_shell
-    from fraud_assets.champion import rollback
-    from fraud_assets.project import Project
-    from fraud_cli.pipeline import deliver
+    from fraud_assets.access.attribution import who_is_at_the_shell
+    from fraud_assets.installation import Project
+    from fraud_assets.operations.rollback import rollback
+    from fraud_cli.commands.pipeline import deliver
 
     project = Project.load(_load_settings(arguments))
     who = who_is_at_the_shell(arguments.who)
@@ -208,10 +208,10 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from fraud_assets.attribution import who_is_at_the_shell
-    from fraud_assets.champion import restore
-    from fraud_assets.project import Project
-    from fraud_cli.pipeline import deliver
+    from fraud_assets.access.attribution import who_is_at_the_shell
+    from fraud_assets.installation import Project
+    from fraud_assets.operations.rollback import restore
+    from fraud_cli.commands.pipeline import deliver
 
     project = Project.load(_load_settings(arguments))
     restore(project, arguments.version, who=who_is_at_the_shell(arguments.who), reason=arguments.reason)
@@ -221,26 +221,26 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _accept(arguments: argparse.Namespace) -> int:
-    from fraud_cli.pipeline import overrule
+    from fraud_cli.commands.pipeline import overrule
 
     return overrule(_load_settings(arguments), arguments.partition, accept=True, who=arguments.who, reason=arguments.reason)
 
 
 def _refuse(arguments: argparse.Namespace) -> int:
-    from fraud_cli.pipeline import overrule
+    from fraud_cli.commands.pipeline import overrule
 
     return overrule(_load_settings(arguments), arguments.partition, accept=False, who=arguments.who, reason=arguments.reason)
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
-    from fraud_cli.pipeline import confirm_rules
+    from fraud_cli.commands.pipeline import confirm_rules
 
     settings = _load_settings(arguments)
     return confirm_rules(settings, who=arguments.who, reason=arguments.reason, restored=arguments.restored)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    from fraud_cli.calibrate import calibrate
+    from fraud_cli.commands.calibrate import calibrate
 
     return calibrate(_load_settings(arguments), simulated=arguments.simulated)
 
@@ -253,19 +253,19 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _exporter(arguments: argparse.Namespace) -> int:
-    from fraud_cli.exporter import run_exporter
+    from fraud_cli.commands.exporter import run_exporter
 
     return run_exporter(_load_settings(arguments), arguments.host, arguments.port)
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from fraud_cli.data import check_out
+    from fraud_cli.commands.data import check_out
 
     return check_out(_load_settings(arguments), arguments.version, arguments.to, retrain=arguments.retrain)
 
 
 def _keys(arguments: argparse.Namespace) -> int:
-    from fraud_cli.keys import list_keys, make_key, revoke_key
+    from fraud_cli.commands.keys import list_keys, make_key, revoke_key
 
     settings = _load_settings(arguments)
     if arguments.action == "list":
@@ -285,7 +285,7 @@ def _ui(arguments: argparse.Namespace) -> int:
 
 
 def _users(arguments: argparse.Namespace) -> int:
-    from fraud_cli.users import UserCommands
+    from fraud_cli.commands.users import UserCommands
 
     commands = UserCommands(_load_settings(arguments))
     if arguments.action == "list":
@@ -305,13 +305,13 @@ def _users(arguments: argparse.Namespace) -> int:
 
 
 def _served(arguments: argparse.Namespace) -> int:
-    from fraud_cli.served import export_payments
+    from fraud_cli.commands.served import export_payments
 
     return export_payments(_load_settings(arguments), arguments.to)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from fraud_cli.simulate import write_simulated
+    from fraud_cli.commands.simulate import write_simulated
 
     return write_simulated(_load_settings(arguments), arguments.out, arguments.until)
 

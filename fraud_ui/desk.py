@@ -12,23 +12,23 @@ from zoneinfo import ZoneInfo
 
 import gradio as gr
 
-from fraud_core.card_numbers import holds_card_number
-from fraud_core.decisions.retest import Starting
-from fraud_core.encoder import MISSING_CATEGORY
+from fraud_core.access.users import User
+from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError, StoreError
-from fraud_core.holder import Served
-from fraud_core.model_card import ModelCard
-from fraud_core.payment import Transaction
-from fraud_core.stores.decisions import DecisionRecord
-from fraud_core.stores.labels import Outcome
-from fraud_core.stores.users import User
-from fraud_ui import case, files, models, review
-from fraud_ui.case import LABELS, Form, Sliders, WrongFormError
+from fraud_core.evaluation.model_card import ModelCard
+from fraud_core.features.encoder import MISSING_CATEGORY
+from fraud_core.labels.resolve import Outcome
+from fraud_core.models.follower import Served
+from fraud_core.review.queue import OUTCOMES, Case, CaseError
+from fraud_core.review.retest import Starting
+from fraud_core.signing.card_numbers import holds_card_number
+from fraud_core.transactions.transaction import Transaction
 from fraud_ui.endpoints import Page, endpoint, repeated, streaming
-from fraud_ui.review import OUTCOMES, Case, CaseError
+from fraud_ui.kit.wording import alert, escaped, note
 from fraud_ui.services import Desk
 from fraud_ui.uploads import KEPT_SECONDS
-from fraud_ui.wording import alert, escaped, note
+from fraud_ui.views import case, files, models, review
+from fraud_ui.views.case import LABELS, Form, Sliders, WrongFormError
 
 STATUS_SECONDS = 10.0
 EXAMPLES = ("A plain purchase", "Card testing", "An account takeover at night", "A far-away purchase")

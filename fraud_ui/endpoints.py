@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 from starlette.concurrency import run_in_threadpool
 
+from fraud_core.access.users import Role, User
 from fraud_core.errors import FraudError
-from fraud_core.stores.users import Role, User
+from fraud_ui.kit.wording import alert, without_values
 from fraud_ui.services import Desk
 from fraud_ui.uploads import paths_in
-from fraud_ui.wording import alert, without_values
 
 logger = logging.getLogger(__name__)
 Endpoint = Callable[..., Any]

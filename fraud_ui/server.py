@@ -14,14 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from fraud_core.addresses import is_loopback
+from fraud_core.access.addresses import is_loopback
+from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
-from fraud_core.stores.api_keys import ApiKeys, KeyRing
-from fraud_ui.files import clear_folder
 from fraud_ui.services import Desk
 from fraud_ui.sign_in import Door, token_of
 from fraud_ui.uploads import add_file_routes
+from fraud_ui.views.files import clear_folder
 
 logger = logging.getLogger(__name__)
 

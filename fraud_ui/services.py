@@ -7,30 +7,30 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from fraud_core.artifacts import Artifacts
-from fraud_core.bundle import read_bundle
+from fraud_core.access.users import Role, User, Users
+from fraud_core.decisions.log import DecisionLog, DecisionRecord
 from fraud_core.errors import FraudError, IntegrityError
-from fraud_core.explain import Explainer
-from fraud_core.history.windows import Reach
-from fraud_core.holder import ScorerHolder, Served
-from fraud_core.keys import card_key, signing_key
-from fraud_core.recall import Recall
-from fraud_core.scorer import Scorer
+from fraud_core.features.windows import Reach
+from fraud_core.history.lookup import Recall
+from fraud_core.history.open import open_history
+from fraud_core.labels.log import LabelLog
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.explain import Explainer
+from fraud_core.models.follower import ScorerHolder, Served
+from fraud_core.models.scorer import Scorer
+from fraud_core.review.claims import Claims
+from fraud_core.review.queue import ReviewQueue
 from fraud_core.settings import Settings
-from fraud_core.stores.claims import Claims
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog, DecisionRecord
-from fraud_core.stores.heads import Heads
-from fraud_core.stores.history import open_history
-from fraud_core.stores.labels import LabelLog
-from fraud_core.stores.objects import open_store
-from fraud_core.stores.users import Role, User, Users
-from fraud_ui.files import FileJobs
+from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.storage.artifacts import Artifacts
+from fraud_core.storage.database import open_database
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.open import open_store
 from fraud_ui.metrics import DeskMetrics
-from fraud_ui.models import Catalogue
-from fraud_ui.review import ReviewQueue
 from fraud_ui.sign_in import NotAllowedError, Visits, present
 from fraud_ui.uploads import UserFiles
+from fraud_ui.views.files import FileJobs
+from fraud_ui.views.models import Catalogue
 
 PAST_PAYMENTS = 10
 USUAL_REACH = Reach.of_days(30, 7)  # before the first champion says how far back it looks

@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fraud_core.access.users import User, Users
 from fraud_core.errors import FraudError, StoreError
-from fraud_core.stores.users import User, Users
-from fraud_ui.wording import escaped
+from fraud_ui.kit.wording import escaped
 
 VISIT_SECONDS = 12 * 3_600
 TRIES, WAIT_SECONDS = 5, 60.0  # so many wrong passwords for a name from an address, then so long a pause

@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fraud_assets.plots import BLUE, GREEN, GREY, ORANGE, RED
-from fraud_core import features
+from fraud_assets.reports.plots import BLUE, GREEN, GREY, ORANGE, RED
+from fraud_core.features import catalogue
 from fraud_core.intake.landing import land, partition_keys
 from fraud_core.intake.raw import build_raw
-from fraud_core.keys import Key
-from fraud_core.sources import Source, load_source
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.signing.keys import Key
+from fraud_core.sources.source import Source, load_source
+from fraud_core.storage.directory import DirectoryStore
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "RED"]
 
@@ -65,7 +65,7 @@ def read(source: Source) -> pl.DataFrame:
         landing = land(source, store, KEY, None)
         parts = [build_raw(source, landing, key, store, KEY).rows.frame for key in partition_keys(source, landing)]
     rows = pl.concat(parts)
-    made = features.feature_frame(rows, features.available(rows.columns), source.zone)
+    made = catalogue.feature_frame(rows, catalogue.available(rows.columns), source.zone)
     local = rows["timestamp"].dt.convert_time_zone(source.timezone)
     return made.with_columns(
         amount=rows["amount_cents"] / 100,

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from fraud_api import models
-from fraud_api.openapi import EVERYWHERE
+from fraud_api.endpoints import models
+from fraud_api.endpoints.openapi import EVERYWHERE
+from fraud_core.access.api_keys import ApiKeys
 from fraud_core.errors import StoreError
-from fraud_core.payment import EXAMPLE
-from fraud_core.stores.api_keys import ApiKeys
-from fraud_core.stores.labels import LabelLog
+from fraud_core.labels.log import LabelLog
+from fraud_core.transactions.transaction import EXAMPLE
 
 Examples = dict[str, dict[str, dict[str, dict[str, Any]]]]  # operation, status, media type, name -> what was answered
 

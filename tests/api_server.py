@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from fraud_core.payment import EXAMPLE
 from fraud_core.settings import Settings
+from fraud_core.transactions.transaction import EXAMPLE
 
 NAMELESS = {name: value for name, value in EXAMPLE.items() if name != "transaction_id"}  # decided anew each time it is sent
 

@@ -15,13 +15,16 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fraud_core import features
-from fraud_core.bundle import Bundle, Calibration, Lineage, Thresholds, make_bundle, point_at, write_bundle
-from fraud_core.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
-from fraud_core.keys import Key, signing_key
+from fraud_core.features import catalogue
+from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.models.bundle import Bundle, make_bundle, write_bundle
+from fraud_core.models.manifest import Calibration, Lineage, Thresholds
+from fraud_core.models.registry import point_at
 from fraud_core.settings import Settings
-from fraud_core.stores.heads import Heads
-from fraud_core.stores.objects import ObjectStore, open_store
+from fraud_core.signing.keys import Key, signing_key
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.objects import ObjectStore
+from fraud_core.storage.open import open_store
 from tests.api_server import Servers
 from tests.servers.s3_server import S3Server
 from tests.stores import IN_S3, store_settings
@@ -72,7 +75,7 @@ def trained(seed: int = 7, rows: int = 4_000, trees: int = 40) -> tuple[bytes, E
     """A boosted model of random frauds (large amounts, at night, on the net), and its encoder."""
     rng = np.random.default_rng(seed)
     inputs = transactions(rows, seed)
-    columns = features.compute(features.PLAIN, inputs, ZoneInfo(ZONE))
+    columns = catalogue.compute(catalogue.PLAIN, inputs, ZoneInfo(ZONE))
     encoder = Encoder(
         columns=tuple(
             ColumnEncoding(
@@ -82,7 +85,7 @@ def trained(seed: int = 7, rows: int = 4_000, trees: int = 40) -> tuple[bytes, E
             )
             if feature.is_category
             else ColumnEncoding(feature=feature.name, missing=float(np.nanmedian(columns[feature.name])))
-            for feature in features.PLAIN
+            for feature in catalogue.PLAIN
         )
     )
     online = np.array([name in {"misc_net", "shopping_net"} for name in inputs["category"]])
@@ -108,7 +111,7 @@ class Installation:
         return make_bundle(
             source="test",
             timezone=ZONE,
-            feature_version=features.VERSION,
+            feature_version=catalogue.VERSION,
             kind="boosting",
             model=self.model,
             encoder=self.encoder,

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from fraud_core.stores.decisions import DecisionLog
+from fraud_core.decisions.log import DecisionLog
 from tests.unit.fraud_core.stores.decided import NOON, decided
 
 
@@ -54,8 +54,8 @@ def test_decisions_are_found_by_card_and_by_time(decision_log: DecisionLog) -> N
 def test_after_its_retention_a_decision_is_gone_and_others_are_not(
     decision_log: DecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fraud_core.stores.decisions._DELETED_AT_ONCE", 2)
-    monkeypatch.setattr("fraud_core.stores.decisions.LARGEST_SHARE", 1.0)
+    monkeypatch.setattr("fraud_core.decisions.log._DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("fraud_core.decisions.log.LARGEST_SHARE", 1.0)
     month = decision_log.retention_days * 24 * 60
     decision_log.append([decided(f"old{number}", minutes=-number) for number in range(1, 6)])
     decision_log.append([decided("young"), decided("newest", minutes=month)])

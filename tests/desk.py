@@ -14,19 +14,20 @@ import httpx
 import numpy as np
 import polars as pl
 
-from fraud_core import features, gate
-from fraud_core.artifacts import Artifacts, Table
-from fraud_core.drift import scipy_detector
-from fraud_core.evaluation import EvaluationRows, Policy, evaluate
-from fraud_core.keys import Key, canonical_json, sign
-from fraud_core.metrics import Interval
-from fraud_core.model_card import Block, Candidate, ModelCard, Promotion, TrainingPartition
-from fraud_core.scorer import Scorer
-from fraud_core.sources import Drift
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog
-from fraud_core.stores.users import Users
+from fraud_core import gate
+from fraud_core.access.users import Users
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.evaluation.intervals import Interval
+from fraud_core.evaluation.model_card import Block, Candidate, ModelCard, Promotion, TrainingPartition
+from fraud_core.evaluation.report import EvaluationRows, Policy, evaluate
+from fraud_core.features import catalogue
+from fraud_core.gate.statistics import scipy_detector
+from fraud_core.labels.log import LabelLog
+from fraud_core.models.scorer import Scorer
+from fraud_core.signing.keys import Key, canonical_json, sign
+from fraud_core.sources.source import Drift
+from fraud_core.storage.artifacts import Artifacts, Table
+from fraud_core.storage.database import open_database
 from fraud_ui.sign_in import cookie_name
 from tests.api_server import eventually
 from tests.scored import decide, suspicious
@@ -64,7 +65,7 @@ def card_of(version: str, champion: str | None) -> ModelCard:
         kind="boosting",
         candidates=(Candidate(kind="boosting", average_precision=0.9, chosen=True),),
         candidates_fraud_rate=0.05,
-        features=tuple(feature.name for feature in features.PLAIN),
+        features=tuple(feature.name for feature in catalogue.PLAIN),
         dropped_features=(),
         partitions=(TrainingPartition(key="2019-01", content_hash="c0ffee", verdict="accepted"),),
         rejected_partitions=(),
@@ -97,7 +98,7 @@ def furnish(installation: Any) -> list[str]:
             installation.store.put(f"{folder}/{name}.json", json.dumps(said).encode())
         names.insert(0, version)
     artifacts = Artifacts(installation.store, installation.key)
-    watched = [feature for feature in features.PLAIN if feature.name in {"log_amount", "hour", "category"}]
+    watched = [feature for feature in catalogue.PLAIN if feature.name in {"log_amount", "hour", "category"}]
     drift = Drift(bootstrap_partitions=1, reference_partitions=2)
     walk = gate.Walk(drift)
     rng = np.random.default_rng(9)

@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_core.history import columns
-from fraud_core.history.asof import Correction, Event, Query, state_asof
-from fraud_core.history.windows import DAY_US, HOUR_US, STATE, Reach
-from fraud_core.stores.history import Entry, Heard, HistoryStore, Kept, Loaded, Recorded
+from fraud_core.features import batch
+from fraud_core.features.online import Correction, Event, Query, state_asof
+from fraud_core.features.windows import STATE, Reach
+from fraud_core.history.store import Entry, Heard, HistoryStore, Kept, Loaded, Recorded
+from fraud_core.units.time import DAY_US, HOUR_US
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 MINUTE = 60_000_000
@@ -283,7 +284,7 @@ def test_a_replay_in_order_of_time_sees_what_the_columns_see_bit_for_bit(store: 
         queries = [Query(time, one.card, one.event.merchant, one.event.category) for one in group]
         seen += [state_asof(query, past, REACH, ZONE) for query, past in zip(queries, store.look(queries), strict=True)]
         store.record(group)
-    expected = columns.states(rows(made), pl.Series([True] * len(made)), REACH, ZONE)
+    expected = batch.states(rows(made), pl.Series([True] * len(made)), REACH, ZONE)
     assert np.array(seen).tobytes() == expected.to_numpy().tobytes(order="C")
     assert expected["merchant_count_30d"].max() > 20
 

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.definitions import build
-from fraud_assets.project import Project
+from fraud_assets.installation import Project
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS
 from tests.stores import store_settings

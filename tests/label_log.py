@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from fraud_core.errors import StoreError
-from fraud_core.stores.database import reached
-from fraud_core.stores.labels import LEAD, Label, LabelLog, resolve
+from fraud_core.labels.log import LabelLog
+from fraud_core.labels.resolve import LEAD, Label, resolve
+from fraud_core.storage.database import reached
 from tests.unit.fraud_core.stores.decided import NOON
 
 

@@ -23,11 +23,11 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
-from fraud_assets import alerts
+from fraud_assets.events import alerts
 from fraud_cli.instance import environment, open_instance
-from fraud_core import features
-from fraud_core.bundle import point_at
-from fraud_core.reference import make_reference, write_reference
+from fraud_core.features import catalogue
+from fraud_core.gate.baseline import make_reference, write_reference
+from fraud_core.models.registry import point_at
 from fraud_ui.metrics import DeskMetrics
 from tests.api_server import Server, Servers
 from tests.conftest import ZONE, Installation, transactions
@@ -197,7 +197,7 @@ class ObservedSystem:
         """Make a bundle champion, with its reference, as of an instant; returns its version."""
         bundle = self.installation.bundle(number)
         self.installation.write(bundle)
-        matrix = bundle.encoder.matrix(features.compute(features.PLAIN, transactions(4_000), ZoneInfo(ZONE)))
+        matrix = bundle.encoder.matrix(catalogue.compute(catalogue.PLAIN, transactions(4_000), ZoneInfo(ZONE)))
         write_reference(self.installation.store, self.installation.key, "run", make_reference(bundle, matrix, at))
         point_at(
             self.installation.store,

@@ -10,9 +10,10 @@ from typing import get_args
 
 from sqlalchemy import Engine
 
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog, LabelSource, Outcome, Word, resolve
-from fraud_core.stores.review_backlog import ReviewBacklog
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.labels.log import LabelLog, Word
+from fraud_core.labels.resolve import LabelSource, Outcome, resolve
+from fraud_core.review.backlog import ReviewBacklog
 from tests.unit.fraud_core.stores.decided import NOON, decided
 
 

@@ -9,8 +9,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fraud_core.stores.objects import DirectoryStore, ObjectStore
-from fraud_core.stores.s3 import S3Store, s3_client
+from fraud_core.storage.directory import DirectoryStore
+from fraud_core.storage.objects import ObjectStore
+from fraud_core.storage.s3 import S3Store, s3_client
 from tests.servers.s3_server import BUCKET
 
 IN_S3 = "TESTS_IN_S3"  # is set, beside the AWS variables, in a session that runs on S3

@@ -22,12 +22,12 @@ from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import RedisError
 
-from fraud_cli.service import Service
 from fraud_cli.stack import servers
+from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
-from fraud_core.keys import card_key, made_once, signing_key
-from fraud_core.paths import plain
 from fraud_core.settings import Settings
+from fraud_core.signing.keys import card_key, made_once, signing_key
+from fraud_core.system.paths import plain
 
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
 BUCKET = "fraud"

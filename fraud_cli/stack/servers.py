@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fraud_assets.tracking.server import LOOPBACK_HOSTS
+from fraud_assets.delivery.mlflow.server import LOOPBACK_HOSTS
 
 Command = tuple[str, ...]
 

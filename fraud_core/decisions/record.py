@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from fraud_core.payment import Transaction, microseconds
-from fraud_core.stores.database import from_microseconds
+from fraud_core.transactions.transaction import Transaction
+from fraud_core.units.time import from_microseconds, microseconds
 
 
 class LoggedTransaction(NamedTuple):

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from fraud_core.card_numbers import printable
-from fraud_core.features import Feature
+from fraud_core.features.catalogue import Feature
 from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, LongReference, Past
-from fraud_core.sources import Drift
+from fraud_core.signing.card_numbers import printable
+from fraud_core.sources.source import Drift
 
 REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
 REJECTED_SEVERITY = 2.0  # or when one of them lies further out than so many times its bound

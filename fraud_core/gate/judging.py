@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fraud_core import drift, features, partitions
-from fraud_core.features import Feature
+from fraud_core.features import catalogue
+from fraud_core.features.catalogue import Feature
+from fraud_core.gate import statistics
 from fraud_core.gate.findings import (
     MINIMUM_ROWS,
     drifts,
@@ -43,7 +44,8 @@ from fraud_core.gate.verdict import (
     ReferencePart,
     Verdict,
 )
-from fraud_core.sources import Drift, Source
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Drift, Source
 
 
 def position(source: Source, partition: str) -> int:
@@ -65,7 +67,7 @@ def judge(
     position: int,
     settings: Drift,
     seed: int,
-    detector: drift.Detector,
+    detector: statistics.Detector,
     now: datetime,
     rules: Rules | None = None,
 ) -> Judgement:
@@ -98,7 +100,7 @@ def judge(
 
     def compared(likened: Likened, verdicts: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame]) -> _Compared:
         reference, parts = _reference(verdicts, samples, settings.sample_rows, rng)
-        natural = {feature.name: drift.bound(_natural(past, feature.name)) for feature in watched}
+        natural = {feature.name: statistics.bound(_natural(past, feature.name)) for feature in watched}
         results = _results(current, reference, cards=cards, features=watched, bound=natural.__getitem__, detector=detector)
         return _Compared(likened, reference, parts, results, drifts(results))
 
@@ -198,7 +200,7 @@ def walk_forward(
     features: Sequence[Feature],
     settings: Drift,
     seed: int,
-    detector: drift.Detector,
+    detector: statistics.Detector,
     now: datetime,
     person: Callable[[Verdict], Decision | None] = lambda _: None,
 ) -> list[Judgement]:
@@ -300,7 +302,7 @@ def _long(
     features: Sequence[Feature],
     rows: int,
     rng: np.random.Generator,
-    detector: drift.Detector,
+    detector: statistics.Detector,
 ) -> tuple[LongComparison | None, list[Finding]]:
     """Compare with each long reference; what the nearest of them says counts.
 
@@ -314,7 +316,7 @@ def _long(
         if reference.height < MINIMUM_ROWS:
             continue
         results = _results(
-            current, reference, cards=cards, features=blocking, bound=lambda _: drift.LONG_BOUND, detector=detector
+            current, reference, cards=cards, features=blocking, bound=lambda _: statistics.LONG_BOUND, detector=detector
         )
         comparison = LongComparison(kind=each.kind, reference=parts, features=results)
         compared.append((comparison, slow_drifts(comparison)))
@@ -332,7 +334,7 @@ def _results(
     cards: npt.NDArray[np.int64] | None,
     features: Sequence[Feature],
     bound: Callable[[str], float],
-    detector: drift.Detector,
+    detector: statistics.Detector,
 ) -> tuple[FeatureResult, ...]:
     """Compare feature by feature; those that block and those that are reported are two families of tests."""
     results: list[FeatureResult] = []
@@ -344,7 +346,7 @@ def _results(
             if feature.drift == role and has_values(current, feature.name) and has_values(reference, feature.name)
         ]
         arrays = {name: _arrays(reference[name], current[name]) for name in family}
-        comparisons = drift.compare(
+        comparisons = statistics.compare(
             {name: pair[0] for name, pair in arrays.items()},
             {name: pair[1] for name, pair in arrays.items()},
             categories,
@@ -361,13 +363,13 @@ def _results(
                     **asdict(comparison),
                     excess=comparison.excess,
                     bound=limit,
-                    drifted=comparison.p_corrected < drift.SIGNIFICANCE and comparison.excess > limit,
+                    drifted=comparison.p_corrected < statistics.SIGNIFICANCE and comparison.excess > limit,
                 )
             )
     return tuple(results)
 
 
-def _arrays(reference: pl.Series, current: pl.Series) -> tuple[drift.Array, drift.Array]:
+def _arrays(reference: pl.Series, current: pl.Series) -> tuple[statistics.Array, statistics.Array]:
     """Values without nulls; names become numbers by their place in the sorted union."""
     both = pl.concat([reference.drop_nulls(), current.drop_nulls()])
     if both.dtype == pl.String:
@@ -387,7 +389,7 @@ def _natural(past: Past, name: str) -> list[float]:
 @cache
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("numpy", "polars", "scipy")}
-    versions["features"] = str(features.VERSION)
+    versions["features"] = str(catalogue.VERSION)
     with suppress(metadata.PackageNotFoundError):  # the twin does without
         versions["alibi-detect"] = metadata.version("alibi-detect")
     return versions

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraud_core.errors import GateRefusalError, IntegrityError
+from fraud_core.evaluation.metrics import roc_auc
 from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet
-from fraud_core.keys import Key, open_signed, sign
-from fraud_core.metrics import roc_auc
-from fraud_core.stores.heads import Head, Heads
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.signing.keys import Key, open_signed, sign
+from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.objects import ObjectStore
 
 FEW_FRAUDS = 20  # fewer prove nothing
 FEW_PARTITIONS = 3  # so many others tell what rate is possible

@@ -5,9 +5,9 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from fraud_core import features
+from fraud_core.features import catalogue
 from fraud_core.gate.verdict import NATURAL_PARTITIONS, FormerSelf, LongReference, Past, Verdict
-from fraud_core.sources import Drift
+from fraud_core.sources.source import Drift
 
 CONFIRMED = 2  # so many confirmed states are at hand: a Christmas that was accepted must not make January a stranger
 SEASON = timedelta(days=364)  # the same weekday of a year ago ...
@@ -33,7 +33,7 @@ def select_past(
         load: reads the sample of a verdict.
         settings: the source's.
     """
-    comparable = [verdict for verdict in others if verdict.feature_version == features.VERSION]
+    comparable = [verdict for verdict in others if verdict.feature_version == catalogue.VERSION]
     first = comparable[: settings.reference_partitions]
     return Past(
         verdicts=tuple(earlier[-NATURAL_PARTITIONS:]),
@@ -42,7 +42,7 @@ def select_past(
         steps=tuple(_steps(partition, earlier, load, settings)),
         long=tuple(_long(partition, earlier, load)),
         rest=LongReference("rest", tuple(first), tuple(load(verdict) for verdict in first)) if first else None,
-        former=former if former is not None and former[0].feature_version == features.VERSION else None,
+        former=former if former is not None and former[0].feature_version == catalogue.VERSION else None,
         has_begun=any(verdict.kind == "judged" for verdict in comparable),
     )
 

@@ -27,10 +27,10 @@ from fraud_core.gate.verdict import (
     sample_key,
     verdict_key,
 )
-from fraud_core.keys import Key, canonical_json, sign, verify
-from fraud_core.sources import Drift
-from fraud_core.stores.heads import Head, Heads
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.signing.keys import Key, canonical_json, sign, verify
+from fraud_core.sources.source import Drift
+from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.objects import ObjectStore
 
 _ATTEMPTS = 5
 

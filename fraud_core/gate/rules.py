@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.gate.verdict import FOLDER, Decision, has_words
-from fraud_core.keys import Key, canonical_json, open_signed, sign
-from fraud_core.sources import Source
-from fraud_core.stores.heads import Head, Heads
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.sources.source import Source
+from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.objects import ObjectStore
 
 RULES = f"{FOLDER}/rules.json"
 FIRST = "recorded at the first start"

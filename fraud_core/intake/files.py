@@ -24,10 +24,10 @@ import polars as pl
 
 from fraud_core.errors import SourceError
 from fraud_core.intake.download import download
+from fraud_core.intake.strict_csv import CsvError, CsvReader
 from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, decompressed, kind_of
-from fraud_core.paths import without_escapes
-from fraud_core.sources import Source
-from fraud_core.strict_csv import CsvError, CsvReader
+from fraud_core.sources.source import Source
+from fraud_core.system.paths import without_escapes
 
 CHUNK_ROWS = 100_000
 CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
@@ -104,7 +104,7 @@ def s3_urls(pattern: str) -> list[str]:
     literal = re.split(r"[*?[]", key, maxsplit=1)[0]
     if literal == key:
         return [pattern]
-    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
 
     matches = re.compile(_regex(key)).fullmatch
     try:
@@ -418,7 +418,7 @@ def _target(url: str, folder: Path) -> Path:
 
 
 def _fetch_s3(url: str, target: Path) -> Path:
-    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
 
     bucket, key = urlsplit(url).netloc, url.split("/", 3)[-1]
     try:

@@ -14,15 +14,15 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from fraud_core import partitions
-from fraud_core.artifacts import fingerprint
 from fraud_core.errors import IntegrityError, SourceError
 from fraud_core.intake.files import SourceFile, Tally, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.intake.repeats import Landed, find_repeats
-from fraud_core.keys import Key
-from fraud_core.sources import Source
-from fraud_core.stores.objects import ObjectStore, put_content
+from fraud_core.signing.keys import Key
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import fingerprint
+from fraud_core.storage.objects import ObjectStore, put_content
 
 FLUSH_ROWS = 500_000  # rows held in memory before segments are written
 FLUSH_BYTES = 512_000_000  # and bytes, whatever comes first

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from fraud_core.errors import SourceError
 from fraud_core.intake.unpacking import FREE_EXPANSION, too_large
-from fraud_core.sources import Limits
+from fraud_core.sources.source import Limits
 
 FREE_ROWS = 1_000_000  # that a file may always have; beyond them at most one a byte
 

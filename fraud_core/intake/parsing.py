@@ -11,15 +11,15 @@ from datetime import datetime
 
 import polars as pl
 
-from fraud_core import partitions, schema
-from fraud_core.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points
-from fraud_core.canonical_text import LOST_DIGITS, canonical_texts, have_lost_digits
-from fraud_core.card_numbers import hashed_card, holding_card_numbers
 from fraud_core.intake.files import LINE, LONGEST_CELL
-from fraud_core.keys import Key
-from fraud_core.payment import AHEAD
-from fraud_core.schema import Column
-from fraud_core.sources import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
+from fraud_core.signing.card_numbers import hashed_card, holding_card_numbers
+from fraud_core.signing.keys import Key
+from fraud_core.sources import partitions, schema
+from fraud_core.sources.schema import Column
+from fraud_core.sources.source import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
+from fraud_core.transactions.transaction import AHEAD
+from fraud_core.units.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points
+from fraud_core.units.canonical_text import LOST_DIGITS, canonical_texts, have_lost_digits
 
 VERSION = "parse 3"  # raised whenever the rules below change: files are then read anew
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from fraud_core import partitions, schema
-from fraud_core.artifacts import Table, fingerprint
 from fraud_core.errors import IntegrityError
 from fraud_core.intake.files import LINE
 from fraud_core.intake.landing import Landing, Segment
 from fraud_core.intake.parsing import PARTITION, parse
-from fraud_core.keys import Key
-from fraud_core.simulator import simulate
-from fraud_core.sources import Source
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.signing.keys import Key
+from fraud_core.simulator.simulate import simulate
+from fraud_core.sources import partitions, schema
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import Table, fingerprint
+from fraud_core.storage.objects import ObjectStore
 
 CAME = "came"  # when a row's file had landed
 # What a later copy of a payment says of its label, since when.

@@ -4,10 +4,10 @@ import re
 
 import polars as pl
 
-from fraud_core import schema
 from fraud_core.intake.landing import Landing
-from fraud_core.sources import CardColumn, Source
-from fraud_core.stores.objects import ObjectStore
+from fraud_core.sources import schema
+from fraud_core.sources.source import CardColumn, Source
+from fraud_core.storage.objects import ObjectStore
 
 MOST_TOLD = 3
 

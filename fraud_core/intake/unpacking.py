@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from fraud_core.errors import SourceError
-from fraud_core.sources import Limits
+from fraud_core.sources.source import Limits
 
 Kind = Literal["csv", "parquet", "zip", "workbook", "gzip", "bzip2", "xz", "zstd", "empty"]
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from fraud_core.errors import SourceError
 from fraud_core.intake.download import head
 from fraud_core.intake.files import local_files, s3_urls
-from fraud_core.sources import Limits, Source
+from fraud_core.sources.source import Limits, Source
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _on_the_web(url: str, limits: Limits) -> Seen:
 
 
 def _in_a_bucket(url: str) -> Seen:
-    from fraud_core.stores.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
+    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
 
     try:
         found = s3_client().head_object(Bucket=urlsplit(url).netloc, Key=url.split("/", 3)[-1])

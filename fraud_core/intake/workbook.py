@@ -9,7 +9,7 @@ from typing import Any
 
 from fraud_core.errors import SourceError
 from fraud_core.intake.unpacking import FREE_EXPANSION, too_large
-from fraud_core.sources import Limits
+from fraud_core.sources.source import Limits
 
 EXACT_DIGITS = 15  # that Excel keeps of a number
 

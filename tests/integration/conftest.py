@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fraud_core.encoder import Encoder
-from fraud_core.keys import signing_key
+from fraud_core.features.encoder import Encoder
 from fraud_core.settings import Settings
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.signing.keys import signing_key
+from fraud_core.storage.directory import DirectoryStore
 from tests.conftest import Installation
 from tests.desk import DeskServer
 from tests.home import SOURCE, WEEKS, Home

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fraud_assets import alerts
+from fraud_assets.events import alerts
 from tests.home import DRIFTED, SOURCE, WEEKS, Home
 from tests.receiver import Receiver
 from tests.servers.alertmanager_server import ALERTMANAGER, AlertmanagerServer

@@ -16,8 +16,8 @@ import pytest
 
 from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
-from fraud_core.payment import EXAMPLE, Transaction
-from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.access.api_keys import ApiKeys
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
 from tests.documents import ROOT, blocks
 

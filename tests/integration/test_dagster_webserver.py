@@ -22,10 +22,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from fraud_cli.instance import environment, open_instance
+from fraud_core.access.users import Users
 from fraud_core.gate import read_verdict
 from fraud_core.gate.records import Decision
-from fraud_core.stores.database import open_database
-from fraud_core.stores.users import Users
+from fraud_core.storage.database import open_database
 from tests.api_server import eventually
 from tests.home import DRIFTED, Home
 from tests.servers.processes import free_port

@@ -17,14 +17,15 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from fraud_assets import delivery, outbox
-from fraud_assets.project import Project
-from fraud_assets.versioning import recording
-from fraud_assets.versioning.checkout import checkout
-from fraud_assets.versioning.repository import Repository
+from fraud_assets.delivery import delivery, outbox
+from fraud_assets.delivery.dvc import recording
+from fraud_assets.delivery.dvc.checkout import checkout
+from fraud_assets.delivery.dvc.repository import Repository
+from fraud_assets.installation import Project
 from fraud_cli.main import main
-from fraud_core.bundle import LATEST, parse_latest, read_latest, read_manifest
 from fraud_core.errors import DataVersionError, IntegrityError
+from fraud_core.models.bundle import read_manifest
+from fraud_core.models.registry import LATEST, parse_latest, read_latest
 from fraud_core.settings import Settings
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.servers.s3_server import BUCKET, WEED, S3Server

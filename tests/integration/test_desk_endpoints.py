@@ -12,11 +12,11 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from fraud_core.bundle import point_at
-from fraud_core.payment import EXAMPLE, Transaction
-from fraud_core.scoring import score_together
-from fraud_ui.case import LABELS
+from fraud_core.models.registry import point_at
+from fraud_core.scoring.score import score_together
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 from fraud_ui.sign_in import TRIES
+from fraud_ui.views.case import LABELS
 from tests.api_server import eventually
 from tests.desk import DeskServer
 

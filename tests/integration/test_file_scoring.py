@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.access.api_keys import ApiKeys
 from tests.api_server import Server, Servers, eventually
 
 pytestmark = pytest.mark.integration

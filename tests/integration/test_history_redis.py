@@ -10,8 +10,9 @@ import redis
 from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
+from fraud_core.history.open import open_history
+from fraud_core.history.store import HistoryStore
 from fraud_core.settings import Settings
-from fraud_core.stores.history import HistoryStore, open_history
 from tests.history_store import *  # noqa: F403 - the promises are tests
 from tests.history_store import NOON, REACH, RECORDING, Opened, counts, entry, nothing_is_half_recorded
 from tests.servers.redis_server import REDIS, RedisServer

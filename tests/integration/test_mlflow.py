@@ -13,11 +13,13 @@ import polars as pl
 import pytest
 from polars import selectors
 
-from fraud_assets import alerts, delivery, outbox
-from fraud_assets.tracking.records import model_name
-from fraud_assets.tracking.server import server as named_server
-from fraud_core.bundle import read_bundle, read_latest, versions
-from fraud_core.scorer import Scorer
+from fraud_assets.delivery import delivery, outbox
+from fraud_assets.delivery.mlflow.records import model_name
+from fraud_assets.delivery.mlflow.server import server as named_server
+from fraud_assets.events import alerts
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.registry import read_latest, versions
+from fraud_core.models.scorer import Scorer
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.servers.mlflow_server import MlflowServer
 
@@ -163,7 +165,7 @@ def test_a_record_that_was_cut_off_goes_on_in_the_same_run_and_the_alias_follows
         raise ConnectionError("the plug was pulled")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fraud_assets.tracking.records.Records._register", cut)
+        patch.setattr("fraud_assets.delivery.mlflow.records.Records._register", cut)
         assert not home.run(delivery.JOB).success
     (run,) = runs(client, "fraud-small", dagster_run_id=trained.run_id)
     assert (run.info.status, named(client, home)) == ("FAILED", first)

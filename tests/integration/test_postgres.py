@@ -9,12 +9,12 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.decisions.writer import open_decision_writer
 from fraud_core.errors import StoreError
+from fraud_core.labels.log import LabelLog
 from fraud_core.settings import Settings
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decision_writer import open_decision_writer
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog
+from fraud_core.storage.database import open_database
 from tests.api_server import eventually
 from tests.decision_log import *  # noqa: F403 - the promises are tests
 from tests.label_log import *  # noqa: F403

@@ -16,17 +16,18 @@ from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from fraud_api.schemas import EXAMPLE
-from fraud_core.artifacts import Artifacts, Estimator
-from fraud_core.bundle import LATEST, read_bundle, read_latest
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError, StoreError
-from fraud_core.holder import ScorerHolder
 from fraud_core.intake.landing import land
 from fraud_core.intake.watch import look
-from fraud_core.keys import Key, sign
-from fraud_core.sources import Source
-from fraud_core.stores import s3
-from fraud_core.stores.objects import open_store
-from fraud_core.stores.s3 import S3Store
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.registry import LATEST, read_latest
+from fraud_core.signing.keys import Key, sign
+from fraud_core.sources.source import Source
+from fraud_core.storage import s3
+from fraud_core.storage.artifacts import Artifacts, Estimator
+from fraud_core.storage.open import open_store
+from fraud_core.storage.s3 import S3Store
 from tests.api_server import Servers, eventually, problem_of, version_of
 from tests.servers.s3_proxy import S3Proxy
 from tests.servers.s3_server import BUCKET, WEED, S3Server

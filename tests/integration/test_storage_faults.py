@@ -12,10 +12,10 @@ import pytest
 from fraud_client.client import FraudClient
 from fraud_client.errors import UnavailableError
 from fraud_client.types import Transaction as Payment
-from fraud_core.payment import EXAMPLE, Transaction
-from fraud_core.stores.api_keys import ApiKeys
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
+from fraud_core.access.api_keys import ApiKeys
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.storage.database import open_database
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 from tests.api_server import Servers, eventually
 
 pytestmark = pytest.mark.integration

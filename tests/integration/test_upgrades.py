@@ -13,13 +13,14 @@ import httpx
 import psycopg
 import pytest
 
+from fraud_core.access.users import Users
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.labels.log import LabelLog
+from fraud_core.labels.resolve import resolve
+from fraud_core.review.backlog import ReviewBacklog
+from fraud_core.review.claims import Claims
 from fraud_core.settings import Settings
-from fraud_core.stores.claims import Claims
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.labels import LabelLog, resolve
-from fraud_core.stores.review_backlog import ReviewBacklog
-from fraud_core.stores.users import Users
+from fraud_core.storage.database import open_database
 from tests.api_server import Servers
 from tests.earlier import VERSIONS, EarlierInstallation
 from tests.servers.postgres_server import POSTGRES, PostgresServer

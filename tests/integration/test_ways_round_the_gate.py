@@ -12,17 +12,18 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.automation import next_partition, next_training
-from fraud_assets.champion import rollback
-from fraud_assets.project import Project
-from fraud_assets.transformed import decide_partition
+from fraud_assets.installation import Project
+from fraud_assets.operations.judging import decide_partition
+from fraud_assets.operations.rollback import rollback
+from fraud_assets.schedule.planning import next_training
+from fraud_assets.schedule.sensors import next_partition
 from fraud_cli.instance import environment
-from fraud_core.artifacts import Table
 from fraud_core.errors import IntegrityError
 from fraud_core.gate import verdict_key
-from fraud_core.holder import ScorerHolder
-from fraud_core.stores.database import open_database
-from fraud_core.stores.heads import Heads
+from fraud_core.models.follower import ScorerHolder
+from fraud_core.storage.artifacts import Table
+from fraud_core.storage.database import open_database
+from fraud_core.storage.heads import Heads
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.stores import remove
 

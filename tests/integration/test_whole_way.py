@@ -21,14 +21,15 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from fraud_assets.learning.rows import Data, read_rows
-from fraud_assets.learning.split import Block
-from fraud_assets.project import Project
-from fraud_core import partitions, schema
-from fraud_core.bundle import read_latest, read_manifest
-from fraud_core.labels import read_labels
+from fraud_assets.installation import Project
+from fraud_assets.training.rows import Data, read_rows
+from fraud_assets.training.split import Block
+from fraud_core.models.bundle import read_manifest
+from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
-from fraud_core.simulator import simulate
+from fraud_core.simulator.simulate import simulate
+from fraud_core.sources import partitions, schema
+from fraud_core.training_data.labels import read_labels
 from tests.api_server import Servers
 from tests.desk import DeskServer
 from tests.home import WEEKS, Home

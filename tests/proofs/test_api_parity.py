@@ -8,16 +8,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_core import features, partitions
+from fraud_core.features import catalogue
 from fraud_core.intake.files import CHUNK_ROWS, LINE, SourceFile, chunks
 from fraud_core.intake.parsing import parse
-from fraud_core.keys import Key
-from fraud_core.payment import Transaction
-from fraud_core.scorer import Scorer
-from fraud_core.scoring import from_values, inputs_of, score_rows
-from fraud_core.simulator import simulate
-from fraud_core.sources import Source, load_source
-from fraud_core.transform import source_features
+from fraud_core.models.scorer import Scorer
+from fraud_core.scoring.score import from_values, inputs_of, score_rows
+from fraud_core.signing.keys import Key
+from fraud_core.simulator.simulate import simulate
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Source, load_source
+from fraud_core.training_data.transform import source_features
+from fraud_core.transactions.transaction import Transaction
 from tests.shared_data import shared_file
 
 pytestmark = pytest.mark.integration
@@ -75,8 +76,8 @@ def test_features_are_bit_equal_and_scores_equal_for_rows_of_every_source(
     sent = list(as_sent(rows))
     transactions = [from_values(row) for row in sent]
     plain = [feature for feature in source_features(source) if not feature.is_history]  # test_replay has the others
-    online = features.compute(plain, inputs_of(transactions), source.zone)
-    stored = features.feature_frame(rows, plain, source.zone)
+    online = catalogue.compute(plain, inputs_of(transactions), source.zone)
+    stored = catalogue.feature_frame(rows, plain, source.zone)
     for feature in plain:
         if feature.is_category:
             assert online[feature.name].tolist() == stored[feature.name].to_list()
@@ -86,8 +87,8 @@ def test_features_are_bit_equal_and_scores_equal_for_rows_of_every_source(
 
     scorer = Scorer(installation.bundle(1))
     served = [record["probability"] for record in score_rows(scorer, sent, first=0)]
-    if tuple(plain) == features.PLAIN:
-        zoned = features.feature_frame(rows, plain, scorer.zone)
+    if tuple(plain) == catalogue.PLAIN:
+        zoned = catalogue.feature_frame(rows, plain, scorer.zone)
         offline = scorer.score_features(zoned)
     else:  # what the source leaves out, the model gets from the transaction alone
         offline = scorer.score_inputs(inputs_of(transactions))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from fraud_core.bundle import LATEST
-from fraud_core.keys import Key, canonical_json, sign
-from fraud_core.payment import EXAMPLE, Transaction
-from fraud_core.scorer import Scorer
-from fraud_core.scoring import inputs_of
-from fraud_core.stores.database import open_database
-from fraud_core.stores.heads import Heads
+from fraud_core.models.registry import LATEST
+from fraud_core.models.scorer import Scorer
+from fraud_core.scoring.score import inputs_of
+from fraud_core.signing.keys import Key, canonical_json, sign
+from fraud_core.storage.database import open_database
+from fraud_core.storage.heads import Heads
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 from tests.api_server import Load, Servers, eventually, problem_of, version_of
 
 pytestmark = pytest.mark.integration

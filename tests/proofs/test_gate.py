@@ -1,7 +1,7 @@
 """The drift gate on unshifted simulated partitions, whose seeds and parameters never set a bound, and on the public file."""
 
-from fraud_core.drift import scipy_detector
-from fraud_core.gate_calibration import FALSE_ALARM_SEEDS, POWER_SEEDS, Rate, false_alarms, power
+from fraud_core.gate.calibration import FALSE_ALARM_SEEDS, POWER_SEEDS, Rate, false_alarms, power
+from fraud_core.gate.statistics import scipy_detector
 from tests.proofs.conftest import Record
 
 

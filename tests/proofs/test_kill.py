@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fraud_assets.project import Project
-from fraud_core.bundle import read_bundle, read_latest
+from fraud_assets.installation import Project
 from fraud_core.gate import read_verdict
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
 from tests.proofs.conftest import ROOT, Record
 

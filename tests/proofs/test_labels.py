@@ -13,15 +13,16 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from fraud_assets.learning.simple_score import cross_fitted
-from fraud_core.features import Feature, available, feature_frame
+from fraud_assets.training.simple_score import cross_fitted
+from fraud_core.evaluation.metrics import roc_auc
+from fraud_core.features.batch import COLUMNS, states
+from fraud_core.features.catalogue import Feature, available, feature_frame
+from fraud_core.features.windows import Reach
 from fraud_core.gate import PartitionRef
+from fraud_core.gate.calibration import Rate
 from fraud_core.gate.labels import FEW_FRAUDS, Labelled, LabelVerdict, is_impossible, judge_labels
-from fraud_core.gate_calibration import Rate
-from fraud_core.history.columns import COLUMNS, states
-from fraud_core.history.windows import Reach
-from fraud_core.metrics import roc_auc
-from fraud_core.simulator import SimulatorConfig, simulate
+from fraud_core.simulator.config import SimulatorConfig
+from fraud_core.simulator.simulate import simulate
 from tests.proofs.conftest import Record
 from tests.shared_data import shared_file
 

@@ -22,23 +22,26 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fraud_assets.learning.preprocessing import fit_encoder
-from fraud_assets.learning.rows import Rows
-from fraud_core import features, metrics
-from fraud_core.artifacts import Artifacts
-from fraud_core.bundle import Calibration, Fitted, Lineage, Lookback, Thresholds, make_bundle, point_at, write_bundle
-from fraud_core.history.columns import COLUMNS
+from fraud_assets.training.preprocessing import fit_encoder
+from fraud_assets.training.rows import Rows
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.evaluation import metrics
+from fraud_core.features import catalogue
+from fraud_core.features.batch import COLUMNS
+from fraud_core.history.open import open_history
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
-from fraud_core.keys import card_key, signing_key
-from fraud_core.scorer import Scorer
+from fraud_core.models.bundle import Fitted, make_bundle, write_bundle
+from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
+from fraud_core.models.registry import point_at
+from fraud_core.models.scorer import Scorer
 from fraud_core.settings import Settings
-from fraud_core.sources import Source, load_source
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.history import open_history
-from fraud_core.stores.objects import DirectoryStore
-from fraud_core.transform import build_transformed, source_features
+from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.sources.source import Source, load_source
+from fraud_core.storage.artifacts import Artifacts
+from fraud_core.storage.database import open_database
+from fraud_core.storage.directory import DirectoryStore
+from fraud_core.training_data.transform import build_transformed, source_features
 from tests.api_server import Server, Servers
 from tests.servers.redis_server import REDIS, RedisServer
 from tests.shared_data import shared_file
@@ -95,7 +98,7 @@ def _promote(source: Source, store: DirectoryStore, key: Any, transformed: pl.Da
     labels = transformed["label"].to_numpy()
     chosen = source_features(source)
 
-    def fitted(some: tuple[features.Feature, ...]) -> Fitted:
+    def fitted(some: tuple[catalogue.Feature, ...]) -> Fitted:
         encoder = fit_encoder(Rows(transformed, np.ones(len(labels)), np.zeros(len(labels), dtype=np.int64)), some)
         model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=16, early_stopping=False, random_state=1)
         model.fit(encoder.frame_matrix(transformed), labels)
@@ -111,9 +114,9 @@ def _promote(source: Source, store: DirectoryStore, key: Any, transformed: pl.Da
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
-        feature_version=features.VERSION,
+        feature_version=catalogue.VERSION,
         **dict(fitted(chosen)),
-        fallback=fitted(features.PLAIN),
+        fallback=fitted(catalogue.PLAIN),
         lookback=Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days),
         lineage=lineage,
     )
@@ -239,7 +242,7 @@ def test_every_feature_of_a_replayed_month_equals_the_pipelines_bit_for_bit(
     for at, identity in enumerate(columns["transaction_id"]):
         values = {name: _plain(series[at]) for name, series in arrays.items()}
         found = log[identity]
-        mismatches += found.features_sha256 != features.digest(values)
+        mismatches += found.features_sha256 != catalogue.digest(values)
         if found.features is not None:
             mismatches += dict(found.features) != values
     assert mismatches == 0

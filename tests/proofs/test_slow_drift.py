@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fraud_core.gate_calibration import SEASONS, SLOW_SEEDS, Rate, seasonal, slow_drift
+from fraud_core.gate.calibration import SEASONS, SLOW_SEEDS, Rate, seasonal, slow_drift
 from tests.proofs.conftest import Record
 
 WEEKS = 40

@@ -17,18 +17,18 @@ import pytest
 from celery import Celery
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-from fraud_assets.project import Project
-from fraud_assets.spreading import JOBS
-from fraud_assets.transformed import judge_partition
-from fraud_assets.workers import answering, celery_app
+from fraud_assets.installation import Project
+from fraud_assets.operations.judging import judge_partition
+from fraud_assets.runtime.spreading import JOBS
+from fraud_assets.runtime.workers import answering, celery_app
+from fraud_cli.commands.spread import QUEUE_DAEMON, spread
 from fraud_cli.instance import environment, open_instance
-from fraud_cli.spread import QUEUE_DAEMON, spread
 from fraud_core import gate
-from fraud_core.artifacts import Document
 from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.raw import build_raw
 from fraud_core.settings import Settings
-from fraud_core.transform import build_transformed
+from fraud_core.storage.artifacts import Document
+from fraud_core.training_data.transform import build_transformed
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 from tests.servers.redis_server import REDIS, RedisServer
 from tests.simulated import COLUMNS

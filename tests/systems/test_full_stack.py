@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from fraud_cli.stack import servers
-from fraud_core.payment import EXAMPLE
+from fraud_core.transactions.transaction import EXAMPLE
 from tests.api_server import eventually
 from tests.servers.processes import free_port, listens
 from tests.simulated import SHORT

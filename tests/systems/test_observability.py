@@ -13,10 +13,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog, to_json
-from fraud_core.stores.labels import LabelLog
-from fraud_core.stores.spool import Spool
+from fraud_core.decisions.log import DecisionLog, to_json
+from fraud_core.labels.log import LabelLog
+from fraud_core.storage.database import open_database
+from fraud_core.storage.spool import Spool
 from tests.api_server import Servers, eventually
 from tests.dashboard_pictures import draw, expressions
 from tests.observed_system import LAST, OBSERVABILITY, Callers, ObservedSystem, long_ago

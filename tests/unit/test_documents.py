@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from fraud_cli import main as command_line
-from fraud_core.sources import load_source
+from fraud_core.sources.source import load_source
 from tests.documents import PAGES, ROOT, Block, blocks, spans
 from tests.systems.test_documents import ALL, LINTED, NOT_RUN, READ, RUN_WITH, SERVERS, WALKS, is_run, plain
 

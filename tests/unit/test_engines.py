@@ -11,7 +11,7 @@ from dagster_aws.ecs import EcsRunLauncher
 from pydantic import SecretStr
 
 from fraud_assets.definitions import build
-from fraud_assets.project import Project
+from fraud_assets.installation import Project
 from fraud_cli.instance import environment
 from fraud_core.settings import Settings
 from tests.compose_files import DOCKER, ROOT, variables

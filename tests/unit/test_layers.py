@@ -62,4 +62,4 @@ def test_importing_the_core_brings_in_no_heavy_library() -> None:
         [sys.executable, "-c", PROBE, json.dumps([modules, HEAVY])], check=True, capture_output=True, text=True
     )
     # A store's module is imported only where its URL asks for it.
-    assert json.loads(probe.stdout) == {"fraud_core.stores.s3": ["boto3"]}
+    assert json.loads(probe.stdout) == {"fraud_core.storage.s3": ["boto3"]}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fraud_assets.project import Project
+from fraud_assets.installation import Project
 from fraud_cli.main import main
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS

@@ -9,9 +9,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.project import Project
+from fraud_assets.installation import Project
 from fraud_cli.instance import open_instance
-from fraud_core.bundle import read_latest
+from fraud_core.models.registry import read_latest
 
 pytestmark = pytest.mark.integration
 

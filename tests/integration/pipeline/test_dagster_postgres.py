@@ -10,7 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from fraud_assets.alerts import tick
+from fraud_assets.events.alerts import tick
 from fraud_cli.instance import open_instance
 from tests.receiver import Receiver
 from tests.servers.postgres_server import POSTGRES, PostgresServer

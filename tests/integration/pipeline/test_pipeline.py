@@ -14,20 +14,21 @@ import pytest
 from pydantic import SecretStr
 
 from fraud_assets.definitions import build
-from fraud_assets.learning import training
-from fraud_assets.learning.training import fit_preprocessor, train
-from fraud_assets.project import Project
-from fraud_assets.transformed import judge_partition
+from fraud_assets.installation import Project
+from fraud_assets.operations.judging import judge_partition
+from fraud_assets.training import training
+from fraud_assets.training.training import fit_preprocessor, train
+from fraud_cli.commands.models import read_card
+from fraud_cli.commands.pipeline import Pipeline
 from fraud_cli.instance import environment, open_instance
-from fraud_cli.models import read_card
-from fraud_cli.pipeline import Pipeline
 from fraud_core import gate
-from fraud_core.artifacts import Artifacts
-from fraud_core.bundle import LATEST, read_bundle, read_latest
+from fraud_core.evaluation.model_card import ModelCard
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
-from fraud_core.model_card import ModelCard
-from fraud_core.transform import build_transformed
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.registry import LATEST, read_latest
+from fraud_core.storage.artifacts import Artifacts
+from fraud_core.training_data.transform import build_transformed
 from tests.api_server import variables_of
 from tests.stores import store_settings
 

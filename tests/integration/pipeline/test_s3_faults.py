@@ -9,10 +9,10 @@ import botocore.auth
 import dagster as dg
 import pytest
 
+from fraud_cli.commands.pipeline import JobFailedError, Pipeline
 from fraud_cli.instance import open_instance
-from fraud_cli.pipeline import JobFailedError, Pipeline
 from fraud_core.errors import StoreError
-from fraud_core.stores import s3
+from fraud_core.storage import s3
 from tests.api_server import eventually
 from tests.servers.processes import free_port
 from tests.servers.s3_proxy import S3Proxy

@@ -12,13 +12,13 @@ from sqlalchemy import text
 
 from fraud_api import deciding
 from fraud_api.services import Services
+from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import StoreError
-from fraud_core.keys import card_key
-from fraud_core.payment import Transaction
-from fraud_core.scorer import Scorer
-from fraud_core.scoring import inputs_of
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
+from fraud_core.models.scorer import Scorer
+from fraud_core.scoring.score import inputs_of
+from fraud_core.signing.keys import card_key
+from fraud_core.storage.database import open_database
+from fraud_core.transactions.transaction import Transaction
 from tests.api_server import NAMELESS, eventually
 
 Make = Callable[[int], list[dict[str, Any]]]

@@ -6,15 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from fraud_core.artifacts import Artifacts
+from fraud_core.history.export import export
+from fraud_core.history.lookup import Recall
+from fraud_core.history.open import open_history
 from fraud_core.intake.landing import land, partition_keys
 from fraud_core.intake.raw import build_raw
-from fraud_core.keys import card_key
-from fraud_core.payment import Transaction
-from fraud_core.recall import Recall
-from fraud_core.served import export
-from fraud_core.sources import load_source
-from fraud_core.stores.history import open_history
+from fraud_core.signing.keys import card_key
+from fraud_core.sources.source import load_source
+from fraud_core.storage.artifacts import Artifacts
+from fraud_core.transactions.transaction import Transaction
 from tests.history_store import REACH
 
 SERVED = Path(__file__).parents[3] / "sources" / "served.toml"

@@ -10,26 +10,28 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from fraud_core import features, skew
-from fraud_core.artifacts import Artifacts, Table
-from fraud_core.bundle import Calibration, Fitted, Lineage, Lookback, Thresholds, make_bundle, read_bundle
-from fraud_core.catch_up import CatchUp
-from fraud_core.encoder import ColumnEncoding, Encoder
-from fraud_core.keys import canonical_json, card_key
-from fraud_core.payment import Transaction
-from fraud_core.recall import Recall
-from fraud_core.scorer import Scorer
-from fraud_core.skew import Mismatch, Skew
-from fraud_core.sources import Source
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decisions import DecisionLog
-from fraud_core.stores.history import open_history
-from fraud_core.stores.labels import LabelLog
+from fraud_core.decisions.log import DecisionLog
+from fraud_core.features import catalogue
+from fraud_core.features.encoder import ColumnEncoding, Encoder
+from fraud_core.history.catch_up import CatchUp
+from fraud_core.history.lookup import Recall
+from fraud_core.history.open import open_history
+from fraud_core.labels.log import LabelLog
+from fraud_core.models.bundle import Fitted, make_bundle, read_bundle
+from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
+from fraud_core.models.scorer import Scorer
+from fraud_core.scoring import skew
+from fraud_core.scoring.skew import Mismatch, Skew
+from fraud_core.signing.keys import canonical_json, card_key
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import Artifacts, Table
+from fraud_core.storage.database import open_database
+from fraud_core.transactions.transaction import Transaction
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC)
 LOADED = 240  # an hour apart, in raw; the rest is scored
-CHOSEN = tuple(f for f in features.FEATURES if f.is_history or f.name in {"log_amount", "hour"})
+CHOSEN = tuple(f for f in catalogue.FEATURES if f.is_history or f.name in {"log_amount", "hour"})
 SOURCE = {
     "name": "test",
     "paths": ["nowhere.csv"],
@@ -50,7 +52,7 @@ SOURCE = {
 }
 
 
-def fitted(chosen: tuple[features.Feature, ...]) -> Fitted:
+def fitted(chosen: tuple[catalogue.Feature, ...]) -> Fitted:
     document = {"coefficients": [0.01] * len(chosen), "intercept": -5.0, "means": [0.0] * len(chosen)}
     return Fitted(
         kind="linear",
@@ -129,7 +131,7 @@ class Day:
         """Change the logged features by hand, and the hash with them or not."""
         (record,) = self.known.decisions.find_all([f"p{number}"]).values()
         changed = dict(record.features or {}) | {old: float(new)}
-        sha256 = features.digest(changed) if digest else record.features_sha256
+        sha256 = catalogue.digest(changed) if digest else record.features_sha256
         with open_database(self.settings).begin() as connection:
             connection.execute(
                 text("UPDATE decisions SET features = :features, features_sha256 = :sha256 WHERE transaction_id = :id"),
@@ -142,9 +144,9 @@ def day(call: Callable[..., Any], installation: Any) -> Iterator[Day]:
     bundle = make_bundle(
         source="test",
         timezone="UTC",
-        feature_version=features.VERSION,
+        feature_version=catalogue.VERSION,
         **dict(fitted(CHOSEN)),
-        fallback=fitted(features.PLAIN[:2]),
+        fallback=fitted(catalogue.PLAIN[:2]),
         lookback=Lookback(history_days=30, label_delay_days=1),
         lineage=Lineage(training_set="test", partitions=(), card_key_id="k", libraries={}),
     )

@@ -11,21 +11,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.learning import training
-from fraud_assets.learning.rows import CardCodes
-from fraud_assets.learning.split import SIDES, split_of
-from fraud_assets.learning.training import SideCount, TrainedModel
-from fraud_assets.project import Project
-from fraud_core import features, gate, partitions
-from fraud_core.artifacts import Table
-from fraud_core.bundle import Calibration, Thresholds, make_bundle
-from fraud_core.encoder import ColumnEncoding, Encoder
-from fraud_core.evaluation import evaluate
+from fraud_assets.installation import Project
+from fraud_assets.training import training
+from fraud_assets.training.rows import CardCodes
+from fraud_assets.training.split import SIDES, split_of
+from fraud_assets.training.training import SideCount, TrainedModel
+from fraud_core import gate
+from fraud_core.evaluation.report import evaluate
+from fraud_core.features import catalogue
+from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.gate import Finding, Judgement, PartitionRef, Verdict
-from fraud_core.keys import canonical_json
-from fraud_core.scorer import Scorer
+from fraud_core.models.bundle import make_bundle
+from fraud_core.models.manifest import Calibration, Thresholds
+from fraud_core.models.scorer import Scorer
 from fraud_core.settings import Settings
-from fraud_core.sources import Source
+from fraud_core.signing.keys import canonical_json
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import Table
 from tests.stores import store_settings
 
 NOW = datetime(2024, 8, 1, tzinfo=UTC)
@@ -166,7 +169,7 @@ def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> Tr
     bundle = make_bundle(
         source=project.source.name,
         timezone=project.source.timezone,
-        feature_version=features.VERSION,
+        feature_version=catalogue.VERSION,
         kind="linear",
         model=canonical_json(document),
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names)),

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from fraud_assets import catalog
 from fraud_assets.definitions import build
-from fraud_assets.project import Project
+from fraud_assets.installation import Project
+from fraud_assets.reports import catalog
 from fraud_core.settings import Settings
 
 ROOT = Path(__file__).parents[3]

@@ -130,6 +130,6 @@ def test_a_light_command_loads_no_heavy_library(tmp_path: Path) -> None:
 
 
 def test_every_error_of_ours_is_one_that_ends_in_a_sentence() -> None:
-    from fraud_cli.pipeline import JobFailedError
+    from fraud_cli.commands.pipeline import JobFailedError
 
     assert issubclass(JobFailedError, FraudError)

@@ -12,7 +12,7 @@ from fraud_api.app import create_app
 from fraud_client.client import AsyncFraudClient
 from fraud_client.errors import RefusedError, UnavailableError
 from fraud_client.types import RowRefusal, RowScore, Transaction
-from fraud_core.stores.api_keys import ApiKeys
+from fraud_core.access.api_keys import ApiKeys
 
 PAYMENT = Transaction(timestamp=datetime(2020, 6, 21, 12, tzinfo=UTC), amount="249.90", transaction_id="a", category="travel")
 WRONG = Transaction(timestamp=datetime(2020, 6, 21, 12, tzinfo=UTC), amount="-1", transaction_id="b")

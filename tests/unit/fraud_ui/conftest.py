@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from fraud_core.encoder import Encoder
-from fraud_core.history.windows import Reach
-from fraud_core.holder import ScorerHolder, Served
-from fraud_core.keys import card_key, signing_key
-from fraud_core.recall import Recall
+from fraud_core.features.encoder import Encoder
+from fraud_core.features.windows import Reach
+from fraud_core.history.lookup import Recall
+from fraud_core.history.open import open_history
+from fraud_core.models.follower import ScorerHolder, Served
 from fraud_core.settings import Settings
-from fraud_core.stores.history import open_history
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.storage.directory import DirectoryStore
 from tests.conftest import Installation
 
 

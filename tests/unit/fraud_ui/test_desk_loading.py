@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
-from fraud_core.stores.users import User
+from fraud_core.access.users import User
+from fraud_core.review.queue import CaseError
 from fraud_ui import desk
-from fraud_ui.case import Form
-from fraud_ui.review import CaseError
 from fraud_ui.services import Desk
+from fraud_ui.views.case import Form
 from tests.conftest import Installation
 from tests.scored import decide, suspicious
 

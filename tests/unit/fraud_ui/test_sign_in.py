@@ -14,11 +14,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from fraud_core.addresses import is_loopback
+from fraud_core.access.addresses import is_loopback
+from fraud_core.access.users import User, Users
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
-from fraud_core.stores.database import open_database
-from fraud_core.stores.users import User, Users
+from fraud_core.storage.database import open_database
 from fraud_ui import sign_in
 from fraud_ui.server import must_sign_in
 from fraud_ui.services import Desk

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fraud_assets import alerts
-from fraud_assets.alertbook import runbook_url
+from fraud_assets.events import alerts
+from fraud_assets.events.alertbook import runbook_url
 
 ROOT = Path(__file__).parents[3]
 PIPELINE = ROOT / "docs" / "runbooks" / "pipeline.md"

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
+from fraud_cli.commands.up import up
 from fraud_cli.stack import full, servers
 from fraud_cli.stack.full import FullStack, page_alone
-from fraud_cli.up import up
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 from tests.servers.processes import free_port

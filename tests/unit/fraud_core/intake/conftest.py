@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.storage.directory import DirectoryStore
 from tests.unit.fraud_core.intake.shop import Intake
 
 

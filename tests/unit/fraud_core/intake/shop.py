@@ -12,9 +12,9 @@ import polars as pl
 from fraud_core.intake.files import SourceFile, chunks
 from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.parsing import Parsed, parse
-from fraud_core.keys import Key
-from fraud_core.sources import Source
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.signing.keys import Key
+from fraud_core.sources.source import Source
+from fraud_core.storage.directory import DirectoryStore
 
 CARD_KEY = Key(b"c" * 32)
 CARD = "4111111111111111"

@@ -21,7 +21,7 @@ from fraud_core.errors import SourceError
 from fraud_core.intake import files, unpacking
 from fraud_core.intake.files import LINE, NO_VALUE, SourceFile, Tally, chunks, located, s3_urls
 from fraud_core.intake.watch import look
-from fraud_core.sources import Source, load_source
+from fraud_core.sources.source import Source, load_source
 from tests.unit.fraud_core.intake.shop import CARD, ROW, Intake, csv_text, read
 
 HEADER = csv_text()
@@ -137,7 +137,7 @@ def test_patterns_of_s3_urls_match_as_those_of_files(monkeypatch: pytest.MonkeyP
         return [{"Contents": [{"Key": key} for key in keys if key.startswith(Prefix)]}, {}]
 
     client = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    monkeypatch.setattr("fraud_core.stores.s3.s3_client", lambda: client)
+    monkeypatch.setattr("fraud_core.storage.s3.s3_client", lambda: client)
     found = {pattern: [url[9:] for url in s3_urls(f"s3://buck/{pattern}")] for pattern in (*PATTERNS, "in/a.csv")}
     assert found == PATTERNS | {"in/a.csv": ["/in/a.csv"]}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fraud_core.artifacts import Artifacts, Document
 from fraud_core.errors import IntegrityError, SourceError
 from fraud_core.intake import files, landing
 from fraud_core.intake.landing import UNDATED, Landing, partition_keys
-from fraud_core.keys import Key
-from fraud_core.sources import Source
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.signing.keys import Key
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import Artifacts, Document
+from fraud_core.storage.directory import DirectoryStore
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, Intake, csv_text
 
 JANUARY, MARCH = {"when": "2024-01-10 00:00:00"}, {"when": "2024-03-10 00:00:00"}

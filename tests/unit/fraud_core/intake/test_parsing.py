@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraud_core import schema
-from fraud_core.canonical_text import LOST_DIGITS
-from fraud_core.card_numbers import hashed_card
 from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.intake.parsing import PARTITION, Parsed, masked, parse, split_bucket
-from fraud_core.keys import Key
-from fraud_core.sources import Source
+from fraud_core.signing.card_numbers import hashed_card
+from fraud_core.signing.keys import Key
+from fraud_core.sources import schema
+from fraud_core.sources.source import Source
+from fraud_core.units.canonical_text import LOST_DIGITS
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, ROW, Intake, parsed, read
 
 ZONES = ("Europe/Zurich", "America/New_York", "Australia/Lord_Howe", "America/St_Johns", "Africa/Casablanca", "Asia/Kathmandu")
@@ -249,7 +249,9 @@ def test_a_row_is_refused_with_its_column_reason_and_mask(
 
 def test_in_a_text_that_is_too_long_for_a_name_nothing_is_looked_for(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
-    monkeypatch.setattr("fraud_core.card_numbers.holds_card_number", lambda text, *, alone: looked_at.append(text) or False)
+    monkeypatch.setattr(
+        "fraud_core.signing.card_numbers.holds_card_number", lambda text, *, alone: looked_at.append(text) or False
+    )
     path = intake.rows(
         {"id": "1 " * 50_000, "shop": "1 2" * 50_000, "pan": "3" * 50_000}, {"shop": "4" * 50_000}, {"pan": "5" * 65}
     )

@@ -11,11 +11,11 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
-from fraud_core import schema
 from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.raw import build_raw
-from fraud_core.sources import Source, load_source
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.sources import schema
+from fraud_core.sources.source import Source, load_source
+from fraud_core.storage.directory import DirectoryStore
 from tests.shared_data import shared_file
 from tests.unit.fraud_core.intake.shop import CARD_KEY
 

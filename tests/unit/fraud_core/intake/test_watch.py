@@ -9,7 +9,7 @@ import pytest
 from fraud_core.errors import SourceError
 from fraud_core.intake import watch
 from fraud_core.intake.watch import look
-from fraud_core.sources import Source
+from fraud_core.sources.source import Source
 
 
 def of(*paths: str) -> Source:
@@ -68,7 +68,7 @@ def test_an_s3_object_is_known_by_its_tag(monkeypatch: pytest.MonkeyPatch) -> No
         assert which == {"Bucket": "bucket", "Key": "in/a.parquet"}
         return {"ContentLength": 9, "ETag": '"tag"'}
 
-    monkeypatch.setattr("fraud_core.stores.s3.s3_client", lambda: SimpleNamespace(head_object=head_object))
+    monkeypatch.setattr("fraud_core.storage.s3.s3_client", lambda: SimpleNamespace(head_object=head_object))
     (seen,) = look(of("s3://bucket/in/a.parquet"))
     assert (seen.name, seen.size, seen.stamp) == ("s3://bucket/in/a.parquet", 9, '"tag"')
 

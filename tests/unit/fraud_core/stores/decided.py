@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fraud_core.payment import EXAMPLE, Transaction
-from fraud_core.stores.decisions import DecisionRecord
+from fraud_core.decisions.log import DecisionRecord
+from fraud_core.transactions.transaction import EXAMPLE, Transaction
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 

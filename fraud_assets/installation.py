@@ -1,0 +1,140 @@
+"""What every asset works with: the settings, the source, the keys and the artifacts of one installation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from fraud_core.errors import IntegrityError
+from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
+from fraud_core.gate.labels import without_held
+from fraud_core.models.registry import Latest, follow_latest
+from fraud_core.settings import Settings
+from fraud_core.signing import keys
+from fraud_core.signing.keys import Key
+from fraud_core.sources.source import Source, load_source
+from fraud_core.storage.artifacts import Artifacts, Pointer
+from fraud_core.storage.database import open_database
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.open import open_store
+from fraud_core.training_data.transform import transformed_inputs
+
+Tell = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """For runs that Dagster's own log shows."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """One installation: settings and the source they name."""
+
+    settings: Settings
+    source: Source
+    tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
+
+    @classmethod
+    def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Project":
+        """The installation that the settings describe; `files` take the place of the source's paths.
+
+        Raises:
+            SourceError: the source's TOML is missing or wrong.
+        """
+        return cls(settings, load_source(settings.source, files), tell)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifacts, in a store that is claimed for the source on first use.
+
+        Raises:
+            SourceError: the store belongs to another source.
+            StoreError: it cannot be reached.
+        """
+        client = _s3_client() if self.settings.store_url.startswith("s3://") else None
+        store = open_store(self.settings.store_url, self.settings.home / "cache", client)
+        artifacts = Artifacts(store, keys.signing_key(self.settings))
+        artifacts.claim(self.source.name)
+        return artifacts
+
+    @cached_property
+    def heads(self) -> Heads:
+        """The newest changes of signed documents that this installation has seen in its store."""
+        return Heads(open_database(self.settings), self.artifacts.store.url)
+
+    @cached_property
+    def card_key(self) -> Key:
+        """Key of the card hashes."""
+        return keys.card_key(self.settings)
+
+    def transformed(self) -> dict[str, Pointer]:
+        """Pointers of the materialized transformed partitions, in time order."""
+        return self.artifacts.pointers("transformed")
+
+    def rules(self, *, record: bool = False) -> Rules:
+        """The rules that the gate decides by; those who judge have them recorded.
+
+        Raises:
+            GateRefusalError: the source's TOML declares others, which nobody has confirmed.
+        """
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return rules_in_force(store, key, self.source, datetime.now(UTC), self.heads, record=record)
+
+    def latest(self) -> Latest | None:
+        """The pointer to the champion, None where there is none yet.
+
+        Raises:
+            IntegrityError: its signature does not hold, it is gone, or an older one was put back.
+        """
+        return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
+
+    def is_judged(self, verdict: Verdict | None, content: str) -> bool:
+        """Whether a verdict speaks of this content, by the rules in force.
+
+        Raises:
+            GateRefusalError: nobody has confirmed the rules that the source's TOML declares.
+        """
+        return verdict is not None and verdict.content == content and self.rules().holds(verdict.rules)
+
+    def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
+        """The partitions that the drift gate lets train, whatever their labels.
+
+        Raises:
+            GateRefusalError: a materialized partition is not judged, or the run's own is not accepted; or the rules of the gate
+                were changed, which nobody has confirmed.
+        """
+        contents = {key: pointer.content for key, pointer in self.transformed().items()}
+        store, key = self.artifacts.store, self.artifacts.signing_key
+        return training_set(store, key, contents, own_partition, self.rules(), self.heads)
+
+    def training_set(self, own_partition: str | None = None) -> TrainingSet:
+        """The partitions that the gate lets train, and whose labels are not held.
+
+        Raises:
+            GateRefusalError: as `accepted_set`; or the labels of the run's own partition are held, or those of all.
+        """
+        allowed = self.accepted_set(own_partition)
+        return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition, self.heads)
+
+    def is_accepted(self, key: str) -> bool:
+        """Whether the gate accepts what the transformed partition holds at present."""
+        pointer = self.artifacts.pointer("transformed", key)
+        try:
+            verdict = read_verdict(self.artifacts.store, self.artifacts.signing_key, key)
+        except IntegrityError:
+            return False  # nothing is trusted that does not verify
+        return pointer is not None and verdict is not None and verdict.content == pointer.content and verdict.is_accepted
+
+    def is_current(self, key: str) -> bool:
+        """Whether the transformed partition was made from what raw holds at present."""
+        pointer = self.artifacts.pointer("transformed", key)
+        raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
+        present = [raw for raw in raws if raw is not None]
+        return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
+
+
+def _s3_client() -> Any:
+    from fraud_assets.s3 import PatientS3Resource  # noqa: PLC0415 - only where the store is S3
+
+    return PatientS3Resource().get_client()

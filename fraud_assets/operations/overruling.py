@@ -1,0 +1,120 @@
+"""A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record.
+
+And one that lets the rules of the gate be those that the source's TOML declares.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from fraud_assets.access.attribution import who_started
+from fraud_assets.installation import Project
+from fraud_assets.operations.judging import decide_partition
+from fraud_assets.reports.metadata import decision_metadata, sentence, verdict_numbers
+from fraud_assets.runtime.evaluations import log_evaluation
+from fraud_assets.runtime.partitioning import partitions_def
+from fraud_core import gate
+
+CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
+BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
+
+
+class Decide(dg.Config):
+    """Why a person decides so; about which partition, the run knows."""
+
+    reason: str = Field(description="In words; it is signed into the verdict and printed on the card of every model.")
+    who: str = Field("", description="Your name, where nobody signs in; it is shown as unverified.")
+
+
+class Confirm(dg.Config):
+    """Why the rules of the gate are changed."""
+
+    reason: str
+    who: str = ""
+    restored: bool = False
+
+
+def build_jobs(project: Project) -> list[dg.JobDefinition]:
+    """The jobs, for the Dagster UI: whoever launches one chooses the partition, and is asked for the reason."""
+    keys = partitions_def(project.source)
+
+    def form(action: str) -> dg.PartitionedConfig[Any]:
+        """What the launchpad shows once the partition is chosen. An empty reason is refused."""
+        empty = {"ops": {action: {"config": {"reason": "", "who": ""}}}}
+        return dg.PartitionedConfig(keys, run_config_for_partition_key_fn=lambda _: empty)
+
+    @dg.op
+    def accept(context: dg.OpExecutionContext, config: Decide) -> None:
+        _decide(project, context, config, accept=True)
+
+    @dg.op
+    def refuse(context: dg.OpExecutionContext, config: Decide) -> None:
+        _decide(project, context, config, accept=False)
+
+    @dg.op
+    def confirm(context: dg.OpExecutionContext, config: Confirm) -> None:
+        who = who_started(context.run, config.who)
+        context.log.info(confirm_rules_of(project, who=who, reason=config.reason, restored=config.restored))
+
+    @dg.job(
+        description="Let the gate decide by the rules that the source's TOML declares by now, with a reason; all is judged anew.",
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def confirm_rules() -> None:
+        confirm()
+
+    @dg.job(
+        description="Let a partition train although the drift gate rejected it, for its present content only; with a reason.",
+        config=form("accept"),
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def accept_partition() -> None:
+        accept()
+
+    @dg.job(
+        description="Keep a partition from training, or take an acceptance back; with a reason.",
+        config=form("refuse"),
+        tags={BY_PERSON_TAG: "yes"},
+    )
+    def refuse_partition() -> None:
+        refuse()
+
+    return [accept_partition, refuse_partition, confirm_rules]
+
+
+def confirm_rules_of(project: Project, *, who: str, reason: str, restored: bool) -> str:
+    """Record that a person lets the rules of the gate be changed; returns what that means, in words.
+
+    Args:
+        project: the installation.
+        who: the person, as far as known.
+        reason: why, in at least two words.
+        restored: instead, take the store as it is: it was restored from a backup, and what was seen of it before is forgotten.
+
+    Raises:
+        GateRefusalError: the reason has no words, or nothing has changed.
+    """
+    store, key = project.artifacts.store, project.artifacts.signing_key
+    if restored:
+        return gate.take_as_restored(store, key, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
+    changed = gate.confirm(store, key, project.source, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
+    return f"In force now: {'; '.join(changed)}. Every partition is judged anew, oldest first."
+
+
+def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
+    """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
+    who, key = who_started(context.run, config.who), context.partition_key
+    verdict = decide_partition(project, key, accept=accept, who=who, reason=config.reason)
+    context.log.info(sentence(verdict))
+    log_evaluation(
+        context,
+        CHECK,
+        key,
+        passed=verdict.is_accepted,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=sentence(verdict),
+        metadata={"kind": verdict.kind, "content": verdict.content, **verdict_numbers(verdict), **decision_metadata(verdict)},
+        blocking=True,
+    )

@@ -1,0 +1,95 @@
+"""Cross-fitted scores of a simple model, by which labels are judged before there is a champion.
+
+Each partition is scored by a small boosting model that was fitted to the labels of others (cross-fitting over groups, as
+scikit-learn's GroupKFold): where its own labels are wrong, they do not agree with what the rest has learned.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from fraud_core.features.catalogue import Feature
+
+FOLDS = 5
+MOST_LEGITIMATE = 40_000  # rows that a model is fitted to, beside the frauds; in each partition at most its part of them
+FEW_FRAUDS = 50  # of the other partitions; by fewer nothing is learned
+
+Array = npt.NDArray[Any]
+Codes = Mapping[str, Mapping[str, float]]
+
+
+def cross_fitted(
+    names: Sequence[str],
+    load: Callable[[str], pl.DataFrame],
+    features: Collection[Feature],
+    left_out: Collection[str] = (),
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Scores of every partition's payments by a model that has not seen it, float64[n]; none where no model could be learned.
+
+    Args:
+        names: the partitions.
+        load: reads one: its features, and `label`. Memory is bounded by what is fitted to, and one partition.
+        features: which columns are features.
+        left_out: partitions whose labels are known to be wrong; they are scored, and nothing is learned from them.
+        seed: of the draws.
+    """
+    learnable = [name for name in names if name not in left_out]
+    rows = {name: _thinned(load(name), MOST_LEGITIMATE // len(learnable), seed) for name in learnable}
+    codes = _codes(rows.values(), features)
+    fold_of = {name: place % FOLDS for place, name in enumerate(learnable)}
+    scores: dict[str, Array] = {}
+    for fold in (*range(FOLDS), None):  # None: those that are left out
+        scored = [name for name in names if fold_of.get(name) == fold]
+        model = _fit([rows[name] for name in learnable if fold_of[name] != fold], codes, features, seed) if scored else None
+        if model is not None:
+            matrices = {name: _matrix(load(name), codes, features) for name in scored}
+            scores |= {name: model.decision_function(matrix) for name, matrix in matrices.items() if len(matrix)}
+    return scores
+
+
+def _fit(
+    parts: Sequence[pl.DataFrame], codes: Codes, features: Collection[Feature], seed: int
+) -> HistGradientBoostingClassifier | None:
+    y = np.concatenate([np.zeros(0, dtype=bool), *(part["label"].to_numpy() for part in parts)])
+    if not FEW_FRAUDS <= y.sum() < len(y):
+        return None
+    X = np.concatenate([_matrix(part, codes, features) for part in parts])
+    model = HistGradientBoostingClassifier(
+        max_iter=60, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=seed
+    )
+    return model.fit(X, y)
+
+
+def _thinned(frame: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
+    """All frauds, and at most so many legitimate payments."""
+    labels = frame["label"].to_numpy()
+    legitimate = np.flatnonzero(~labels)
+    if len(legitimate) > most:
+        legitimate = np.random.default_rng([seed, len(frame)]).choice(legitimate, most, replace=False)
+    return frame[np.sort(np.concatenate([np.flatnonzero(labels), legitimate]))]
+
+
+def _codes(frames: Iterable[pl.DataFrame], features: Collection[Feature]) -> Codes:
+    """A number for each name of each category."""
+    seen: dict[str, set[str]] = {feature.name: set() for feature in features if feature.is_category}
+    for frame in frames:
+        for name, values in seen.items():
+            values.update(frame[name].drop_nulls().unique())
+    return {name: {value: float(place) for place, value in enumerate(sorted(values))} for name, values in seen.items()}
+
+
+def _matrix(frame: pl.DataFrame, codes: Codes, features: Collection[Feature]) -> Array:
+    """Numbers as they are, names by their codes; missing ones and unseen names are NaN."""
+
+    def column(feature: Feature) -> Array:
+        values = frame[feature.name]
+        if feature.is_category:
+            values = values.replace_strict(codes[feature.name], default=None, return_dtype=pl.Float64)
+        return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+    return np.column_stack([column(feature) for feature in features])

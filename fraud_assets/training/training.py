@@ -1,0 +1,347 @@
+"""Training: from the accepted partitions to a bundle that was evaluated once on the hold-out. No framework, no clock."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from fraud_assets.installation import Project
+from fraud_assets.training.candidates import Progress, Side, fit_calibration, fit_candidates, recipe
+from fraud_assets.training.preprocessing import fit_encoder
+from fraud_assets.training.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.training.split import SIDES, Split, split_of
+from fraud_core import gate
+from fraud_core.errors import GateRefusalError, HoldoutError, StoreConflictError
+from fraud_core.evaluation import costs, metrics
+from fraud_core.evaluation.report import EvaluationRows, Policy, Report, evaluate
+from fraud_core.features import catalogue
+from fraud_core.features.encoder import Encoder
+from fraud_core.gate import PartitionRef, TrainingSet
+from fraud_core.gate.labels import held_labels
+from fraud_core.models.bundle import Bundle, Fitted, make_bundle
+from fraud_core.models.manifest import Lineage, Lookback, Thresholds
+from fraud_core.models.scorer import Scorer, probabilities
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import fingerprint
+from fraud_core.training_data.transform import dropped_features, source_features
+
+LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """The encoder, fitted on the training rows of the accepted partitions, and which these were.
+
+    Attributes:
+        labels: what the log of labels had changed (see `Data.fingerprint`).
+    """
+
+    encoder: Encoder
+    split: Split
+    training_set: str
+    labels: str
+    rows: int
+    frauds: int
+
+
+@dataclass(frozen=True)
+class SideCount:
+    """What lies on a side of the split."""
+
+    rows: int
+    frauds: int
+
+
+@dataclass(frozen=True)
+class FallbackModel:
+    """The bundle's second model, without features of the past: how it was chosen, and its average precision."""
+
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
+    validation: float
+    holdout: float
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A candidate for champion: its bundle, how it was chosen, and what it does on validation B and on the hold-out."""
+
+    bundle: Bundle
+    estimator: Any
+    split: Split
+    sides: dict[str, SideCount]
+    candidates: tuple[tuple[str, float], ...]  # name, average precision on validation A; the chosen one first
+    candidates_fraud_rate: float
+    policy: Policy
+    validation: Report
+    holdout: Report
+    holdout_without_rejected: Report | None
+    holdout_id: str
+    holdout_looks: int
+    fallback: FallbackModel | None = None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The best of the candidates, as it ships and as scikit-learn has it; and how all of them did."""
+
+    fitted: Fitted
+    estimator: Any
+    candidates: tuple[tuple[str, float], ...]
+
+
+def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
+    """Fit the encoder on the training rows.
+
+    Raises:
+        NotYetTrainableError: there is too little data for the split.
+        HoldoutError: the training rows hold too few frauds.
+    """
+    data, split = Data.of(project), _split(project, allowed)
+    rows = _training_rows(project, data, split, allowed)
+    _require_frauds(project, "training rows", rows)
+    encoder = fit_encoder(rows, source_features(project.source))
+    return Preprocessor(encoder, split, gate.fingerprint(allowed), data.fingerprint(), len(rows.frame), int(rows.labels.sum()))
+
+
+def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
+    """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
+
+    Raises:
+        GateRefusalError: the preprocessor was fitted on another training set, split or labels than hold now.
+        HoldoutError: a block has too few frauds to say anything.
+    """
+    data = Data.of(project)
+    if (preprocessor.training_set, preprocessor.split, preprocessor.labels) != (
+        gate.fingerprint(allowed),
+        _split(project, allowed),
+        data.fingerprint(),
+    ):
+        raise GateRefusalError(
+            "The preprocessor was fitted on other partitions, another split, or other labels, than hold now; "
+            "materialize preprocessor, then model."
+        )
+    settings, source, split, encoder = project.settings, project.source, preprocessor.split, preprocessor.encoder
+    training = _training_rows(project, data, split, allowed)
+    validation_a = read_rows(data, allowed.accepted, split.validation_a)
+    validation_b = read_rows(data, allowed.accepted, split.validation_b)
+    for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
+        _require_frauds(project, name, rows)
+
+    sides = (training, validation_a, validation_b)
+    chosen, plain = _choose(project, encoder, *sides, progress), _without_history(encoder)
+    fallback = None if plain is None else _choose(project, plain, *sides, lambda said: progress(f"without history, {said}"))
+    bundle = make_bundle(
+        source=source.name,
+        timezone=source.timezone,
+        feature_version=catalogue.VERSION,
+        **dict(chosen.fitted),
+        lineage=_lineage(project, allowed, preprocessor.labels),
+        lookback=None if fallback is None else _lookback(source),
+        fallback=None if fallback is None else fallback.fitted,
+    )
+    policy = _policy(project, bundle.thresholds)
+    progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")
+    holdout = holdout_rows(project, split)
+    scorer = Scorer(bundle, settings.threads)
+    scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
+    codes = CardCodes() if source.columns.card is not None else None
+    by_time = split.by_time
+    every = _every(project)
+    known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
+    evaluated = holdout.evaluation(scores, source, codes, by_time)
+    b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
+    b_known = known_frauds(data, every, split.validation_b, source, codes) if by_time and codes else None
+    holdout_id = _holdout_id(split, every, holdout)
+    return TrainedModel(
+        bundle=bundle,
+        estimator=chosen.estimator,
+        split=split,
+        sides={
+            name: SideCount(len(rows.frame), int(rows.labels.sum()))
+            for name, rows in zip(SIDES, (training, validation_a, validation_b, holdout), strict=True)
+        },
+        candidates=chosen.candidates,
+        candidates_fraud_rate=float(validation_a.labels.mean()),
+        policy=policy,
+        validation=evaluate(b_evaluated, policy, b_known, "validation block B"),
+        holdout=evaluate(evaluated, policy, known),
+        holdout_without_rejected=_without_rejected(evaluated, holdout, every, allowed, policy),
+        holdout_id=holdout_id,
+        holdout_looks=_count_look(project, holdout_id, bundle.version),
+        fallback=None if fallback is None else _fallback(fallback, scorer, validation_b, holdout),
+    )
+
+
+def _choose(
+    project: Project, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
+) -> _Chosen:
+    """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
+    settings = project.settings
+    candidates = fit_candidates(
+        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
+    )
+    best = candidates[0]
+    margins = best.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
+    calibration = fit_calibration(margins, validation_b.labels)
+    fitted = Fitted(
+        kind=best.kind,
+        model=best.exported,
+        encoder=encoder,
+        calibration=calibration,
+        thresholds=_thresholds(project, validation_b, probabilities(margins, calibration)),
+    )
+    return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
+
+
+def _lookback(source: Source) -> Lookback:
+    return Lookback(
+        history_days=source.history_days, label_delay_days=source.label_delay_days, newest_events=source.history_events
+    )
+
+
+def _without_history(encoder: Encoder) -> Encoder | None:
+    """The columns that do not speak of the past; None where none does."""
+    plain = tuple(column for column in encoder.columns if not catalogue.BY_NAME[column.feature].is_history)
+    return None if plain == encoder.columns else Encoder(columns=plain)
+
+
+def _fallback(chosen: _Chosen, scorer: Scorer, validation_b: Rows, holdout: Rows) -> FallbackModel:
+    assert scorer.without_history is not None
+    validation, measured = (
+        metrics.average_precision(rows.labels, scorer.without_history.score_features(rows.frame))
+        for rows in (validation_b, holdout)
+    )
+    return FallbackModel(chosen.estimator, chosen.candidates, validation, measured)
+
+
+def training_inputs(project: Project, allowed: TrainingSet) -> str:
+    """Hash of everything a training depends on; while it stays, training again would give the same model."""
+    settings = project.settings
+    chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
+    labels = Data.of(project).fingerprint()
+    return fingerprint(
+        gate.fingerprint(allowed),
+        *([labels] if labels else []),
+        _split(project, allowed).model_dump_json(),
+        settings.model_dump_json(include=chosen),
+        str(catalogue.VERSION),
+        recipe(),
+        *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
+    )
+
+
+def holdout_rows(project: Project, split: Split) -> Rows:
+    """The hold-out: rows of every materialized partition, those that the gate rejected included."""
+    return read_rows(Data.of(project), _every(project), split.holdout)
+
+
+def _split(project: Project, allowed: TrainingSet) -> Split:
+    """The split of the accepted partitions: a rejected one that comes last moves no border; the same set, the same model."""
+    pointers = project.transformed()
+    return split_of(project.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
+
+
+def _every(project: Project) -> list[PartitionRef]:
+    """Every materialized partition but those whose labels are held: by them nothing can be measured."""
+    contents = {key: pointer.content for key, pointer in project.transformed().items()}
+    held = held_labels(project.artifacts.store, project.artifacts.signing_key, contents)
+    return [PartitionRef(partition=key, content=content) for key, content in contents.items() if key not in held]
+
+
+def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:
+    settings = project.settings
+    return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
+
+
+def _side(rows: Rows, encoder: Encoder) -> Side:
+    return Side(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
+
+
+def _require_frauds(project: Project, name: str, rows: Rows) -> None:
+    frauds, least = int(rows.labels.sum()), project.settings.min_holdout_frauds
+    if frauds < least or frauds == len(rows.labels):
+        raise HoldoutError(
+            f"The {name} hold {frauds} frauds among {len(rows.labels)} rows; at least {least}, and some legitimate rows, are "
+            "needed. Widen the block in [split] of the source's TOML, or wait for more data."
+        )
+
+
+def _thresholds(project: Project, rows: Rows, scores: Any) -> Thresholds:
+    """Review by capacity, decline by cost, both on validation B alone."""
+    settings = project.settings
+    days = rows.frame["timestamp"].dt.convert_time_zone(project.source.timezone).dt.date().n_unique()
+    review = costs.review_threshold(scores, days=days, capacity=settings.review_capacity)
+    decline = costs.decline_threshold(
+        rows.labels,
+        scores,
+        review_threshold=review,
+        review_cost=settings.review_cost,
+        false_decline_cost=settings.false_decline_cost,
+    )
+    return Thresholds(review=review, decline=decline)
+
+
+def _policy(project: Project, thresholds: Thresholds) -> Policy:
+    settings = project.settings
+    return Policy(
+        review_threshold=thresholds.review,
+        decline_threshold=thresholds.decline,
+        review_cost=settings.review_cost,
+        false_decline_cost=settings.false_decline_cost,
+        label_delay_days=project.source.label_delay_days,
+        draws=settings.bootstrap_draws,
+        seed=settings.seed,
+        min_frauds=settings.min_holdout_frauds,
+    )
+
+
+def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
+    pointers = project.transformed()
+    return Lineage(
+        training_set=gate.fingerprint(allowed),
+        labels=labels,
+        partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
+        rejected=tuple((part.partition, part.content) for part in allowed.rejected),
+        files={part.partition: pointers[part.partition].sha256 for part in allowed.accepted},
+        dropped_features=dropped_features(project.source),
+        card_key_id=project.card_key.id,
+        libraries={name: metadata.version(name) for name in LIBRARIES},
+        digits=project.source.columns.digits,
+    )
+
+
+def _how(allowed: TrainingSet, part: PartitionRef) -> str:
+    verdict = allowed.verdicts[part.partition]
+    if verdict.overruled_by is not None:
+        return "accepted_by"
+    return "bootstrap" if verdict.kind == "bootstrap" else "accepted"
+
+
+def _without_rejected(
+    evaluated: EvaluationRows, rows: Rows, every: Sequence[PartitionRef], allowed: TrainingSet, policy: Policy
+) -> Report | None:
+    """The hold-out's figures without rejected partitions; None where none lies in it, or too few frauds are left."""
+    rejected = {part.partition for part in allowed.rejected}
+    places = [place for place, part in enumerate(every) if part.partition in rejected]
+    kept = ~np.isin(rows.partition, places)
+    if kept.all() or int(evaluated.labels[kept].sum()) < policy.min_frauds:
+        return None
+    return evaluate(evaluated.where(kept), policy)
+
+
+def _holdout_id(split: Split, every: Sequence[PartitionRef], rows: Rows) -> str:
+    """Names the hold-out's very rows: its borders and the contents of the partitions it lies in."""
+    present = [every[place].content for place in sorted(set(rows.partition.tolist()))]
+    return fingerprint(split.holdout.model_dump_json(), *present)[:16]
+
+
+def _count_look(project: Project, holdout_id: str, version: str) -> int:
+    """Note that a model was measured on this hold-out, and count how many have been; the same model again is the same look."""
+    store = project.artifacts.store
+    with suppress(StoreConflictError):
+        store.put_if(f"looks/{holdout_id}/{version}.json", b"{}", None)
+    return sum(1 for _ in store.list(f"looks/{holdout_id}"))

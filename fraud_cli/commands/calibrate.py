@@ -1,0 +1,39 @@
+"""`fraud calibrate`: how the gate would have judged the partitions at hand, and how often it is wrong on simulated ones."""
+
+import sys
+from datetime import UTC, datetime
+
+from tqdm import tqdm
+
+from fraud_assets.installation import Project
+from fraud_core import gate
+from fraud_core.gate import calibration
+from fraud_core.gate.statistics import scipy_detector
+from fraud_core.settings import Settings
+from fraud_core.training_data.transform import source_features
+
+
+def calibrate(settings: Settings, *, simulated: bool) -> int:
+    """Print Markdown: every materialized partition judged anew by the gate's own reference, walking forward; nothing is recorded.
+
+    Args:
+        settings: the installation's.
+        simulated: also false alarms and power on simulated partitions; takes about ten minutes of one core.
+    """
+    project = Project.load(settings)
+    features = source_features(project.source)
+    names = [feature.name for feature in features]
+    carried = ["card"] if project.source.columns.card is not None else []
+    keys = tqdm(project.transformed(), desc="judging", unit="partition", file=sys.stderr, disable=None)
+    judgements = gate.walk_forward(
+        ((key, project.artifacts.scan("transformed", key).select([*names, *carried]).collect()) for key in keys),
+        features=features,
+        settings=project.source.drift,
+        seed=settings.seed,
+        detector=scipy_detector,
+        now=datetime.now(UTC),
+    )
+    print(f"### {project.source.name}, partition by partition\n\n{calibration.walk_table(judgements)}")
+    if simulated:
+        print(f"\n{calibration.report(scipy_detector)}")
+    return 0

@@ -1,0 +1,78 @@
+"""What a scorer is told of the past of payments: the store's answer for each, counted."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from fraud_core.errors import StoreError
+from fraud_core.features.online import Query, state_asof
+from fraud_core.features.windows import STATE, Reach
+from fraud_core.history.store import HistoryStore
+from fraud_core.signing.card_numbers import hashed_card
+from fraud_core.signing.keys import Key
+from fraud_core.transactions.transaction import Transaction
+from fraud_core.units.time import microseconds
+
+REST_SECONDS = 1.0  # a store that has failed is left alone for so long: nobody waits for it in vain, again and again
+
+
+class Recalled(NamedTuple):
+    """The past of n payments.
+
+    Attributes:
+        states: `windows.STATE` -> float64[n].
+        sequence: number of the newest recorded payment that was taken into account.
+    """
+
+    states: dict[str, npt.NDArray[np.float64]]
+    sequence: int
+
+
+class Recall:
+    """Asks a history store. Safe to share between threads.
+
+    Args:
+        store: what is asked.
+        card_key: by which cards are hashed, here as at the intake.
+    """
+
+    def __init__(self, store: HistoryStore, card_key: Key) -> None:
+        self.store = store
+        self._card_key = card_key
+        self._reach: Reach | None = None  # the widest that a model has asked for
+        self._rests_until = 0.0
+
+    def card(self, transaction: Transaction) -> str | None:
+        """The hash that a payment's card is known by."""
+        return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
+
+    def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo, unnamed: str | None = None) -> Recalled:
+        """What card and merchant did before each payment, as of its own time. Payments in one question see none of each other.
+
+        Args:
+            transactions: the payments.
+            reach: how far back their past is looked at.
+            zone: says what is night.
+            unnamed: hash of the card of payments that name none.
+
+        Raises:
+            StoreError: the store cannot be used, or could not a moment ago.
+        """
+        if time.monotonic() < self._rests_until:
+            raise StoreError("The history store did not answer a moment ago; it is asked again within a second.")
+        if self._reach is None or not self._reach.holds(reach):
+            # The new champion looks further back than the one before.
+            self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
+        queries = [Query(microseconds(t.timestamp), self.card(t) or unnamed, t.merchant, t.category) for t in transactions]
+        try:
+            found = self.store.look(queries)
+        except StoreError:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            raise
+        rows = np.array([state_asof(query, past, reach, zone) for query, past in zip(queries, found, strict=True)])
+        columns = np.ascontiguousarray(rows.T)
+        return Recalled(dict(zip(STATE, columns, strict=True)), min((past.sequence for past in found), default=0))

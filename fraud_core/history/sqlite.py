@@ -1,0 +1,328 @@
+"""History in an SQLite file, which all processes of a machine share: readers never wait, writers wait for each other.
+
+A commit survives the end of the process (WAL, synchronous=NORMAL).
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+
+from fraud_core.errors import StoreError
+from fraud_core.features.online import NO_HOURS, Correction, Event, Past, Query, event_span, hour_span
+from fraud_core.features.windows import Reach
+from fraud_core.history.layout import (
+    EMPTY_DAY,
+    HOURS_A_DAY,
+    add_to_hour,
+    day_and_hour,
+    days_of,
+    events_of,
+    in_groups,
+    kept_us,
+    merchant_hours,
+)
+from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, keeper_of
+from fraud_core.storage.database import file_identity, moved_away
+from fraud_core.units.time import DAY_US
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS payments (
+    sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, content TEXT NOT NULL, timestamp INTEGER NOT NULL,
+    declined INTEGER NOT NULL, answer BLOB NOT NULL, payment BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS events (
+    keeper TEXT NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, amount_cents INTEGER NOT NULL,
+    merchant TEXT, category TEXT, latitude REAL, longitude REAL, fraud INTEGER NOT NULL, PRIMARY KEY (keeper, timestamp, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS days (
+    merchant TEXT NOT NULL, day INTEGER NOT NULL, counts BLOB NOT NULL, PRIMARY KEY (merchant, day)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS corrections (
+    merchant TEXT NOT NULL, hour INTEGER NOT NULL, known INTEGER NOT NULL, frauds INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    PRIMARY KEY (merchant, hour, known)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS loads (partition TEXT PRIMARY KEY, stamp TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (ids TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_OPENING_SECONDS = 10.0  # several processes may make the file at once
+_LOADED_AT_ONCE = 1_000  # payments in one transaction: a scorer that waits for it waits some milliseconds
+_REMOVED_AT_ONCE = 4  # a payment removes up to so many that are past their days: more than come in, and never a crowd
+_ASKED_AT_ONCE = 500
+
+
+class SqliteHistory:
+    """See `history.HistoryStore`.
+
+    Args:
+        path: the file; made at the first use.
+        reach: how far back anything counts.
+        timeout: a writer that has waited for others for so many milliseconds gives up.
+    """
+
+    def __init__(self, path: Path, reach: Reach, timeout: int) -> None:
+        self.path = path
+        self.reach = reach
+        self._timeout = timeout
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._was_there = False
+
+    def look(self, queries: Sequence[Query]) -> list[Past]:
+        with self._transaction("BEGIN") as connection:
+            sequence = connection.execute("SELECT coalesce(max(sequence), 0) FROM payments").fetchone()[0]
+            return [self._past(connection, sequence, query) for query in queries]
+
+    def _past(self, connection: sqlite3.Connection, sequence: int, query: Query) -> Past:
+        events, hours = [], NO_HOURS
+        if query.card is not None:
+            events = connection.execute(
+                "SELECT timestamp, amount_cents, merchant, category, latitude, longitude FROM events "
+                "WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?",
+                (keeper_of(query.card, None), *event_span(query, self.reach), self.reach.newest_events + 1),
+            ).fetchall()[::-1]
+        if query.merchant is not None:
+            begin, end = hour_span(query, self.reach)
+            days = days_of(begin, end)
+            found: sqlite3.Cursor = connection.execute(
+                "SELECT day, counts FROM days WHERE merchant = ? AND day >= ? AND day < ?",
+                (query.merchant, days.start, days.stop),
+            )
+            corrections = connection.execute(
+                "SELECT hour, known, frauds, dropped FROM corrections WHERE merchant = ? AND hour >= ? AND hour < ?",
+                (query.merchant, begin, end),
+            )
+            counted = dict(found)
+            counts = b"".join([counted.get(day, EMPTY_DAY) for day in days])
+            hours = merchant_hours(days, counts, map(Correction._make, corrections))
+        return Past(sequence, events, hours)
+
+    def record(self, entries: Sequence[Entry]) -> list[Kept]:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            counting = _Counting(connection, self.reach)
+            kept = [self._record(connection, counting, entry) for entry in entries]
+            counting.finish()
+            if entries:
+                newest = max(entry.event.timestamp for entry in entries)
+                connection.execute(
+                    "DELETE FROM payments WHERE sequence IN (SELECT sequence FROM payments ORDER BY sequence LIMIT ?) "
+                    "AND timestamp < ?",
+                    (_REMOVED_AT_ONCE * len(entries), newest - self.reach.history_us),
+                )
+        return kept
+
+    def _record(self, connection: sqlite3.Connection, counting: "_Counting", entry: Entry) -> Kept:
+        event = entry.event
+        inserted = connection.execute(
+            "INSERT INTO payments (id, content, timestamp, declined, answer, payment) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
+            (entry.transaction_id, entry.content, event.timestamp, entry.declined, entry.answer, entry.payment),
+        )
+        if inserted.rowcount == 0:
+            return self._find(connection, [entry.transaction_id])[entry.transaction_id]
+        assert inserted.lastrowid is not None
+        counting.count(keeper_of(entry.card, event.merchant), event, fraud=None)
+        return Kept(True, inserted.lastrowid, entry.content, entry.answer)
+
+    def find(self, ids: Sequence[str]) -> dict[str, Kept]:
+        with self._transaction("BEGIN") as connection:
+            return self._find(connection, ids)
+
+    def _find(self, connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Kept]:
+        found = {}
+        for some in in_groups(ids, _ASKED_AT_ONCE):
+            places = ", ".join("?" * len(some))
+            statement = f"SELECT id, sequence, content, answer FROM payments WHERE id IN ({places})"  # noqa: S608 - marks alone
+            for identity, *kept in connection.execute(statement, some):
+                found[identity] = Kept(False, *kept)
+        return found
+
+    def recorded(self, after: int, limit: int) -> list[Recorded]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute(
+                "SELECT sequence, id, payment, declined FROM payments WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (after, limit),
+            )
+            return [Recorded(sequence, identity, payment, bool(declined)) for sequence, identity, payment, declined in rows]
+
+    def load(self, payments: pl.DataFrame) -> int:
+        new = 0
+        for some in in_groups(events_of(payments), _LOADED_AT_ONCE):
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                counting = _Counting(connection, self.reach)
+                begun = time.monotonic()
+                new += sum(counting.count(*payment) for payment in some)
+                counting.finish()
+            time.sleep((time.monotonic() - begun) / 2)  # those who record come in between
+        return new
+
+    def note_loaded(self, partition: str, loaded: Loaded) -> None:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            connection.execute("INSERT OR REPLACE INTO loads VALUES (?, ?, ?)", (partition, *loaded))
+
+    def loaded(self) -> dict[str, Loaded]:
+        with self._transaction("BEGIN") as connection:
+            rows = connection.execute("SELECT partition, stamp, at FROM loads")
+            return {partition: Loaded(*rest) for partition, *rest in rows}
+
+    def correct(self, corrections: Mapping[str, Sequence[Correction]], before: Heard, now: Heard) -> None:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            if self._heard(connection) != before:
+                return
+            connection.executemany(
+                "INSERT INTO corrections VALUES (?, ?, ?, ?, ?) ON CONFLICT (merchant, hour, known) "
+                "DO UPDATE SET frauds = frauds + excluded.frauds, dropped = dropped + excluded.dropped",
+                [(merchant, *one) for merchant, changes in corrections.items() for one in changes],
+            )
+            connection.execute("INSERT OR REPLACE INTO marks VALUES ('labels', ?)", (now.through,))
+            connection.execute("DELETE FROM waiting")
+            if now.waiting is not None:
+                connection.execute("INSERT INTO waiting VALUES (?)", (now.kept,))
+
+    def heard(self) -> Heard:
+        with self._transaction("BEGIN") as connection:
+            return self._heard(connection)
+
+    def _heard(self, connection: sqlite3.Connection) -> Heard:
+        through = connection.execute("SELECT value FROM marks WHERE name = 'labels'").fetchone()
+        waiting = connection.execute("SELECT ids FROM waiting").fetchone()
+        return Heard.of(0 if through is None else int(through[0]), None if waiting is None else waiting[0])
+
+    def close(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
+        self._local = threading.local()
+        self._was_there = False
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connection()
+            connection.execute(begin)
+            try:
+                yield connection
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            self._let_go()
+            raise StoreError(
+                f"The history in {self.path} cannot be used ({error}); see that its disk is writable and has room."
+            ) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's own one, to the file that stands at the path now; as `database.open_database` does."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        file = file_identity(self.path)
+        if found is not None and file != self._local.file:
+            self._let_go()
+            found = None
+        if found is None:
+            if file is None and self._was_there:
+                raise sqlite3.OperationalError(moved_away(self.path))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            found = sqlite3.connect(self.path, timeout=_OPENING_SECONDS, isolation_level=None, check_same_thread=False)
+            self._local.connection = found
+            self._opened.append(found)
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=1073741824", "cache_size=-65536"):
+                found.execute(f"PRAGMA {pragma}")
+            found.executescript(_SCHEMA)
+            found.execute(f"PRAGMA busy_timeout={self._timeout}")
+            self._local.file = file_identity(self.path)
+            self._was_there = True
+        return found
+
+    def _let_go(self) -> None:
+        """Of this thread's connection, so that the next call opens the file anew."""
+        broken = self._local.__dict__.pop("connection", None)
+        if broken is not None and broken in self._opened:
+            self._opened.remove(broken)
+            broken.close()
+
+
+class _Counting:
+    """Counts payments within a transaction; a merchant's day is read and written once, however many payments it gets."""
+
+    def __init__(self, connection: sqlite3.Connection, reach: Reach) -> None:
+        self._connection = connection
+        self._kept_us = kept_us(reach)
+        self._newest: dict[str, int] = {}  # of each keeper, as it was before
+        self._latest: dict[str, int] = {}  # as it is now
+        self._days: dict[tuple[str, int], bytearray] = {}
+        self._new_days: list[tuple[str, int]] = []
+
+    def count(self, keeper: str | None, event: Event, fraud: int | None) -> bool:
+        """Count a payment, unless it is counted already or too late.
+
+        Args:
+            keeper: see `history.keeper_of`.
+            event: the payment.
+            fraud: what a file's label says (1 or 0); None: nothing.
+
+        Returns:
+            Whether it was counted just now.
+        """
+        if keeper is None:
+            return False
+        newest = self._newest.get(keeper)
+        if newest is None:
+            newest = self._newest[keeper] = self._latest[keeper] = self._newest_of(keeper)
+        if event.timestamp < newest - self._kept_us:
+            return False
+        timestamp, identity, *rest = event
+        inserted = self._connection.execute(
+            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (keeper, timestamp, identity, *rest, fraud or 0)
+        )
+        if inserted.rowcount == 1:
+            self._latest[keeper] = max(self._latest[keeper], timestamp)
+            self._add(event, 1, fraud or 0)
+            return True
+        if fraud is not None:
+            changed = self._connection.execute(
+                "UPDATE events SET fraud = ? WHERE keeper = ? AND timestamp = ? AND id = ? AND fraud <> ?",
+                (fraud, keeper, timestamp, identity, fraud),
+            )
+            if changed.rowcount == 1:
+                self._add(event, 0, 1 if fraud else -1)
+        return False
+
+    def finish(self) -> None:
+        """Write the days, and remove what is past its time."""
+        execute_each = self._connection.executemany
+        execute_each(
+            "INSERT INTO days VALUES (?, ?, ?) ON CONFLICT (merchant, day) DO UPDATE SET counts = excluded.counts",
+            [(*place, counts) for place, counts in self._days.items()],
+        )
+        execute_each(
+            "DELETE FROM events WHERE keeper = ? AND timestamp < ?",
+            [(keeper, latest - self._kept_us) for keeper, latest in self._latest.items()],
+        )
+        for merchant in {merchant for merchant, _ in self._new_days}:
+            newest = self._connection.execute("SELECT max(day) FROM days WHERE merchant = ?", (merchant,)).fetchone()[0]
+            oldest = (newest * DAY_US - self._kept_us) // DAY_US
+            self._connection.execute("DELETE FROM days WHERE merchant = ? AND day < ?", (merchant, oldest))
+            self._connection.execute("DELETE FROM corrections WHERE merchant = ? AND hour < ?", (merchant, oldest * HOURS_A_DAY))
+
+    def _newest_of(self, keeper: str) -> int:
+        found = self._connection.execute("SELECT max(timestamp) FROM events WHERE keeper = ?", (keeper,)).fetchone()[0]
+        return self._kept_us if found is None else int(found)
+
+    def _add(self, event: Event, payments: int, frauds: int) -> None:
+        if event.merchant is None:
+            return
+        day, hour = day_and_hour(event.timestamp)
+        place = event.merchant, day
+        counts = self._days.get(place)
+        if counts is None:
+            found = self._connection.execute("SELECT counts FROM days WHERE merchant = ? AND day = ?", place).fetchone()
+            if found is None:
+                self._new_days.append(place)
+            counts = self._days[place] = bytearray(EMPTY_DAY if found is None else found[0])
+        add_to_hour(counts, hour, payments, frauds)

@@ -1,0 +1,202 @@
+"""From checked payments to probabilities and what is behind them. The API, the desk and files come through here."""
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from fraud_core.errors import StoreError
+from fraud_core.features import catalogue
+from fraud_core.history.lookup import Recall
+from fraud_core.models.explain import Explainer, Reason
+from fraud_core.models.follower import Served
+from fraud_core.models.scorer import Floats, Scorer
+from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.refusals import FieldProblem, trimmed, wrong_fields
+from fraud_core.transactions.transaction import FIELDS, Transaction
+from fraud_core.units.time import microseconds
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_NO_DAY = np.iinfo(np.int64).min  # NumPy's NaT
+
+Validate = Callable[..., Transaction]  # takes the fields, and `context` (see `payment.reading`)
+Record = dict[str, Any]
+
+from_values: Validate = Transaction.__pydantic_validator__.validate_python  # of parsed JSON, or of typed columns
+from_text: Validate = Transaction.__pydantic_validator__.validate_strings  # of cells of text
+
+
+def inputs_of(transactions: Sequence[Transaction]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of length n that `features.compute` takes, of n transactions; a field that is not given is missing."""
+    return {
+        "timestamp": np.array([microseconds(t.timestamp) for t in transactions], dtype=np.int64),
+        "amount_cents": np.array([t.amount_cents for t in transactions], dtype=np.int64),
+        "birth_date": _days([t.birth_date for t in transactions]),
+        "home_latitude": np.array([t.home_latitude for t in transactions], dtype=np.float64),
+        "home_longitude": np.array([t.home_longitude for t in transactions], dtype=np.float64),
+        "merchant_latitude": np.array([t.merchant_latitude for t in transactions], dtype=np.float64),
+        "merchant_longitude": np.array([t.merchant_longitude for t in transactions], dtype=np.float64),
+        "city_population": np.array([t.city_population for t in transactions], dtype=np.float64),
+        "category": np.array([t.category for t in transactions], dtype=object),
+    }
+
+
+def _days(dates: Sequence[date | None]) -> npt.NDArray[np.datetime64]:
+    """Dates as NumPy's days. Converted by NumPy itself, they would take longer than all other fields together."""
+    numbers = [_NO_DAY if day is None else day.toordinal() - _EPOCH_DAY for day in dates]
+    return np.array(numbers, dtype=np.int64).view("datetime64[D]")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """n payments, scored together.
+
+    Attributes:
+        scorer: what scored them: the model without history where its past could not be read.
+        values: feature -> the values they had, as `features.compute` gives them.
+        matrix: what the model saw, of shape (n, columns).
+        probabilities: of fraud, float64[n].
+        sequence: number of the newest recorded payment that history took into account; None: none was looked at.
+        degraded: whether the model had to do without the history it was made for.
+    """
+
+    scorer: Scorer
+    values: dict[str, npt.NDArray[Any]]
+    matrix: Floats
+    probabilities: Floats
+    sequence: int | None
+    degraded: bool
+
+    @cached_property
+    def plain(self) -> list[dict[str, float | str | None]]:
+        """`values`, a dictionary a payment."""
+        return catalogue.plain(self.values)
+
+
+def score_together(scorer: Scorer, transactions: Sequence[Transaction], recall: Recall | None) -> Scored:
+    """Score payments, each as of its own time; nothing is recorded.
+
+    Args:
+        scorer: the model.
+        transactions: the payments.
+        recall: tells their past. None, or a store that cannot be used: the model without history scores them.
+    """
+    inputs = inputs_of(transactions)
+    sequence, degraded = None, False
+    if scorer.reach is not None:
+        assert scorer.without_history is not None
+        try:
+            if recall is None:
+                raise StoreError("There is no history store.")
+            past = recall.past(transactions, scorer.reach, scorer.zone)
+        except StoreError:
+            scorer, degraded = scorer.without_history, True
+        else:
+            inputs |= past.states
+            sequence = past.sequence
+    values = catalogue.compute(scorer.features, inputs, scorer.zone)
+    matrix = scorer.bundle.encoder.matrix(values)
+    return Scored(scorer, values, matrix, scorer.score_matrix(matrix), sequence, degraded)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A payment's score, and what is behind it.
+
+    Attributes:
+        probability: of fraud.
+        decision: by the thresholds of the model that scored it.
+        values: feature -> the value it had, as `features.compute` gives it.
+        explainer: of the model that scored it.
+        base: the score expected before anything is known, in the explainer's unit.
+        contributions: of shape (columns,), what each column of the encoder added to it.
+        degraded: see `Scored`.
+    """
+
+    probability: float
+    decision: Decision
+    values: dict[str, Any]
+    explainer: Explainer
+    base: float
+    contributions: Floats
+    degraded: bool
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """The strongest, strongest first."""
+        return self.explainer.reasons(self.values, self.contributions)
+
+    @property
+    def total(self) -> float:
+        """The score in the explainer's unit."""
+        return self.base + float(self.contributions.sum())
+
+
+def examine(served: Served, transaction: Transaction, recall: Recall | None = None) -> Examined:
+    """Score one payment as of its own time, and explain the score. Nothing is recorded."""
+    return examined(served, score_together(served.scorer, [transaction], recall), 0)
+
+
+def examined(served: Served, scored: Scored, at: int) -> Examined:
+    """One of the payments that were scored together, with what is behind its score."""
+    explainer = served.explainer_of(scored.scorer)
+    base, contributions = explainer.contributions(scored.matrix[at : at + 1])
+    probability = float(scored.probabilities[at])
+    values = {name: array[at] for name, array in scored.values.items()}
+    return Examined(
+        probability, scored.scorer.decide(probability), values, explainer, base, contributions[0], degraded=scored.degraded
+    )
+
+
+def score_rows(
+    scorer: Scorer,
+    rows: Iterable[Any],
+    first: int,
+    validate: Validate = from_values,
+    recall: Recall | None = None,
+    repeated: Sequence[str] = (),
+) -> list[Record]:
+    """A record a row, in order: what `RowScore` or `RowRefusal` describe. Each is scored as of its own time; nothing is recorded.
+
+    Args:
+        scorer: the model.
+        rows: each a mapping of fields, or a problem that was found on the way here.
+        first: number of the first row.
+        validate: a mapping of fields -> a transaction, in the scorer's context.
+        recall: tells the past of the payments.
+        repeated: attributes of a transaction that its record repeats.
+    """
+    records: list[Record] = []
+    read: list[tuple[Record, Transaction]] = []
+    for number, row in enumerate(rows, first):
+        record: Record = {"row": number}
+        records.append(record)
+        if isinstance(row, FieldProblem):
+            record["errors"] = [row.model_dump()]
+            continue
+        try:
+            read.append((record, validate(trimmed(row, FIELDS), context=scorer.reading)))
+        except ValidationError as error:
+            record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
+    if read:
+        scored = score_together(scorer, [transaction for _, transaction in read], recall)
+        for (record, transaction), probability in zip(read, scored.probabilities.tolist(), strict=True):
+            record["transaction_id"] = transaction.transaction_id or made_id()
+            record["probability"] = probability
+            record["decision"] = scored.scorer.decide(probability)
+            if scored.degraded:
+                record["degraded"] = True
+            for name in repeated:
+                record[name] = getattr(transaction, name)
+    return records
+
+
+def made_id() -> str:
+    """An id for a payment that came without one."""
+    return secrets.token_hex(16)

@@ -1,0 +1,119 @@
+"""Transformed partitions: one row a transaction, with its features, its label and what evaluation needs. No personal column."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from fraud_core.errors import PartitionError
+from fraud_core.features import catalogue
+from fraud_core.features.batch import COLUMNS, CORRECTIONS, states
+from fraud_core.features.catalogue import Feature
+from fraud_core.features.windows import NEWEST_EVENTS
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Source
+from fraud_core.storage.artifacts import Artifacts, Pointer, Table, fingerprint
+from fraud_core.training_data.labels import corrections, read_labels
+
+VERSION = f"transformed 2, features {catalogue.VERSION}"
+
+# What a transformed row carries beside its features. The card is a keyed hash.
+CARRIED = ("transaction_id", "timestamp", "amount_cents", "label", "card", "split_bucket")
+
+
+def source_features(source: Source) -> tuple[Feature, ...]:
+    """The features of this source: those whose columns it has, less those its TOML excludes."""
+    history = source.history_days if source.history.enabled else None
+    return catalogue.available(source.columns.canonical, source.excluded_features, history)
+
+
+def dropped_features(source: Source) -> tuple[str, ...]:
+    """The features that this source does without."""
+    kept = {feature.name for feature in source_features(source)}
+    return tuple(feature.name for feature in catalogue.FEATURES if feature.name not in kept)
+
+
+def transformed_inputs(source: Source, raws: Sequence[Pointer]) -> str:
+    """Hash of everything a transformed partition is made from: its raw partition and those it looks back into, oldest first."""
+    names = [feature.name for feature in source_features(source)]
+    return fingerprint(
+        VERSION, source.timezone, str(source.lookback_days), *_capped(source), *names, *(raw.sha256 for raw in raws)
+    )
+
+
+def _capped(source: Source) -> tuple[str, ...]:
+    """How many payments of a card count, where the source says so; else a partition is what it was before that could be said."""
+    return () if source.history_events == NEWEST_EVENTS else (f"events {source.history_events}",)
+
+
+def required_raws(source: Source, artifacts: Artifacts, key: str) -> list[Pointer]:
+    """The raw partitions behind a transformed one: those it looks back into, oldest first, and its own.
+
+    Raises:
+        PartitionError: one of them was not materialized. Windows over past behaviour would silently be too short.
+    """
+    found = []
+    for needed in [*source.preceding(key), key]:
+        pointer = artifacts.pointer("raw", needed)
+        if pointer is None:
+            raise PartitionError(
+                f"transformed {key} looks back {source.lookback_days} days and needs raw {needed}, which was not materialized; "
+                f"materialize raw {needed} first, or set `first` in the source's TOML if the data begins later."
+            )
+        found.append(pointer)
+    return found
+
+
+def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
+    """Make a transformed partition from raw.
+
+    Raises:
+        PartitionError: a raw partition that it needs is missing.
+    """
+    raws = required_raws(source, artifacts, key)
+    chosen = source_features(source)
+    needed = set().union(*(feature.needs for feature in chosen), CARRIED)
+    lazy = artifacts.scan("raw", key)
+    present = lazy.collect_schema().names()
+    rows = lazy.select([name for name in present if name in needed]).collect()
+    if "label" not in present:
+        rows = rows.with_columns(label=pl.lit(None, pl.Boolean))
+    carried = rows.select([name for name in CARRIED if name in rows.columns])
+    known = pl.DataFrame(schema=CORRECTIONS)
+    if any(feature.is_history for feature in chosen):
+        payments = _payments(source, artifacts, key, rows)
+        known = _known(source, artifacts, key, payments)
+        asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
+        rows = rows.hstack(states(payments, asked, source.reach, source.zone, known))
+    frame = pl.concat([carried, catalogue.feature_frame(rows, chosen, source.zone)], how="horizontal")
+    parts = [VERSION, source.timezone, *_capped(source), *(feature.name for feature in chosen), *(raw.content for raw in raws)]
+    content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))
+    stamps = frame["timestamp"].dt.epoch("us")
+    start, _ = partitions.window(key, source.cadence, source.zone)
+    start_us = int(start.timestamp() * 1e6)
+    facts: dict[str, int | float | str] = {
+        "rows": len(frame),
+        "frauds": int(frame["label"].sum()),
+        "first_us": int(stamps.min()) if len(frame) else start_us,  # type: ignore[arg-type]
+        "last_us": int(stamps.max()) if len(frame) else start_us,  # type: ignore[arg-type]
+    }
+    return Table(frame=frame, content=content, inputs=transformed_inputs(source, raws), facts=facts)
+
+
+def _payments(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """What history takes of the rows that the partition looks back into, and then of its own."""
+    start, _ = partitions.window(key, source.cadence, source.zone)
+    oldest = start - timedelta(days=source.lookback_days)
+    names = [name for name in COLUMNS if name in rows.columns]
+    before = [artifacts.scan("raw", other).filter(pl.col("timestamp") >= oldest) for other in source.preceding(key)]
+    return pl.concat([*pl.collect_all(other.select(names) for other in before), rows.select(names)])
+
+
+def _known(source: Source, artifacts: Artifacts, key: str, payments: pl.DataFrame) -> pl.DataFrame:
+    """What labels had changed of merchants before the partition's end; a label that becomes known later changes nothing in it."""
+    if "merchant" not in payments.columns:
+        return pl.DataFrame(schema=CORRECTIONS)
+    _, end = partitions.window(key, source.cadence, source.zone)
+    labels = read_labels(artifacts).filter(pl.col("known_at") < end)
+    return corrections(labels, payments)

@@ -1,0 +1,94 @@
+"""The clock on a source's wall: instants to local time, its hours, and what is night.
+
+Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+NIGHT_BEGINS, NIGHT_ENDS = 22, 6
+
+
+def local_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
+    """What the zone's clocks show at each instant."""
+    local: Array = timestamp_us + utc_offset_us(timestamp_us, zone)
+    return local
+
+
+def hour_of_day(local: Array) -> Array:
+    """0 to 23, of local times."""
+    hour: Array = local // HOUR_US % 24
+    return hour
+
+
+def is_night(local: Array) -> Array:
+    """Whether local times are from 22:00 to 06:00 (bool)."""
+    night: Array = (local - NIGHT_BEGINS * HOUR_US) % DAY_US < (NIGHT_ENDS - NIGHT_BEGINS) % 24 * HOUR_US
+    return night
+
+
+def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
+    """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions."""
+    starts, offsets = _transitions(zone.key)
+    found: Array = offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
+    return found
+
+
+@lru_cache(maxsize=8)
+def _transitions(zone_name: str) -> tuple[Array, Array]:
+    """Instants (microseconds) from which an offset holds, and the offsets; from 1900 to 2100, exact to the second."""
+    zone = ZoneInfo(zone_name)
+    begin, end = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+
+    def offset(second: int) -> int:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        shift = moment.astimezone(zone).utcoffset()
+        assert shift is not None
+        return int(shift.total_seconds())
+
+    starts, offsets = [np.iinfo(np.int64).min], [offset(begin)]
+    step = 7 * 86_400
+    for left in range(begin, end, step):
+        after = offset(left + step)
+        if after == offsets[-1]:
+            continue
+        old, new = left, left + step
+        while new - old > 1:
+            middle = (old + new) // 2
+            old, new = (old, middle) if offset(middle) == after else (middle, new)
+        starts.append(new * 1_000_000)
+        offsets.append(after)
+    return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970 UTC, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 UTC, as times are stored. Raises TypeError for a time without a zone."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(stored: int) -> datetime:
+    """The time in UTC of `to_microseconds`."""
+    return EPOCH + timedelta(microseconds=stored)
+
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US

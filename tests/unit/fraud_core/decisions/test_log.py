@@ -1,0 +1,62 @@
+"""The decision log in SQLite: the promises of every one, and its own."""
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from fraud_core.decisions.log import DecisionLog, from_json, to_json
+from fraud_core.decisions.record import LoggedTransaction
+from fraud_core.errors import StoreError
+from fraud_core.settings import Settings
+from fraud_core.sources import schema
+from fraud_core.sources.schema import PERSONAL
+from fraud_core.storage.database import open_database
+from tests.decision_log import *  # noqa: F403 - the promises are tests
+from tests.unit.fraud_core.stores.decided import decided
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return open_database(Settings(_env_file=None, home=tmp_path / "home"))
+
+
+def test_nothing_personal_has_a_place_in_what_is_logged_of_a_payment() -> None:
+    assert (
+        set(LoggedTransaction._fields) == {name for name in schema.BY_NAME if name not in {"transaction_id", "label"}} - PERSONAL
+    )
+
+
+def test_a_row_that_version_0_1_0_logged_is_read(engine: Engine) -> None:
+    log = DecisionLog(engine, 30)
+    log.append([decided("a")])
+    # As the scorer of that version wrote it, with what was missing as null.
+    written = (
+        '{"timestamp":1592741665000000,"amount_cents":286,"merchant":"Kirlin and Sons","category":"personal_care",'
+        '"merchant_latitude":33.986391,"merchant_longitude":-81.200714,"city_population":null}'
+    )
+    with engine.begin() as connection:
+        connection.execute(text('UPDATE decisions SET "transaction" = :written'), {"written": written})
+    found = log.find("a")
+    assert found is not None
+    at = datetime(2020, 6, 21, 12, 14, 25, tzinfo=UTC)
+    assert found.transaction == (at, 286, "Kirlin and Sons", "personal_care", 33.986391, -81.200714, None)
+    log.append([dataclasses.replace(found, transaction_id="b")])
+    with engine.begin() as connection:
+        again = connection.execute(text("SELECT \"transaction\" FROM decisions WHERE transaction_id = 'b'")).scalar_one()
+    assert again == written  # so that an older desk beside a newer scorer reads it, too
+
+
+def test_a_database_that_cannot_be_used_is_said_to_be_so_and_nothing_is_written(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, home=tmp_path / "home")
+    log = DecisionLog(open_database(settings), 30)
+    (settings.home / "fraud.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match="cannot be used"):
+        log.append([decided("a")])
+
+
+def test_a_decision_survives_as_a_line_of_text() -> None:
+    record = decided("a", probability=1 / 3)
+    assert from_json(to_json(record)) == record

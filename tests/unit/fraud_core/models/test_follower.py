@@ -1,0 +1,163 @@
+"""The scorer holder: follows the pointer, and keeps what works whatever goes wrong."""
+
+import json
+import logging
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from fraud_core.errors import StoreError
+from fraud_core.models.follower import ScorerHolder, Status
+from fraud_core.models.registry import LATEST
+from fraud_core.signing.keys import Key, canonical_json, sign
+from tests.stores import remove
+
+
+@pytest.fixture
+def holder(installation: Any) -> ScorerHolder:
+    return ScorerHolder(installation.store, installation.key)
+
+
+def flip(installation: Any, key: str, at: int) -> None:
+    data = bytearray(installation.store.get(key))
+    data[at % len(data)] ^= 1
+    installation.store.put(key, bytes(data))
+
+
+def test_it_starts_without_a_model_and_takes_the_first(installation: Any, holder: ScorerHolder) -> None:
+    assert holder.poll() == Status(checked_at=holder.status.checked_at)
+    version = installation.promote(1)
+    served = holder.poll().served
+    assert served is not None
+    assert (served.version, served.latest.sequence) == (version, 1)
+
+
+def test_a_promotion_and_a_rollback_are_followed(installation: Any, holder: ScorerHolder) -> None:
+    first, second = installation.promote(1), installation.promote(2)
+    assert holder.poll().served.version == second  # type: ignore[union-attr]
+    installation.point(first)
+    assert holder.poll().served.version == first  # type: ignore[union-attr]
+
+
+def test_an_unchanged_pointer_keeps_the_very_same_object(installation: Any, holder: ScorerHolder) -> None:
+    installation.promote(1)
+    assert holder.poll().served is holder.poll().served
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encoder.json", "model.treelite"])
+@pytest.mark.parametrize("at", [0, 7, 1001, -1])
+def test_a_flipped_byte_in_any_file_keeps_the_present_model(installation: Any, holder: ScorerHolder, name: str, at: int) -> None:
+    first = installation.promote(1)
+    holder.poll()
+    second = installation.promote(2)
+    flip(installation, f"models/{second}/{name}", at)
+    status = holder.poll()
+    assert status.served is not None
+    assert status.served.version == first
+    assert status.problem_kind == "IntegrityError"
+
+
+@pytest.mark.parametrize("at", range(0, 400, 13))
+def test_a_flipped_byte_in_the_pointer_keeps_the_present_model(installation: Any, holder: ScorerHolder, at: int) -> None:
+    first = installation.promote(1)
+    holder.poll()
+    installation.promote(2)
+    flip(installation, LATEST, at)
+    status = holder.poll()
+    assert status.served is not None
+    assert status.served.version == first
+    assert status.problem is not None
+
+
+def test_a_pointer_forged_without_the_key_is_not_followed(installation: Any, holder: ScorerHolder) -> None:
+    installation.promote(1)
+    second = installation.promote(2)
+    holder.poll()
+    forged = json.loads(installation.store.get(LATEST)) | {"version": "0" * 16, "sequence": 99}
+    for data in (canonical_json(forged), canonical_json(sign(forged, Key(bytes(32)))), b"{}", b"[]", b""):
+        installation.store.put(LATEST, data)
+        assert holder.poll().served.version == second  # type: ignore[union-attr]
+        assert holder.status.problem_kind == "IntegrityError"
+
+
+def test_a_signed_pointer_of_old_is_not_followed_again(installation: Any, holder: ScorerHolder) -> None:
+    installation.promote(1)
+    old = installation.store.get(LATEST)
+    second = installation.promote(2)
+    holder.poll()
+    installation.store.put(LATEST, old)
+    assert holder.poll().served.version == second  # type: ignore[union-attr]
+    assert "older than change 2" in str(holder.status.problem)
+
+
+def test_a_pointer_that_vanishes_keeps_the_present_model(installation: Any, holder: ScorerHolder) -> None:
+    first = installation.promote(1)
+    holder.poll()
+    remove(installation.store, LATEST)
+    assert holder.poll().served.version == first  # type: ignore[union-attr]
+    assert holder.status.problem_kind == "StoreError"
+
+
+def test_after_a_failure_it_goes_on_trying_and_logs_each_failure_once(
+    installation: Any, holder: ScorerHolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    installation.promote(1)
+    holder.poll()
+    second = installation.promote(2)
+
+    def unreachable(key: str, tag: str | None) -> None:
+        raise StoreError("the store cannot be reached")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(installation.store, "get_changed", unreachable)
+        for _ in range(5):
+            holder.poll()
+    assert holder.status.failures == 5
+    assert sum("the store cannot be reached" in record.getMessage() for record in caplog.records) == 1
+    status = holder.poll()
+    assert status.served is not None
+    assert (status.served.version, status.problem) == (second, None)
+
+
+def test_a_bundle_whose_bytes_no_parser_takes_keeps_the_present_model(installation: Any, holder: ScorerHolder) -> None:
+    """Signed and hashed rightly, and still wrong: the training side made a mistake."""
+    first = installation.promote(1)
+    holder.poll()
+    installation.model = installation.model[: len(installation.model) // 2]
+    installation.promote(2)
+    status = holder.poll()
+    assert status.served is not None
+    assert status.served.version == first
+    assert status.problem is not None
+
+
+def test_who_listens_is_told_how_every_look_went(installation: Any) -> None:
+    told: list[Status] = []
+    holder = ScorerHolder(installation.store, installation.key, told.append)
+    holder.poll()
+    installation.promote(1)
+    holder.poll()
+    flip(installation, LATEST, 10)
+    holder.poll()
+    flip(installation, LATEST, 10)
+    holder.poll()
+    seen = [(status.served is not None, status.problem is None) for status in told]
+    assert seen == [(False, True), (True, True), (True, False), (True, True)]
+
+
+def test_its_thread_follows_the_pointer_until_it_is_stopped(installation: Any, holder: ScorerHolder) -> None:
+    before = threading.active_count()
+    first = installation.promote(1)
+    holder.start(0.01)
+    assert holder.served is not None
+    assert holder.served.version == first
+    second = installation.promote(2)
+    deadline = datetime.now(UTC).timestamp() + 20
+    while holder.served.version != second and datetime.now(UTC).timestamp() < deadline:
+        threading.Event().wait(0.01)
+    assert holder.served.version == second
+    holder.stop()
+    assert threading.active_count() == before
