@@ -15,6 +15,8 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from fraud_assets.events.alertbook import About, Alert, Book, Page, Receivers, tell
+from fraud_assets.events.causes import chain, is_failed_check, own_sentence
+from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
 from fraud_assets.installation import Project
 from fraud_assets.operations.overruling import BY_PERSON_TAG, CHECK
 from fraud_assets.runtime.partitioning import PARTITION_TAG
@@ -35,7 +37,6 @@ UNREADABLE = "FraudEventUnreadable"
 
 NOTICE = timedelta(days=1)  # so long lasts an alert about what a person did, or has seen
 EVENTS_A_TICK = 500
-LOOK_AGAIN = 500  # storage ids that are read once more: with Postgres a smaller id can become visible after a larger one
 LONGEST = 400  # characters of a sentence
 
 EVENTS = (
@@ -93,25 +94,15 @@ def tick(project: Project, instance: dg.DagsterInstance, now: datetime) -> Repor
 
 def _news(instance: dg.DagsterInstance, page: Page) -> list[tuple[int, dg.EventLogEntry]]:
     """Events that were not handled yet, oldest first; marks them as handled, and moves the cursor behind them."""
-    storage = instance.event_log_storage
     (cursor,) = page.rows.execute("SELECT storage_id FROM progress").fetchone()
-    newest = storage.get_maximum_record_id() or 0
-    if newest < cursor:  # this is another event log, whose ids begin again
-        cursor = 0
-        page.rows.execute("DELETE FROM handled")
     handled = {storage_id for (storage_id,) in page.rows.execute("SELECT storage_id FROM handled")}
-    found: dict[int, dg.EventLogEntry] = {}
-    for kind in EVENTS:
-        only = dg.EventRecordsFilter(event_type=kind, after_cursor=max(cursor - LOOK_AGAIN, 0))
-        records = storage.get_event_records(only, limit=LOOK_AGAIN + EVENTS_A_TICK, ascending=True)
-        found |= {record.storage_id: record.event_log_entry for record in records if record.storage_id not in handled}
-        if len(records) == LOOK_AGAIN + EVENTS_A_TICK:  # there is more of this kind: the others must not run ahead of it
-            newest = min(newest, records[-1].storage_id)
-    fresh = sorted(storage_id for storage_id in found if storage_id <= newest)
-    page.rows.execute("UPDATE progress SET storage_id = ?", (newest,))
-    page.rows.executemany("INSERT INTO handled VALUES (?)", [(storage_id,) for storage_id in fresh])
-    page.rows.execute("DELETE FROM handled WHERE storage_id <= ?", (newest - LOOK_AGAIN,))
-    return [(storage_id, found[storage_id]) for storage_id in fresh]
+    news = read_new_events(instance, EVENTS, cursor, handled, EVENTS_A_TICK)
+    if news.restarted:
+        page.rows.execute("DELETE FROM handled")
+    page.rows.execute("UPDATE progress SET storage_id = ?", (news.cursor,))
+    page.rows.executemany("INSERT INTO handled VALUES (?)", [(storage_id,) for storage_id, _ in news.entries])
+    page.rows.execute("DELETE FROM handled WHERE storage_id <= ?", (news.cursor - LOOK_AGAIN,))
+    return news.entries
 
 
 @dataclass(frozen=True)
@@ -142,7 +133,7 @@ class Teller:
                 self._take_evaluation(event.event_specific_data)
             case DagsterEventType.STEP_FAILURE:
                 error = event.step_failure_data.error
-                if error is None or error.cls_name != "DagsterAssetCheckFailedError":  # that one, the evaluation has told
+                if not is_failed_check(error):  # that one, the evaluation has told
                     self._open(self._raised(self._step(event.step_key), cause_of(error)))
             case DagsterEventType.STEP_SUCCESS:
                 if self.page.opened(STEP_FAILED):
@@ -228,17 +219,11 @@ def link(project: Project, run_id: str, asset: str) -> str:
 
 def cause_of(error: Any) -> str:
     """The sentence of our own error behind a step's failure. Of a foreign error the name alone: its message may hold data."""
-    name = "an unknown error"
-    while error is not None:
-        name = error.cls_name
-        if name in _names(FraudError):
-            return _short(str(error.message).split(":", 1)[-1].strip())
-        error = error.cause
-    return f"{name}; the run's log says more"
-
-
-def _names(kind: type[FraudError]) -> set[str]:
-    return {kind.__name__}.union(*(_names(sub) for sub in kind.__subclasses__()))
+    said = own_sentence(error)
+    if said is not None:
+        return _short(said)
+    *_, first = [each.cls_name for each in chain(error)] or ["an unknown error"]
+    return f"{first}; the run's log says more"
 
 
 def _look_at_decisions(project: Project, page: Page, now: datetime) -> None:

@@ -23,6 +23,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fraud_assets.events.alerts import open_book
+from fraud_assets.events.causes import is_failed_check
+from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
 from fraud_assets.installation import Project
 from fraud_assets.operations.overruling import CHECK as GATE
 from fraud_core.decisions.log import DecisionLog
@@ -38,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 MOST_PARTITIONS = 60  # of an asset are told, the newest
 EVENTS_AT_ONCE = 1_000
-LOOK_AGAIN = 500  # storage ids that are read once more: with Postgres a smaller id can become visible after a larger one
 EVENTS = (
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_CHECK_EVALUATION,
@@ -98,7 +99,7 @@ class Record:
             case DagsterEventType.STEP_FAILURE:
                 self._of_step.pop(step, None)
                 error = event.step_failure_data.error
-                if error is None or error.cls_name != "DagsterAssetCheckFailedError":  # that one, the evaluation has told
+                if not is_failed_check(error):  # that one, the evaluation has told
                     self.failures[step[1]] += 1
 
     def _take_materialization(self, told: dg.AssetMaterialization, at: float, step: tuple[str, str]) -> None:
@@ -147,25 +148,17 @@ class PipelineCollector(Collector):
         yield from self._reviews.metrics(datetime.now(UTC))
 
     def _read(self) -> None:
-        storage = self._instance.event_log_storage
-        newest = storage.get_maximum_record_id() or 0
-        if newest < self._cursor:  # this is another event log, whose ids begin again
-            self._cursor, self._record = 0, Record()
-            self._handled.clear()
-        while self._cursor < newest:
-            until = newest
-            found: dict[int, dg.EventLogEntry] = {}
-            for kind in EVENTS:
-                only = dg.EventRecordsFilter(event_type=kind, after_cursor=max(self._cursor - LOOK_AGAIN, 0))
-                records = storage.get_event_records(only, limit=LOOK_AGAIN + EVENTS_AT_ONCE, ascending=True)
-                found |= {record.storage_id: record.event_log_entry for record in records}
-                if len(records) == LOOK_AGAIN + EVENTS_AT_ONCE:  # the other kinds must not run ahead of this one
-                    until = min(until, records[-1].storage_id)
-            handled = set(self._handled)
-            for storage_id in sorted(one for one in found if one <= until and one not in handled):
-                self._record.take(found[storage_id])
+        while True:
+            news = read_new_events(self._instance, EVENTS, self._cursor, self._handled, EVENTS_AT_ONCE)
+            if news.restarted:
+                self._record = Record()
+                self._handled.clear()
+            elif news.cursor == self._cursor and not news.entries:
+                return
+            for storage_id, entry in news.entries:
+                self._record.take(entry)
                 self._handled.append(storage_id)
-            self._cursor = until
+            self._cursor = news.cursor
 
 
 class Reviews:

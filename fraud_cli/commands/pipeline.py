@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fraud_assets.access.attribution import who_is_at_the_shell
 from fraud_assets.definitions import build
 from fraud_assets.delivery import delivery
+from fraud_assets.events.causes import chain, is_failed_check, own_sentence
 from fraud_assets.installation import Project
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.overruling import confirm_rules_of
@@ -30,7 +31,6 @@ from fraud_core.intake.refusals import explain_refusals
 from fraud_core.settings import Settings
 from fraud_core.sources.source import CardholderSplit, Source
 
-REFUSED_BY_CHECK = "DagsterAssetCheckFailedError"  # how a step ends whose blocking check did not pass
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -64,7 +64,7 @@ class Pipeline:
             errors = [event.step_failure_data.error for event in failures]
             if not errors:  # it did not come to a step
                 errors = [event.job_failure_data.error for event in result.filter_events(lambda event: event.is_job_failure)]
-            if any(error is None or error.cls_name != REFUSED_BY_CHECK for error in errors) or not errors:
+            if not all(is_failed_check(error) for error in errors) or not errors:
                 raise JobFailedError(_cause(errors))
         return result
 
@@ -308,22 +308,11 @@ def _peak_rss_mb() -> float:
 
 def _cause(errors: Sequence[Any]) -> str:
     """The message of the first of our own errors behind a failed run, else of the last cause."""
-    message = "The run failed; see it in the Dagster UI."
-    for failed in errors:
-        error = failed
-        while error is not None and error.cls_name != REFUSED_BY_CHECK:
-            message = str(error.message).strip()
-            if error.cls_name in _OURS:
-                return message.split(":", 1)[-1].strip()
-            error = error.cause
-    return message
-
-
-def _subclasses(kind: type[FraudError]) -> set[str]:
-    return {kind.__name__}.union(*(_subclasses(sub) for sub in kind.__subclasses__()))
-
-
-_OURS = _subclasses(FraudError)
+    said = next((sentence for error in errors if (sentence := own_sentence(error)) is not None), None)
+    if said is not None:
+        return said
+    causes = [str(each.message).strip() for error in errors for each in chain(error)]
+    return causes[-1] if causes else "The run failed; see it in the Dagster UI."
 
 
 def _say(text: str) -> None:
