@@ -37,7 +37,7 @@ from fraud_core.scoring.score import Examined, Scored, examined, made_id, score_
 from fraud_core.settings import Settings
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.transaction import Transaction
-from fraud_core.units.time import microseconds
+from fraud_core.units.time import to_microseconds
 
 MOST_AT_ONCE = 256  # so that a turn of the loop stays short
 NAN = float("nan")
@@ -205,7 +205,7 @@ class _Draft:
             content=hashlib.sha256(payment).hexdigest(),
             card=self._card,
             event=Event(
-                microseconds(transaction.timestamp),
+                to_microseconds(transaction.timestamp),
                 asked.identity,
                 transaction.amount_cents,
                 transaction.merchant,

@@ -23,10 +23,10 @@ from fraud_api.metrics.traffic import Traffic
 from fraud_api.metrics.workers import WorkersCollector, present, shared_folder
 from fraud_core.labels.resolve import LabelSource, Outcome
 from fraud_core.models.follower import Served, Status
-from fraud_core.models.scorer import Floats
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.transactions.decision import Decision
+from fraud_core.units.arrays import Floats
 
 logger = logging.getLogger(__name__)
 

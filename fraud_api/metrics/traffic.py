@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from fraud_core.errors import IntegrityError, StoreError
 from fraud_core.gate.baseline import Bins, Reference, read_reference
 from fraud_core.models.follower import Served
-from fraud_core.models.scorer import Floats
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
+from fraud_core.units.arrays import Floats
 
 logger = logging.getLogger(__name__)
 

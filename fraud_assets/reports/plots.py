@@ -2,10 +2,8 @@
 
 import base64
 import io
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogitLocator, NullFormatter
@@ -13,8 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogitLocator, NullFormatter
 from fraud_core.evaluation.calibration import CalibrationBin
 from fraud_core.evaluation.report import Report
 from fraud_core.signing.card_numbers import printable
-
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"

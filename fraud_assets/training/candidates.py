@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import treelite.sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,9 +18,8 @@ from fraud_core.errors import HoldoutError
 from fraud_core.evaluation import metrics
 from fraud_core.models.manifest import Calibration, ModelKind
 from fraud_core.models.scorer import MarginModel
+from fraud_core.units.arrays import Flags, Floats
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
 
 
@@ -30,7 +28,7 @@ class Side:
     """A side of the split as a model sees it: matrix (n, columns), labels (n,), weights (n,)."""
 
     X: Floats
-    y: Labels
+    y: Flags
     weights: Floats
 
 
@@ -92,7 +90,7 @@ def fixed_threads(threads: int) -> Iterator[None]:
         yield
 
 
-def fit_calibration(margins: Floats, y: Labels) -> Calibration:
+def fit_calibration(margins: Floats, y: Flags) -> Calibration:
     """Platt's map (Platt 1999): a logistic regression of the label on the margin, without penalty.
 
     Its targets are Platt's, a little inside of 0 and 1: where a margin parts all frauds from the rest, labels would send the

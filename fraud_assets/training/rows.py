@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fraud_assets.installation import Project
@@ -16,9 +14,9 @@ from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, fingerprint
 from fraud_core.training_data.labels import Outcomes, read_labels, standing
 from fraud_core.training_data.volume import mature_until
+from fraud_core.units.arrays import Array
+from fraud_core.units.time import DAY_US
 
-Array = npt.NDArray[Any]
-DAY_US = 86_400_000_000
 NO_CARD = -1
 
 

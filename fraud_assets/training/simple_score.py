@@ -5,20 +5,18 @@ scikit-learn's GroupKFold): where its own labels are wrong, they do not agree wi
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core.features.catalogue import Feature
+from fraud_core.units.arrays import Array
 
 FOLDS = 5
 MOST_LEGITIMATE = 40_000  # rows that a model is fitted to, beside the frauds; in each partition at most its part of them
 FEW_FRAUDS = 50  # of the other partitions; by fewer nothing is learned
 
-Array = npt.NDArray[Any]
 Codes = Mapping[str, Mapping[str, float]]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fraud_core.transactions.transaction import Transaction
-from fraud_core.units.time import from_microseconds, microseconds
+from fraud_core.units.time import from_microseconds, to_microseconds
 
 
 class LoggedTransaction(NamedTuple):
@@ -59,14 +59,14 @@ class LoggedTransaction(NamedTuple):
 
     def columns(self) -> dict[str, Any]:
         """Canonical columns as JSON values."""
-        return {**self._asdict(), "timestamp": microseconds(self.timestamp)}
+        return {**self._asdict(), "timestamp": to_microseconds(self.timestamp)}
 
 
 def columns_of(transaction: Transaction) -> dict[str, Any]:
     """The canonical columns of a payment as JSON values, personal ones too, without its id and card: what history records."""
     columns: Mapping[str, Any] = transaction.__dict__
     plain = {name: value for name, value in columns.items() if name not in {"transaction_id", "card"}}
-    return plain | {"timestamp": microseconds(transaction.timestamp)}
+    return plain | {"timestamp": to_microseconds(transaction.timestamp)}
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fraud_core.evaluation.intervals import Interval, wilson_interval
-from fraud_core.evaluation.metrics import Array, sorted_by_score, tied_runs
+from fraud_core.evaluation.metrics import sorted_by_score, tied_runs
+from fraud_core.units.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from fraud_core.evaluation.metrics import CURVE_POINTS, NEVER, Array
+from fraud_core.evaluation.metrics import CURVE_POINTS, NEVER
+from fraud_core.units.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fraud_core.evaluation.metrics import Array, tied_runs
+from fraud_core.evaluation.metrics import tied_runs
+from fraud_core.units.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ same score are never told apart.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from fraud_core.errors import HoldoutError
 from fraud_core.evaluation.intervals import Interval
-
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
 
 NEVER = math.nextafter(1.0, 2.0)  # a threshold that no probability reaches, and that JSON can carry
 CURVE_POINTS = 200

@@ -14,7 +14,8 @@ from fraud_core.evaluation.calibration import CalibrationBin
 from fraud_core.evaluation.costs import Cost, CostPoint
 from fraud_core.evaluation.daily_cards import CardPrecision, DailyCardPrecision
 from fraud_core.evaluation.intervals import Interval
-from fraud_core.evaluation.metrics import Array, CurvePoint, OperatingPoint
+from fraud_core.evaluation.metrics import CurvePoint, OperatingPoint
+from fraud_core.units.arrays import Array
 
 EPOCH = date(1970, 1, 1)
 ALERTED_CARDS = 100  # the k of card precision

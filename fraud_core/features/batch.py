@@ -12,10 +12,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fraud_core.features.windows import CARD_WINDOWS, DISTINCT_WINDOW, MERCHANT_WINDOWS, RECENT_WINDOWS, STATE, Reach
+from fraud_core.units.arrays import Floats, Integers
 from fraud_core.units.time import HOUR_US, is_night, local_us
 
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 COLUMNS = (
     "transaction_id",
     "timestamp",

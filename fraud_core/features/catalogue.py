@@ -8,20 +8,19 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pydantic_core
 
 from fraud_core.features import measures
 from fraud_core.features.windows import CARD_WINDOWS, MERCHANT_WINDOWS, RECENT_WINDOWS
+from fraud_core.units.arrays import Array
 from fraud_core.units.geography import whole_metres
 from fraud_core.units.time import DAY_US, hour_of_day, is_night, local_us
 
-Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]
 Drift = Literal["blocks", "reported", "left_out"]
 

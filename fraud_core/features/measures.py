@@ -4,14 +4,12 @@ Each function takes arrays of equal length n, `windows.STATE` among them, and re
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fraud_core.units.arrays import Array
 from fraud_core.units.geography import whole_metres
 
-Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]
 Measure = Callable[[Inputs], Array]
 

@@ -25,8 +25,7 @@ from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
 from fraud_core.storage.objects import ObjectStore
-
-Floats = npt.NDArray[np.float64]
+from fraud_core.units.arrays import Floats
 
 SCORE = "score"  # stands among the features, where the model's probabilities are meant
 QUANTILES = np.arange(0.1, 0.91, 0.1)

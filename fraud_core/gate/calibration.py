@@ -25,6 +25,7 @@ from fraud_core.simulator.simulate import simulate
 from fraud_core.sources import partitions
 from fraud_core.sources.partitions import Cadence
 from fraud_core.sources.source import Drift
+from fraud_core.units.time import DAY_US
 
 BEGIN = date(2023, 1, 2)  # a Monday
 CHUNK_ROWS = 300_000  # simulated at once
@@ -386,7 +387,7 @@ def _dearer(rows: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.Dat
 
 def _later(rows: pl.DataFrame, _: np.random.Generator) -> pl.DataFrame:
     day = pl.col("timestamp").dt.truncate("1d")
-    within = (pl.col("timestamp") - day + pl.duration(hours=6)).dt.total_microseconds() % 86_400_000_000
+    within = (pl.col("timestamp") - day + pl.duration(hours=6)).dt.total_microseconds() % DAY_US
     return rows.with_columns(timestamp=day + pl.duration(microseconds=within))
 
 

@@ -46,6 +46,7 @@ from fraud_core.gate.verdict import (
 )
 from fraud_core.sources import partitions
 from fraud_core.sources.source import Drift, Source
+from fraud_core.units.arrays import Array
 
 
 def position(source: Source, partition: str) -> int:
@@ -369,7 +370,7 @@ def _results(
     return tuple(results)
 
 
-def _arrays(reference: pl.Series, current: pl.Series) -> tuple[statistics.Array, statistics.Array]:
+def _arrays(reference: pl.Series, current: pl.Series) -> tuple[Array, Array]:
     """Values without nulls; names become numbers by their place in the sorted union."""
     both = pl.concat([reference.drop_nulls(), current.drop_nulls()])
     if both.dtype == pl.String:

@@ -7,12 +7,12 @@ would give. p-values come from a `Detector`, which the caller chooses: the one h
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
+
 Columns = Mapping[str, Array]
 
 KOLMOGOROV_99 = 1.6276  # 99 % point of the Kolmogorov distribution

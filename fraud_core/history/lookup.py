@@ -15,7 +15,7 @@ from fraud_core.history.store import HistoryStore
 from fraud_core.signing.card_numbers import hashed_card
 from fraud_core.signing.keys import Key
 from fraud_core.transactions.transaction import Transaction
-from fraud_core.units.time import microseconds
+from fraud_core.units.time import to_microseconds
 
 REST_SECONDS = 1.0  # a store that has failed is left alone for so long: nobody waits for it in vain, again and again
 
@@ -67,7 +67,7 @@ class Recall:
         if self._reach is None or not self._reach.holds(reach):
             # The new champion looks further back than the one before.
             self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
-        queries = [Query(microseconds(t.timestamp), self.card(t) or unnamed, t.merchant, t.category) for t in transactions]
+        queries = [Query(to_microseconds(t.timestamp), self.card(t) or unnamed, t.merchant, t.category) for t in transactions]
         try:
             found = self.store.look(queries)
         except StoreError:

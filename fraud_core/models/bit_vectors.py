@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import treelite
 
-Floats = npt.NDArray[np.float64]
+from fraud_core.units.arrays import Floats
+
 Words = npt.NDArray[np.uint64]
 
 MOST_LEAVES = 64

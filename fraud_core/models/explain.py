@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import treelite
 
@@ -30,11 +29,8 @@ from fraud_core.features import catalogue
 from fraud_core.features.wording import WORDINGS
 from fraud_core.models.bundle import Fitted
 from fraud_core.signing.card_numbers import printable
+from fraud_core.units.arrays import Array, Flags, Floats, Indices
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
-Flags = npt.NDArray[np.bool_]
 Value = str | float | int | None
 
 LESS, LESS_OR_EQUAL = 2, 3  # treelite's codes for the comparisons that lead to the left child

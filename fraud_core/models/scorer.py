@@ -20,8 +20,7 @@ from fraud_core.models.bundle import Bundle
 from fraud_core.models.manifest import Calibration, ModelKind
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.transaction import reading
-
-Floats = npt.NDArray[np.float64]
+from fraud_core.units.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from fraud_core.features import catalogue
 from fraud_core.history.lookup import Recall
 from fraud_core.models.explain import Explainer, Reason
 from fraud_core.models.follower import Served
-from fraud_core.models.scorer import Floats, Scorer
+from fraud_core.models.scorer import Scorer
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.refusals import FieldProblem, trimmed, wrong_fields
 from fraud_core.transactions.transaction import FIELDS, Transaction
-from fraud_core.units.time import microseconds
+from fraud_core.units.arrays import Floats
+from fraud_core.units.time import to_microseconds
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _NO_DAY = np.iinfo(np.int64).min  # NumPy's NaT
@@ -35,7 +36,7 @@ from_text: Validate = Transaction.__pydantic_validator__.validate_strings  # of 
 def inputs_of(transactions: Sequence[Transaction]) -> dict[str, npt.NDArray[Any]]:
     """The arrays of length n that `features.compute` takes, of n transactions; a field that is not given is missing."""
     return {
-        "timestamp": np.array([microseconds(t.timestamp) for t in transactions], dtype=np.int64),
+        "timestamp": np.array([to_microseconds(t.timestamp) for t in transactions], dtype=np.int64),
         "amount_cents": np.array([t.amount_cents for t in transactions], dtype=np.int64),
         "birth_date": _days([t.birth_date for t in transactions]),
         "home_latitude": np.array([t.home_latitude for t in transactions], dtype=np.float64),

@@ -23,7 +23,7 @@ from fraud_core.history.catch_up import CatchUp, corrections_of, unlabelled
 from fraud_core.models.scorer import Scorer
 from fraud_core.sources import partitions, schema
 from fraud_core.training_data.labels import log_since
-from fraud_core.units.time import DAY_US, microseconds
+from fraud_core.units.time import DAY_US, to_microseconds
 
 AT_ONCE = 10_000  # recorded payments in one question
 _CANONICAL = {column.name: column.dtype for column in schema.CANONICAL if column.name != "label"}
@@ -146,7 +146,7 @@ class _World:
     def around(self, decision: DecisionRecord, scorer: Scorer) -> _Around:
         assert scorer.reach is not None
         assert decision.sequence is not None
-        at, scored_at = microseconds(decision.timestamp), microseconds(decision.scored_at)
+        at, scored_at = to_microseconds(decision.timestamp), to_microseconds(decision.scored_at)
         time = pl.col("timestamp").dt.epoch("us")
         mine = (pl.col("card").eq(decision.card) | pl.col("merchant").eq(decision.merchant)) & (
             time >= at - scorer.reach.total_us
@@ -167,7 +167,7 @@ class _World:
         words = words.with_columns(early=(pl.col("known_at") < pl.col("scored_at")).fill_null(False)).drop("scored_at")
         # Of what lies before an old payment, some may have been removed, or was never loaded.
         is_behind = newest is not None and newest > at + DAY_US
-        is_behind |= at - scorer.reach.total_us < microseconds(self.oldest_loaded)
+        is_behind |= at - scorer.reach.total_us < to_microseconds(self.oldest_loaded)
         return _Around(payments, words, placed, any(len(frame) for frame in late), loaded_since or is_behind)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fraud_core.simulator.config import LOG_MEDIAN, SPREAD, FraudKind, day_number, kind_code
-from fraud_core.simulator.draws import DAY, HOUR, Array, Stream, mean_of, pick, ragged_ranges, running_sum
+from fraud_core.simulator.draws import DAY, HOUR, Stream, mean_of, pick, ragged_ranges, running_sum
 from fraud_core.simulator.population import (
     Population,
     Rows,
@@ -17,6 +17,7 @@ from fraud_core.simulator.population import (
     mixed,
     terminal_shares,
 )
+from fraud_core.units.arrays import Array
 
 # --- fraud ------------------------------------------------------------------------------------------------------------------
 # A campaign is drawn whole from the generator of its kind and first day. Ranges (low, high) are of integers, high excluded.

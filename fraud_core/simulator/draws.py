@@ -1,13 +1,10 @@
 """Random draws of the simulator: streams of numbers by day and by person, and vectorised choices."""
 
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
 
 DAY = 86_400
 HOUR = 3_600
@@ -21,10 +18,6 @@ class Stream(IntEnum):
     HABITS = 3
     SHIFT = 4
     CAMPAIGNS = 5  # and one more for each kind of fraud; keep this one last
-
-
-def as_microseconds(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def pick(scale: Array, rng: np.random.Generator, count: int) -> Array:

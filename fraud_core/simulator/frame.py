@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from fraud_core.simulator.config import CATEGORY_NAMES, FIRST_DAY, FraudKind
-from fraud_core.simulator.draws import DAY, Array, as_microseconds
+from fraud_core.simulator.draws import DAY
 from fraud_core.simulator.population import Population, Rows
-from fraud_core.units.time import utc_offset_us
+from fraud_core.units.arrays import Array
+from fraud_core.units.time import to_microseconds, utc_offset_us
 
 
 def frame_of(population: Population, rows: Rows, category: Array, stamp: Array) -> pl.DataFrame:
@@ -54,7 +55,7 @@ def instants_of(moment: Array, zone: ZoneInfo) -> Array:
     day = moment // DAY
     days = np.unique(day)
     midnights = [
-        [as_microseconds(datetime.combine(FIRST_DAY + timedelta(int(d) + step), time(), tzinfo=zone)) for d in days]
+        [to_microseconds(datetime.combine(FIRST_DAY + timedelta(int(d) + step), time(), tzinfo=zone)) for d in days]
         for step in (0, 1)
     ]
     begins, ends = np.array(midnights, dtype=np.int64).reshape(2, -1)[:, np.searchsorted(days, day)]

@@ -19,7 +19,8 @@ from fraud_core.simulator.config import (
     SimulatorConfig,
     day_number,
 )
-from fraud_core.simulator.draws import DAY, HOUR, Array, Stream, pick, scaled
+from fraud_core.simulator.draws import DAY, HOUR, Stream, pick, scaled
+from fraud_core.units.arrays import Array
 
 # Weight of each local hour from 0 to 23, on working days; at weekends everything but shops' opening hours moves an hour later.
 _HOURS: dict[str, tuple[float, ...]] = {

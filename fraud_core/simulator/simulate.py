@@ -16,9 +16,10 @@ import polars as pl
 
 from fraud_core.simulator.campaigns import campaign_rows
 from fraud_core.simulator.config import SimulatorConfig, day_number
-from fraud_core.simulator.draws import DAY, as_microseconds
+from fraud_core.simulator.draws import DAY
 from fraud_core.simulator.frame import frame_of, instants_of
 from fraud_core.simulator.population import Population, Rows, habits_of, shifted
+from fraud_core.units.time import to_microseconds
 
 
 def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: ZoneInfo) -> pl.DataFrame:
@@ -49,5 +50,5 @@ def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: Zone
     rows, category = shifted(population, rows, category)
 
     stamp = instants_of(rows.moment, zone)
-    inside = (stamp >= as_microseconds(start)) & (stamp < as_microseconds(end))
+    inside = (stamp >= to_microseconds(start)) & (stamp < to_microseconds(end))
     return frame_of(population, rows, category, stamp).filter(inside).sort("timestamp", "transaction_id")

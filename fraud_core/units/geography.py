@@ -1,11 +1,8 @@
 """Distances on the globe."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
 
 EARTH_RADIUS_METRES = 6_371_008.8  # mean radius, IUGG
 

@@ -5,14 +5,16 @@ Instants and local times are int64 microseconds since 1970; arrays of any length
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fraud_core.units.arrays import Array
 
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 NIGHT_BEGINS, NIGHT_ENDS = 22, 6
 
 
@@ -48,7 +50,7 @@ def _transitions(zone_name: str) -> tuple[Array, Array]:
     begin, end = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 
     def offset(second: int) -> int:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        moment = EPOCH + timedelta(seconds=second)
         shift = moment.astimezone(zone).utcoffset()
         assert shift is not None
         return int(shift.total_seconds())
@@ -68,27 +70,11 @@ def _transitions(zone_name: str) -> tuple[Array, Array]:
     return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def microseconds(moment: datetime) -> int:
-    """Since 1970 UTC, exactly."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 UTC, as times are stored. Raises TypeError for a time without a zone."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    """Microseconds since 1970 UTC, exactly, as times are stored. Raises TypeError for a time without a zone."""
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def from_microseconds(stored: int) -> datetime:
     """The time in UTC of `to_microseconds`."""
     return EPOCH + timedelta(microseconds=stored)
-
-
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US

@@ -22,7 +22,7 @@ from fraud_core.history.open import open_history
 from fraud_core.scoring.skew import Mismatch, Skew
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.training_data.labels import corrections, log_since
-from fraud_core.units.time import HOUR_US, microseconds
+from fraud_core.units.time import HOUR_US, to_microseconds
 from tests.history_store import entry
 from tests.home import QUIET
 from tests.unit.fraud_core.stores.decided import decided
@@ -77,7 +77,7 @@ class Remembering:
     def state(self, at: datetime, card: str = "c1", merchant: str = "m1") -> dict[str, float]:
         """What the scorer would be told."""
         store = open_history(self.project.settings, self.project.source.reach)
-        query = Query(microseconds(at), card, merchant, "fuel")
+        query = Query(to_microseconds(at), card, merchant, "fuel")
         found = dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach, self.project.source.zone), strict=True))
         store.close()
         return found
@@ -201,7 +201,7 @@ def test_online_equals_batch_where_a_label_came_before_its_payment_was_scored(re
         assert home.caught_up()["labels heard"] == 1
         assert home.step().run_key is None
     with history.opened(home.project) as store:
-        store.record([entry(f"p{at}", microseconds(BEGIN + at * HOUR)) for at in range(24, 50)])
+        store.record([entry(f"p{at}", to_microseconds(BEGIN + at * HOUR)) for at in range(24, 50)])
     assert home.step().run_key is None, "nothing is known of them but by the decision log"
     home.decide(*(f"p{at}" for at in range(24, 50)))
     for word in words if not heard_first else ():
@@ -240,7 +240,7 @@ def test_what_waits_is_made_out_where_release_0_1_0_filled_the_store(remembering
         connection.execute("DELETE FROM waiting")
     home.decide("p40")  # which that release had counted, had it been decided in time
     with history.opened(home.project) as store:
-        store.record([entry("p40", microseconds(BEGIN + 40 * HOUR))])
+        store.record([entry("p40", to_microseconds(BEGIN + 40 * HOUR))])
     home.write(payments(16, first=24))
     home.caught_up()
     assert home.rates(at) == (2, 41)
@@ -339,7 +339,7 @@ def test_the_online_state_is_that_of_the_columns_with_the_same_labels(rememberin
     for row, at in zip(offline.iter_rows(named=True), frame["timestamp"].to_list()[48:], strict=True):
         online = home.state(at)
         assert {name: online[name] for name in row if "merchant_" in name} == {n: v for n, v in row.items() if "merchant_" in n}
-    assert words["known_at"].dt.epoch("us").max() // HOUR_US == microseconds(BEGIN + 3 * DAY) // HOUR_US  # type: ignore[operator]
+    assert words["known_at"].dt.epoch("us").max() // HOUR_US == to_microseconds(BEGIN + 3 * DAY) // HOUR_US  # type: ignore[operator]
 
 
 def test_labels_about_payments_that_nothing_is_known_of_are_counted(remembering: Make) -> None:

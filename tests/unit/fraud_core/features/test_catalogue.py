@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_core.features import catalogue
-from fraud_core.features.catalogue import BY_NAME, FEATURES, Array, compute, feature_frame, inputs_of
+from fraud_core.features.catalogue import BY_NAME, FEATURES, compute, feature_frame, inputs_of
 from fraud_core.features.windows import STATE
+from fraud_core.units.arrays import Array
 from fraud_core.units.time import DAY_US, utc_offset_us
 
 UTC_ZONE = ZoneInfo("UTC")

@@ -9,8 +9,7 @@ import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from fraud_core.models.bit_vectors import BitVectors
-
-Floats = npt.NDArray[np.float64]
+from fraud_core.units.arrays import Floats
 
 
 def data(columns: int = 6, rows: int = 3_000) -> tuple[Floats, npt.NDArray[np.bool_]]:

@@ -30,8 +30,8 @@ from fraud_core.models.bundle import Bundle, Fitted, make_bundle
 from fraud_core.models.explain import Explainer
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, ModelKind, Thresholds
 from fraud_core.models.scorer import MarginModel, Scorer
+from fraud_core.units.arrays import Floats
 
-Floats = npt.NDArray[np.float64]
 CALIBRATION = Calibration(slope=0.83, intercept=-0.4)
 IDENTITY = Calibration(slope=1.0, intercept=0.0)
 

@@ -30,6 +30,7 @@ from fraud_core.models.registry import point_at
 from fraud_core.models.scorer import MarginModel, Scorer, probabilities
 from fraud_core.signing.keys import Key
 from fraud_core.storage.directory import DirectoryStore
+from fraud_core.units.arrays import Floats
 
 KEY = Key(b"k" * 32)
 CALIBRATION = Calibration(slope=1.3, intercept=-0.4)
@@ -42,7 +43,6 @@ ENCODER = Encoder(
         for f in PLAIN
     )
 )
-Floats = npt.NDArray[np.float64]
 
 
 def transactions(count: int, seed: int = 5) -> dict[str, npt.NDArray[Any]]:
