@@ -29,7 +29,7 @@ from fraud_api.metrics.registry import Metrics
 from fraud_api.metrics.workers import FOLDER_VARIABLE
 from fraud_core.gate.baseline import make_reference, write_reference
 from fraud_core.models.bundle import read_bundle
-from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.follower import ModelFollower
 from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import signing_key
@@ -68,8 +68,8 @@ async def measure(home: Path, rounds: int, requests: int) -> float:
     settings = Settings(_env_file=None, home=home)
     store, key = open_store(settings.store_url, home / "cache"), signing_key(settings)
     metrics = Metrics(store, key)
-    holder = ScorerHolder(store, key, metrics.follow)
-    served = holder.poll().served
+    follower = ModelFollower(store, key, metrics.follow)
+    served = follower.poll().served
     assert served is not None
     app = FastAPI()
     app.router.routes += router.routes

@@ -414,8 +414,8 @@ def measure_in_process(measured: Measured, results: Results) -> None:
     """Processor time by stage, (c)'s bare model, and (f) the way through a DataFrame."""
     told("stages of a score")
     app = create_app(measured.settings.model_copy(update={"record": "off"}), asks_for_keys=False)
-    holder = app.state.services.holder
-    served = holder.poll().served
+    follower = app.state.services.follower
+    served = follower.poll().served
     assert served is not None
     scorer = served.scorer
     body = json.dumps(measured.rows[0]).encode()

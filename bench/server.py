@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fraud_api import app as application
 from fraud_api.deciding import Deciding
 from fraud_api.schemas import Score
-from fraud_api.server import be_prompt, configure_logging
+from fraud_api.server import configure_logging, tune_interpreter
 from fraud_core.settings import Settings
 from fraud_core.transactions.transaction import EXAMPLE, Transaction
 
@@ -46,7 +46,7 @@ def main(kind: str, port: int) -> None:
     configure_logging(settings)
     if kind == "bare":
         bare_route()
-    app = application.create_app(settings, asks_for_keys=True, on_start=lambda _: be_prompt())
+    app = application.create_app(settings, asks_for_keys=True, on_start=lambda _: tune_interpreter())
     if kind == "empty":
         empty_route(app)
     uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False, ws="none")

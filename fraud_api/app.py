@@ -14,24 +14,24 @@ from fraud_api.deciding import Deciding
 from fraud_api.endpoints import openapi
 from fraud_api.endpoints.routes import METRICS, router
 from fraud_api.http import pages
-from fraud_api.http.access_log import Draining, Observed
+from fraud_api.http.access_log import Draining, RequestLog
 from fraud_api.http.bodies import BodyLimit, BodyLimits
 from fraud_api.http.problems import Refused, invalid, response
 from fraud_api.http.rates import SharedRate
 from fraud_api.http.security import OPEN_PATHS, Guard, OwnPagesOnly
 from fraud_api.metrics.registry import Metrics
-from fraud_api.metrics.workers import open_door, shared_folder
+from fraud_api.metrics.workers import join_registry, shared_folder
 from fraud_api.services import Services
 from fraud_api.uploads import Uploads
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.decisions.writer import open_decision_writer
 from fraud_core.features.windows import Reach
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.history.writer import open_history_writer
 from fraud_core.labels.log import LabelLog
-from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.follower import ModelFollower
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import card_key, signing_key
 from fraud_core.storage.database import open_database
@@ -65,20 +65,20 @@ def create_app(
     store = open_store(settings.store_url, settings.home / "cache")
     key = signing_key(settings)
     metrics = Metrics(store, key)
-    holder = ScorerHolder(store, key, metrics.follow, Heads(open_database(settings), store.url))
-    services = _services(settings, holder, metrics)
+    follower = ModelFollower(store, key, metrics.follow, Heads(open_database(settings), store.url))
+    services = _services(settings, follower, metrics)
     own_door = settings.metrics_port != 0
     traces = _traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        holder.start(settings.poll_seconds)
-        door = open_door(settings, metrics.registry) if own_door and shared_folder() is None else None
+        follower.start(settings.poll_seconds)
+        door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else None
         on_start(services.draining)
         yield
         if door is not None:
             door.close()
-        holder.stop()
+        follower.stop()
         services.close()
         metrics.settle()
         if traces is not None:
@@ -98,7 +98,7 @@ def create_app(
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    app.add_exception_handler(Exception, _apologise)
+    app.add_exception_handler(Exception, unexpected_error)
 
     # What is added last stands outermost.
     app.add_middleware(
@@ -113,7 +113,7 @@ def create_app(
     services.metrics.instrument(app)
     if traces is not None:
         traces.trace(app)
-    app.add_middleware(Observed, draining=services.draining, as_json=settings.log_format == "json")
+    app.add_middleware(RequestLog, draining=services.draining, as_json=settings.log_format == "json")
     return app
 
 
@@ -125,9 +125,9 @@ def _traces(settings: Settings) -> "Traces | None":
     return Traces(settings.traces_url)
 
 
-def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Services:
+def _services(settings: Settings, follower: ModelFollower, metrics: Metrics) -> Services:
     history = open_history(settings, WIDE_REACH)
-    recall = Recall(history, card_key(settings))
+    lookup = HistoryLookup(history, card_key(settings))
     engine = open_database(settings)
     log = DecisionLog(open_database(settings, settings.decision_log_timeout), settings.decision_retention_days)
     decisions = open_decision_writer(settings, log)
@@ -136,10 +136,10 @@ def _services(settings: Settings, holder: ScorerHolder, metrics: Metrics) -> Ser
     metrics.watch_recording(lambda: (writer.problem or decisions.problem) is not None)
     return Services(
         settings=settings,
-        holder=holder,
+        follower=follower,
         metrics=metrics,
-        recall=recall,
-        deciding=Deciding(settings, recall, writer, decisions, metrics),
+        lookup=lookup,
+        deciding=Deciding(settings, lookup, writer, decisions, metrics),
         labels=LabelLog(engine),
         decisions=decisions,
         history=writer,
@@ -174,5 +174,5 @@ async def _refuse_parameters(request: Request, error: Exception) -> Response:
     return response(invalid(problems), request.scope)
 
 
-async def _apologise(request: Request, error: Exception) -> Response:
+async def unexpected_error(request: Request, error: Exception) -> Response:
     return response(Refused(500, "our-fault", "This is our fault; the log has it under this request id."), request.scope)

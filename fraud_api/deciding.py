@@ -29,10 +29,10 @@ from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
 from fraud_core.features.online import Event
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.store import Entry, Kept
 from fraud_core.history.writer import HistoryWriter
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring.score import Examined, Scored, examined, made_id, score_together
 from fraud_core.settings import Settings
 from fraud_core.transactions.decision import Decision
@@ -48,7 +48,7 @@ _UNSHOWN = {"explanation"}
 class _Asked:
     """A payment that waits for its decision."""
 
-    served: Served
+    served: LoadedModel
     transaction: Transaction
     identity: str
     explain: bool
@@ -60,14 +60,16 @@ class Deciding:
 
     Args:
         settings: all of it.
-        recall: tells the past of payments.
+        lookup: tells the past of payments.
         history: records payments and their decisions.
         log: the decision log.
         metrics: are told.
     """
 
-    def __init__(self, settings: Settings, recall: Recall, history: HistoryWriter, log: DecisionWriter, metrics: Metrics) -> None:
-        self._recall = recall
+    def __init__(
+        self, settings: Settings, lookup: HistoryLookup, history: HistoryWriter, log: DecisionWriter, metrics: Metrics
+    ) -> None:
+        self._recall = lookup
         self._history = history
         self._log = log
         self._metrics = metrics
@@ -76,7 +78,7 @@ class Deciding:
         self.records = settings.record == "on"
         self._waiting: list[_Asked] = []
 
-    async def decide(self, served: Served, transaction: Transaction, *, explain: bool = False) -> Score:
+    async def decide(self, served: LoadedModel, transaction: Transaction, *, explain: bool = False) -> Score:
         """The decision on a payment, by the model that its request was given; recorded and logged when this returns.
 
         Raises:
@@ -104,7 +106,7 @@ class Deciding:
                 # Each of those requests fails as it would have failed alone, and none is left waiting.
                 _fail(group, error)
 
-    def _decide(self, served: Served, group: list[_Asked]) -> None:
+    def _decide(self, served: LoadedModel, group: list[_Asked]) -> None:
         begun = time.perf_counter()
         scored = score_together(served.scorer, [asked.transaction for asked in group], self._recall)
         if scored.degraded:
@@ -168,7 +170,7 @@ class Deciding:
 class _Draft:
     """A decision that is not recorded yet."""
 
-    def __init__(self, deciding: Deciding, served: Served, scored: Scored, at: int, asked: _Asked) -> None:
+    def __init__(self, deciding: Deciding, served: LoadedModel, scored: Scored, at: int, asked: _Asked) -> None:
         transaction = asked.transaction
         self.asked = asked
         self._deciding = deciding

@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from fraud_api.app import create_app
 from fraud_api.http.access_log import Draining, requests_log
 from fraud_api.http.security import must_show_key
-from fraud_api.metrics.workers import FOLDER_VARIABLE, WorkersCollector, open_door
+from fraud_api.metrics.workers import FOLDER_VARIABLE, WorkersCollector, join_registry
 from fraud_core.access.addresses import is_loopback
 from fraud_core.access.browsers import own_hosts
 from fraud_core.errors import SettingsError
@@ -82,7 +82,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
             if settings.metrics_port:
                 registry = CollectorRegistry()
                 registry.register(WorkersCollector(folder))
-                open_door(settings, registry)
+                join_registry(settings, registry)
             Multiprocess(config, sockets=[socket]).run()
     except KeyboardInterrupt:
         pass  # uvicorn raises it again once everything is finished
@@ -98,23 +98,23 @@ def worker_app(settings: Settings, *, asks_for_keys: bool, hosts: Collection[str
 
     def started(draining: Draining) -> None:
         drain_first(draining, settings.api_drain_seconds)
-        be_prompt()
+        tune_interpreter()
         if multiprocessing.parent_process() is not None:
-            outlive_no(parent)
+            exit_with_parent(parent)
 
     return create_app(settings, asks_for_keys=asks_for_keys, hosts=hosts, on_start=started)
 
 
-def outlive_no(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Stop once the process that started this one is gone, killed without a chance to say so."""
     if os.getppid() == parent:
-        asyncio.get_running_loop().call_later(1.0, outlive_no, parent)
+        asyncio.get_running_loop().call_later(1.0, exit_with_parent, parent)
     else:
         logger.error("the process that started this one is gone; stopping")
         signal.raise_signal(signal.SIGTERM)
 
 
-def be_prompt() -> None:
+def tune_interpreter() -> None:
     """Keep what is not a request from holding requests up."""
     # Another thread gives the interpreter back within a millisecond, not five: loading a model delays no answer longer.
     sys.setswitchinterval(0.001)

@@ -10,10 +10,10 @@ from fraud_api.http.access_log import Draining
 from fraud_api.metrics.registry import Metrics
 from fraud_api.uploads import Uploads
 from fraud_core.decisions.writer import DecisionWriter
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.writer import HistoryWriter
 from fraud_core.labels.log import LabelLog
-from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.follower import ModelFollower
 from fraud_core.settings import Settings
 
 
@@ -22,9 +22,9 @@ class Services:
     """The parts of an application."""
 
     settings: Settings
-    holder: ScorerHolder
+    follower: ModelFollower
     metrics: Metrics
-    recall: Recall
+    lookup: HistoryLookup
     deciding: Deciding
     labels: LabelLog
     decisions: DecisionWriter

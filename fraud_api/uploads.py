@@ -18,7 +18,7 @@ from secrets import token_hex
 from starlette.requests import ClientDisconnect, Request
 
 from fraud_api.http.problems import Refused
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring.file import COMMAND, CSV_COLUMNS, AnswerFormat, Frame, child_environment, order_bytes
 from fraud_core.scoring.file_parsing import FileFormat
 from fraud_core.settings import Settings
@@ -74,7 +74,7 @@ class Uploads:
         self._by_key: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def score(self, request: Request, served: Served, file: FileFormat, answer: AnswerFormat) -> AsyncIterator[bytes]:
+    async def score(self, request: Request, served: LoadedModel, file: FileFormat, answer: AnswerFormat) -> AsyncIterator[bytes]:
         """Take in the body, open it, and give the answer as a stream, all of it by this one model.
 
         Raises:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from fraud_assets.delivery import delivery
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations import overruling, rollback
 from fraud_assets.reports import catalog
 from fraud_assets.runtime import io_manager, spreading
@@ -28,14 +28,14 @@ LOAD = "Bring the scorer's history up to what raw and the labels hold."
 TRAINING = dg.AssetSelection.assets("preprocessor", "model", "champion")
 
 
-def build(project: Project) -> dg.Definitions:
+def build(installation: Installation) -> dg.Definitions:
     """All definitions of one installation."""
-    parts = [part for stage in STAGES for part in stage.build(project)]
+    parts = [part for stage in STAGES for part in stage.build(installation)]
     # A job of checks alone does not see by itself that it is partitioned.
-    by_partition = dg.PartitionedConfig(partitions_def(project.source), run_config_for_partition_key_fn=lambda _: {})
+    by_partition = dg.PartitionedConfig(partitions_def(installation.source), run_config_for_partition_key_fn=lambda _: {})
     return dg.Definitions(
         assets=dg.map_asset_specs(
-            lambda spec: catalog.describe(spec, project),
+            lambda spec: catalog.describe(spec, installation),
             [part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
         ),
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
@@ -58,17 +58,17 @@ def build(project: Project) -> dg.Definitions:
                 "check_partition", CHECK, config=by_partition, description="All checks of a partition that is made already."
             ),
             *spreading.build_jobs(),
-            *volume.build_jobs(project),
-            *overruling.build_jobs(project),
-            *rollback.build_jobs(project),
-            *delivery.build_jobs(project),
-            *([dg.define_asset_job(history.JOB, HISTORY, description=LOAD)] if history.is_kept(project) else []),
-            dg.define_asset_job(history.DAILY_JOB, SERVED | SKEW if history.is_kept(project) else SERVED, description=DAILY),
+            *volume.build_jobs(installation),
+            *overruling.build_jobs(installation),
+            *rollback.build_jobs(installation),
+            *delivery.build_jobs(installation),
+            *([dg.define_asset_job(history.JOB, HISTORY, description=LOAD)] if history.is_kept(installation) else []),
+            dg.define_asset_job(history.DAILY_JOB, SERVED | SKEW if history.is_kept(installation) else SERVED, description=DAILY),
         ],
-        sensors=sensors.build(project),
+        sensors=sensors.build(installation),
         # One process a run: stages follow each other anyway, and a process a step would spend its time on imports.
         executor=dg.in_process_executor,
-        resources={"artifacts": io_manager.build(project)},
+        resources={"artifacts": io_manager.build(installation)},
     )
 
 
@@ -77,4 +77,4 @@ def defs() -> dg.Definitions:
     """The definitions of the installation that the environment's settings describe."""
     settings = Settings()
     keep_private(settings)  # in a process that Dagster starts; the command line says what it repaired
-    return build(Project.load(settings))
+    return build(Installation.load(settings))

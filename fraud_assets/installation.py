@@ -9,7 +9,7 @@ from typing import Any
 from fraud_core.errors import IntegrityError
 from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
-from fraud_core.models.registry import Latest, follow_latest
+from fraud_core.models.registry import ChampionPointer, follow_latest
 from fraud_core.settings import Settings
 from fraud_core.signing import keys
 from fraud_core.signing.keys import Key
@@ -28,7 +28,7 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Project:
+class Installation:
     """One installation: settings and the source they name."""
 
     settings: Settings
@@ -36,7 +36,7 @@ class Project:
     tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
 
     @classmethod
-    def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Project":
+    def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Installation":
         """The installation that the settings describe; `files` take the place of the source's paths.
 
         Raises:
@@ -81,7 +81,7 @@ class Project:
         store, key = self.artifacts.store, self.artifacts.signing_key
         return rules_in_force(store, key, self.source, datetime.now(UTC), self.heads, record=record)
 
-    def latest(self) -> Latest | None:
+    def latest(self) -> ChampionPointer | None:
         """The pointer to the champion, None where there is none yet.
 
         Raises:

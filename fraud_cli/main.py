@@ -195,28 +195,28 @@ def _models(arguments: argparse.Namespace) -> int:
 
 def _rollback(arguments: argparse.Namespace) -> int:
     from fraud_assets.access.attribution import who_is_at_the_shell
-    from fraud_assets.installation import Project
+    from fraud_assets.installation import Installation
     from fraud_assets.operations.rollback import rollback
     from fraud_cli.commands.pipeline import deliver
 
-    project = Project.load(_load_settings(arguments))
+    installation = Installation.load(_load_settings(arguments))
     who = who_is_at_the_shell(arguments.who)
-    withdrawn = rollback(project, arguments.version, who=who, reason=arguments.reason)
+    withdrawn = rollback(installation, arguments.version, who=who, reason=arguments.reason)
     print(f"{arguments.version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.", flush=True)
-    deliver(project)
+    deliver(installation)
     return 0
 
 
 def _restore(arguments: argparse.Namespace) -> int:
     from fraud_assets.access.attribution import who_is_at_the_shell
-    from fraud_assets.installation import Project
+    from fraud_assets.installation import Installation
     from fraud_assets.operations.rollback import restore
     from fraud_cli.commands.pipeline import deliver
 
-    project = Project.load(_load_settings(arguments))
-    restore(project, arguments.version, who=who_is_at_the_shell(arguments.who), reason=arguments.reason)
+    installation = Installation.load(_load_settings(arguments))
+    restore(installation, arguments.version, who=who_is_at_the_shell(arguments.who), reason=arguments.reason)
     print(f"{arguments.version} is champion again.", flush=True)
-    deliver(project)
+    deliver(installation)
     return 0
 
 

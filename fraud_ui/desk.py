@@ -18,7 +18,7 @@ from fraud_core.errors import FraudError, StoreError
 from fraud_core.evaluation.model_card import ModelCard
 from fraud_core.features.encoder import MISSING_CATEGORY
 from fraud_core.labels.resolve import Outcome
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.review.queue import OUTCOMES, Case, CaseError
 from fraud_core.review.retest import Starting
 from fraud_core.signing.card_numbers import holds_card_number
@@ -74,7 +74,7 @@ def build_ui(desk: Desk) -> Page:
 
 def status(desk: Desk, user: User) -> str:
     """Which version scores, what keeps a newer one away, and who is signed in."""
-    following = desk.holder.status
+    following = desk.follower.status
     served = following.served
     if served is None:
         model = "<strong>No model yet.</strong> Nothing can be scored before the pipeline has made a champion."
@@ -92,7 +92,7 @@ def status(desk: Desk, user: User) -> str:
 
 def _arrive(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
-    served = desk.holder.served
+    served = desk.follower.served
     columns = served.scorer.bundle.encoder.columns if served else ()
     known = sorted({name for column in columns for name in column.categories or () if name != MISSING_CATEGORY})
     when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
@@ -201,7 +201,7 @@ def _number(label: str, info: str | None = None) -> gr.Number:
 
 
 def _example(desk: Desk, name: str, user: User, zone_name: str) -> tuple[Any, ...]:
-    served = desk.holder.served
+    served = desk.follower.served
     shown_in = zone_of(zone_name)
     return *case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values, ""
 
@@ -228,7 +228,7 @@ def _what_a_test_is(desk: Desk, record: DecisionRecord) -> str:
     )
 
 
-def _starting(desk: Desk, user: User, loaded: str) -> tuple[Served, Starting] | None:
+def _starting(desk: Desk, user: User, loaded: str) -> tuple[LoadedModel, Starting] | None:
     """The version that decided on the payment that was loaded, and where a test of it starts; None: nothing was loaded of which
     more is known than what is typed."""
     if not loaded:
@@ -242,7 +242,7 @@ def _starting(desk: Desk, user: User, loaded: str) -> tuple[Served, Starting] | 
 
 def _past(desk: Desk, user: User, payment: Transaction, zone: ZoneInfo) -> str:
     """What the card of a typed case did lately; a log that cannot be read does not keep the score away."""
-    card = desk.recall.card(payment)
+    card = desk.lookup.card(payment)
     if card is None:
         return ""
     if card in user.cards:
@@ -264,7 +264,7 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
         return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 4
     if starting is not None:
         payment = case.at_logged_time(payment, form, starting.record, zone)
-    tested = case.tested(served, payment, desk.recall, starting)
+    tested = case.tested(served, payment, desk.lookup, starting)
     at = case.sliders_of(payment, served.scorer.zone)
     return (
         case.result(tested) + _past(desk, user, payment, zone),
@@ -273,7 +273,7 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
         gr.Slider(value=at.amount, maximum=max(2_000.0, 3 * at.amount)),
         gr.Slider(value=at.hour, label=f"Hour of the day ({served.scorer.zone.key})"),
         gr.Slider(value=at.distance or 0, maximum=max(500.0, 2 * (at.distance or 0)), interactive=at.distance is not None),
-        case.what_if(served, payment, at, desk.recall, starting),
+        case.what_if(served, payment, at, desk.lookup, starting),
     )
 
 
@@ -288,7 +288,7 @@ def _what_if(desk: Desk, user: User, typed: tuple[Transaction, str] | None, amou
         hour=was.hour if math.isnan(hour) else int(hour),
         distance=was.distance if was.distance is None or math.isnan(distance) else float(distance),
     )
-    return case.what_if(served, payment, at, desk.recall, starting)
+    return case.what_if(served, payment, at, desk.lookup, starting)
 
 
 # --- score a file ---------------------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ def _case(desk: Desk, one: Case, zone: ZoneInfo) -> str:
         records = desk.past(record.card)
         labels = desk.labels.of([other.transaction_id for other in records])
         past = review.past(records, labels, zone, but=record.transaction_id)
-    return review.looked_at(one, zone, served, review.recorded_reasons(record, served), past)
+    return review.render_case(one, zone, served, review.recorded_reasons(record, served), past)
 
 
 def _buttons(active: bool) -> list[gr.Button]:

@@ -75,11 +75,11 @@ def create_app(desk: Desk) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        desk.holder.start(desk.settings.poll_seconds)
+        desk.follower.start(desk.settings.poll_seconds)
         sweeping = asyncio.create_task(_sweep(desk))
         yield
         sweeping.cancel()
-        desk.holder.stop()
+        desk.follower.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -11,12 +11,12 @@ from fraud_core.access.users import Role, User, Users
 from fraud_core.decisions.log import DecisionLog, DecisionRecord
 from fraud_core.errors import FraudError, IntegrityError
 from fraud_core.features.windows import Reach
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.labels.log import LabelLog
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.explain import Explainer
-from fraud_core.models.follower import ScorerHolder, Served
+from fraud_core.models.follower import LoadedModel, ModelFollower
 from fraud_core.models.scorer import Scorer
 from fraud_core.review.claims import Claims
 from fraud_core.review.queue import ReviewQueue
@@ -46,8 +46,8 @@ class Desk:
 
     Attributes:
         settings: all of it.
-        holder: follows the champion.
-        recall: tells what cards and merchants did before; the desk writes nothing there.
+        follower: follows the champion.
+        lookup: tells what cards and merchants did before; the desk writes nothing there.
         users: None where nobody signs in; whoever reaches the desk is then the user of its process, as a lead.
         visits: who is signed in.
         files: what each user sent, and can take away.
@@ -55,7 +55,7 @@ class Desk:
     """
 
     settings: Settings
-    holder: ScorerHolder
+    follower: ModelFollower
     artifacts: Artifacts
     users: Users | None
     visits: Visits
@@ -64,7 +64,7 @@ class Desk:
     catalogue: Catalogue
     queue: ReviewQueue
     labels: LabelLog
-    recall: Recall
+    lookup: HistoryLookup
     metrics: DeskMetrics
 
     @classmethod
@@ -81,7 +81,7 @@ class Desk:
         artifacts = Artifacts(store, key)
         return cls(
             settings=settings,
-            holder=ScorerHolder(store, key, heads=Heads(engine, store.url)),
+            follower=ModelFollower(store, key, heads=Heads(engine, store.url)),
             artifacts=artifacts,
             users=Users(engine) if signs_in else None,
             visits=Visits(),
@@ -90,7 +90,7 @@ class Desk:
             catalogue=Catalogue(artifacts, settings.dagster_link),
             queue=ReviewQueue(DecisionLog(engine, settings.decision_retention_days), labels, claims, settings.review_capacity),
             labels=labels,
-            recall=Recall(open_history(settings, USUAL_REACH), card_key(settings)),
+            lookup=HistoryLookup(open_history(settings, USUAL_REACH), card_key(settings)),
             metrics=DeskMetrics(),
         )
 
@@ -127,13 +127,13 @@ class Desk:
             raise NotAllowedError("Only a lead may do this; ask one.")
         return user
 
-    def served(self) -> Served:
+    def served(self) -> LoadedModel:
         """The model that scores now.
 
         Raises:
             NoModelError: there is none.
         """
-        served = self.holder.served
+        served = self.follower.served
         if served is None:
             raise NoModelError(
                 "There is no model yet, so nothing can be scored. Run the pipeline (`fraud pipeline`, or materialize champion in "
@@ -141,10 +141,10 @@ class Desk:
             )
         return served
 
-    def version(self, version: str) -> Served | None:
+    def version(self, version: str) -> LoadedModel | None:
         """A version at work, to explain what it decided; None where the store has it no more, this release cannot run it, or
         there is no champion at all."""
-        served = self.holder.served
+        served = self.follower.served
         if served is None or served.version == version:
             return served
         try:

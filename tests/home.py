@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.definitions import build
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS
 from tests.stores import store_settings
@@ -77,8 +77,10 @@ class Home:
 
     def load(self) -> None:
         """Read the TOML, and define everything."""
-        self.project = Project.load(Settings(_env_file=None, home=self.path / "home", source=self.source, **self.settings))
-        self.definitions = build(self.project)
+        self.installation = Installation.load(
+            Settings(_env_file=None, home=self.path / "home", source=self.source, **self.settings)
+        )
+        self.definitions = build(self.installation)
 
     @property
     def source(self) -> Path:
@@ -139,7 +141,7 @@ class Home:
 
     def latest(self) -> bytes:
         """The pointer to the champion, byte by byte."""
-        return self.project.artifacts.store.get("models/latest.json")
+        return self.installation.artifacts.store.get("models/latest.json")
 
     def rewrite(self, old: str, new: str) -> None:
         """Change the TOML, and load the installation anew."""

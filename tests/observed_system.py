@@ -148,7 +148,7 @@ class ObservedSystem:
         told = {"alertmanager_url": self.alertmanager.url, "webhook_url": self.webhook.url, "database": postgres.url}
         self.home = Home(folder, told)
         self.home.close()
-        self.home.instance = open_instance(self.home.project.settings)
+        self.home.instance = open_instance(self.home.installation.settings)
         self._closing.callback(self.home.close)
         self.targets = folder / "prometheus" / "targets"
         self._prometheus_folder(folder / "prometheus")
@@ -182,7 +182,7 @@ class ObservedSystem:
     def start_exporter(self) -> None:
         """Start `fraud exporter`, and wait until it answers."""
         command = [sys.executable, "-m", "fraud_cli.main", "exporter", "--port", str(self.exporter_port)]
-        variables = os.environ | self.home.environment | environment(self.home.project.settings)
+        variables = os.environ | self.home.environment | environment(self.home.installation.settings)
         self._exporter.enter_context(
             running(
                 command, self._folder / "exporter.log", lambda: listens(self.exporter_port), seconds=120, environment=variables
@@ -217,7 +217,7 @@ class ObservedSystem:
 
         def work() -> None:
             while not ended.wait(0.5):
-                alerts.tick(self.home.project, self.home.instance, datetime.now(UTC))
+                alerts.tick(self.home.installation, self.home.instance, datetime.now(UTC))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()

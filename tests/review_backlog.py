@@ -11,15 +11,17 @@ from typing import get_args
 from sqlalchemy import Engine
 
 from fraud_core.decisions.log import DecisionLog
-from fraud_core.labels.log import LabelLog, Word
+from fraud_core.labels.log import LabelLog, NewLabel
 from fraud_core.labels.resolve import LabelSource, Outcome, resolve
 from fraud_core.review.backlog import ReviewBacklog
 from tests.unit.fraud_core.stores.decided import NOON, decided
 
 
-def word(identity: str, outcome: Outcome, source: LabelSource = "analyst", role: str = "", minutes: int = 0) -> Word:
+def word(identity: str, outcome: Outcome, source: LabelSource = "analyst", role: str = "", minutes: int = 0) -> NewLabel:
     at = NOON + timedelta(minutes=minutes)
-    return Word(transaction_id=identity, outcome=outcome, source=source, author="ann", event_time=NOON, known_at=at, role=role)
+    return NewLabel(
+        transaction_id=identity, outcome=outcome, source=source, author="ann", event_time=NOON, known_at=at, role=role
+    )
 
 
 def test_what_was_judged_takes_no_place_from_what_waits_however_much_it_is(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from fraud_api.http.problems import Refused
 from fraud_api.schemas import Labelled, Labelling
 from fraud_api.services import Services
 from fraud_core.errors import StoreError
-from fraud_core.labels.log import Word
+from fraud_core.labels.log import NewLabel
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def add(services: Services, given: Sequence[Labelling], author: str) -> list[Lab
         # When a payment was made that was not decided here, nobody knows: the label's own time stands for it.
         times = {identity: record.timestamp for identity, record in decided.items()}
         words = [
-            Word(
+            NewLabel(
                 one.transaction_id,
                 one.outcome,
                 one.source,

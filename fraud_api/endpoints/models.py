@@ -1,8 +1,8 @@
 """What there is to say about models: the one that scores, and all others in the store."""
 
 from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
-from fraud_core.models.follower import Served, Status
-from fraud_core.models.registry import newest_card, versions
+from fraud_core.models.follower import LoadedModel, Status
+from fraud_core.models.registry import latest_model_card, versions
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 
@@ -22,13 +22,13 @@ def readiness(status: Status, *, stopping: bool = False, unrecorded: bool = Fals
     )
 
 
-def details(store: ObjectStore, key: Key, served: Served) -> ModelDetails:
+def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
     """The model that scores.
 
     Raises:
         StoreError: its card cannot be read.
     """
-    manifest, card = served.scorer.bundle.manifest, newest_card(store, served.version, key)
+    manifest, card = served.scorer.bundle.manifest, latest_model_card(store, served.version, key)
     return ModelDetails(
         model_version=served.version,
         kind=manifest.learned.kind,
@@ -46,7 +46,7 @@ def details(store: ObjectStore, key: Key, served: Served) -> ModelDetails:
     )
 
 
-def overview(store: ObjectStore, key: Key, served: Served | None) -> ModelList:
+def overview(store: ObjectStore, key: Key, served: LoadedModel | None) -> ModelList:
     """All versions in the store whose bundle is whole, as the pointer that this process follows sees them.
 
     Raises:

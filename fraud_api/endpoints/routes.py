@@ -29,8 +29,8 @@ from fraud_api.schemas import (
 )
 from fraud_api.services import Services, services_of
 from fraud_core.errors import StoreError
-from fraud_core.history.lookup import Recall
-from fraud_core.models.follower import Served
+from fraud_core.history.lookup import HistoryLookup
+from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring.score import score_rows
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, field_problems, trimmed, wrong_fields
 from fraud_core.transactions.transaction import FIELDS, Transaction
@@ -82,7 +82,7 @@ async def score_batch(request: Request) -> Response:
     refused = 0
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         chunk = rows[begin : begin + ROWS_AT_ONCE]
-        written, wrong = await loop.run_in_executor(services.batches, _scored, served, chunk, begin, services.recall)
+        written, wrong = await loop.run_in_executor(services.batches, _scored, served, chunk, begin, services.lookup)
         results.append(written)
         refused += wrong
     head = pydantic_core.to_json({"model_version": served.version, "rows": len(rows), "refused": refused})
@@ -125,7 +125,7 @@ async def label(request: Request) -> Response:
     """One label, or a list of up to 1,000: all are added, or none. Labels are only ever added; the last one known counts, a
     chargeback before an analyst. They change the fraud rates of merchants within minutes, and the next training."""
     services = services_of(request)
-    body, served = await _json_body(request), services.holder.served
+    body, served = await _json_body(request), services.follower.served
     given = await asyncio.get_running_loop().run_in_executor(services.batches, _labels, body, served)
     author = request.scope["state"].get("key_name", labelling.UNKEYED)
     answer = await asyncio.to_thread(labelling.add, services, given if isinstance(given, list) else [given], author)
@@ -138,21 +138,21 @@ async def model(request: Request) -> ModelDetails:
     """Its thresholds, the partitions it learned from, its metrics and its card."""
     services = services_of(request)
     served = _served(request, services)
-    return await asyncio.to_thread(_from_store, models.details, services.holder.store, services.holder.signing_key, served)
+    return await asyncio.to_thread(_from_store, models.details, services.follower.store, services.follower.signing_key, served)
 
 
 @router.get("/v1/models", tags=["models"], summary="All models", responses=openapi.refusals(503))
 async def all_models(request: Request) -> ModelList:
     """Every version in the store, which one is champion, which are withdrawn, and how it came to that."""
     services = services_of(request)
-    holder = services.holder
-    return await asyncio.to_thread(_from_store, models.overview, holder.store, holder.signing_key, holder.served)
+    follower = services.follower
+    return await asyncio.to_thread(_from_store, models.overview, follower.store, follower.signing_key, follower.served)
 
 
 @router.post("/v1/admin/reload", tags=["operation"], summary="Look for a newer champion now")
 async def reload(request: Request) -> Readiness:
     """Does what happens every few seconds anyway, in the process that answers; other workers follow within one poll."""
-    status = await asyncio.to_thread(services_of(request).holder.poll)
+    status = await asyncio.to_thread(services_of(request).follower.poll)
     return models.readiness(status)
 
 
@@ -176,7 +176,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     """Whether there is a model, which one, and whether the newest could be loaded."""
     services = services_of(request)
     readiness = models.readiness(
-        services.holder.status, stopping=services.draining.active, unrecorded=services.unrecorded is not None
+        services.follower.status, stopping=services.draining.active, unrecorded=services.unrecorded is not None
     )
     response.status_code = 200 if readiness.ready else 503
     return readiness
@@ -188,8 +188,8 @@ def metrics(request: Request) -> Response:
     return Response(services_of(request).metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _served(request: Request, services: Services) -> Served:
-    served = services.holder.served
+def _served(request: Request, services: Services) -> LoadedModel:
+    served = services.follower.served
     if served is None:
         raise no_model()
     request.scope["state"]["model_version"] = served.version
@@ -206,7 +206,7 @@ async def _json_body(request: Request) -> bytes:
     return await request.body()
 
 
-def _checked(body: bytes, served: Served) -> Transaction:
+def _checked(body: bytes, served: LoadedModel) -> Transaction:
     try:
         return Transaction.__pydantic_validator__.validate_json(body, context=served.scorer.reading)  # type: ignore[no-any-return]
     except ValidationError as error:
@@ -253,13 +253,13 @@ def _document(body: bytes, most_marks: int, what: str) -> Any:
         raise _refused([FieldProblem(field="body", reason=f"is not valid JSON: {error}")]) from None
 
 
-def _scored(served: Served, rows: list[Any], first: int, recall: Recall) -> tuple[bytes, int]:
+def _scored(served: LoadedModel, rows: list[Any], first: int, lookup: HistoryLookup) -> tuple[bytes, int]:
     """The answers to some rows of a batch as the JSON of a list without its brackets, and how many were refused."""
-    records = score_rows(served.scorer, rows, first=first, recall=recall)
+    records = score_rows(served.scorer, rows, first=first, lookup=lookup)
     return pydantic_core.to_json(records)[1:-1], sum("errors" in record for record in records)
 
 
-def _labels(body: bytes, served: Served | None) -> Labelling | list[Labelling]:
+def _labels(body: bytes, served: LoadedModel | None) -> Labelling | list[Labelling]:
     document = _document(body, MOST_LABEL_MARKS, f"{MOST_LABELS} labels")
     known = tuple(Labelling.model_fields)
     reading = None if served is None else served.scorer.reading

@@ -19,7 +19,7 @@ class Draining:
     active: bool = False
 
 
-class Observed:
+class RequestLog:
     """ASGI middleware around all others.
 
     A slash at a path's end changes nothing. A path that leads nowhere is not written down: callers put anything into paths.

@@ -36,7 +36,7 @@ class Traces:
 
 
 class Traced:
-    """ASGI middleware within `Observed`: goes on with the caller's trace (W3C traceparent), and tells the log its id.
+    """ASGI middleware within `RequestLog`: goes on with the caller's trace (W3C traceparent), and tells the log its id.
 
     A span holds what the request's log line holds, and nothing of the payment.
     """

@@ -25,7 +25,7 @@ class BulkHistogram(Histogram):
         self._sum.inc(float(np.sum(values)))
 
 
-class Notes:
+class DeferredObservations:
     """Notes of one process. Any thread may note, and any may count."""
 
     def __init__(self) -> None:

@@ -18,11 +18,11 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.requests import Request
 from starlette.routing import Route
 
-from fraud_api.metrics.deferred import BulkHistogram, Notes
+from fraud_api.metrics.deferred import BulkHistogram, DeferredObservations
 from fraud_api.metrics.traffic import Traffic
 from fraud_api.metrics.workers import WorkersCollector, present, shared_folder
 from fraud_core.labels.resolve import LabelSource, Outcome
-from fraud_core.models.follower import Served, Status
+from fraud_core.models.follower import LoadedModel, Status
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.transactions.decision import Decision
@@ -59,7 +59,7 @@ class Metrics:
             registry=registry,
         )
         self._refused = Counter("fraud_refused", "Refusals, by kind of problem.", ("kind",), registry=registry)
-        self._notes = Notes()
+        self._notes = DeferredObservations()
         self._scores = BulkHistogram(
             "fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry
         )
@@ -116,7 +116,7 @@ class Metrics:
         except Exception:
             logger.exception("the metrics are not brought up to date; the next look tries again")
 
-    def scored(self, served: Served, matrix: Floats, probabilities: Sequence[float]) -> None:
+    def scored(self, served: LoadedModel, matrix: Floats, probabilities: Sequence[float]) -> None:
         """Look at payments that were scored together (see `Traffic.saw`)."""
         self.traffic.saw(served, matrix, probabilities)
 

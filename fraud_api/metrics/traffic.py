@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from fraud_core.errors import IntegrityError, StoreError
 from fraud_core.gate.baseline import Bins, Reference, read_reference
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.units.arrays import Floats
@@ -49,11 +49,11 @@ class Traffic:
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
-        self._waiting: deque[tuple[Served, Floats, Sequence[float]]] = deque()
+        self._waiting: deque[tuple[LoadedModel, Floats, Sequence[float]]] = deque()
         self._counting = threading.Lock()
         self._expected: _Expected | None = None
 
-    def saw(self, served: Served, matrix: Floats, probabilities: Sequence[float]) -> None:
+    def saw(self, served: LoadedModel, matrix: Floats, probabilities: Sequence[float]) -> None:
         """Leave payments here that were scored together.
 
         Args:
@@ -77,7 +77,7 @@ class Traffic:
             if mine:
                 expected.count(np.concatenate([one[1] for one in mine]), np.concatenate([one[2] for one in mine]))
 
-    def follow(self, served: Served, store: ObjectStore, key: Key) -> None:
+    def follow(self, served: LoadedModel, store: ObjectStore, key: Key) -> None:
         """Expect what this model's reference says, from now on; a model without one is served all the same."""
         if self._expected is not None and self._expected.version == served.version:
             return
@@ -100,7 +100,7 @@ class Traffic:
 class _Expected:
     """The counters of one reference; of none, where there is no reference."""
 
-    def __init__(self, served: Served, reference: Reference | None, rows: Counter, shares: Gauge) -> None:
+    def __init__(self, served: LoadedModel, reference: Reference | None, rows: Counter, shares: Gauge) -> None:
         self.version = served.version
         self._scores = _Column(reference.scores, rows, shares) if reference else None
         names = served.scorer.bundle.encoder.features

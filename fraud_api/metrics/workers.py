@@ -53,13 +53,13 @@ class WorkersCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Bury the dead, then read what there is."""
         with _alone(self._folder):
-            bury(self._folder)
+            archive_dead_worker(self._folder)
             found = list(MultiProcessCollector(None, str(self._folder)).collect())  # type: ignore[no-untyped-call]
         yield from present(found)
 
 
 @dataclass(frozen=True)
-class Door:
+class WorkerRegistry:
     """A port of its own for /metrics."""
 
     server: WSGIServer
@@ -72,7 +72,7 @@ class Door:
         self.thread.join()
 
 
-def open_door(settings: Settings, registry: CollectorRegistry) -> Door:
+def join_registry(settings: Settings, registry: CollectorRegistry) -> WorkerRegistry:
     """Serve these metrics at the port that the settings name.
 
     Raises:
@@ -85,7 +85,7 @@ def open_door(settings: Settings, registry: CollectorRegistry) -> Door:
             f"The metrics cannot be served at {settings.metrics_host}:{settings.metrics_port} ({error.strerror}); "
             "set FRAUD_METRICS_PORT and FRAUD_METRICS_HOST."
         ) from error
-    return Door(server, thread)
+    return WorkerRegistry(server, thread)
 
 
 def present(metrics: Iterable[Metric]) -> Iterator[Metric]:
@@ -96,7 +96,7 @@ def present(metrics: Iterable[Metric]) -> Iterator[Metric]:
         yield metric
 
 
-def bury(folder: Path) -> None:
+def archive_dead_worker(folder: Path) -> None:
     """Take in the counts of workers that are dead, and remove their files."""
     dead: dict[str, list[Path]] = defaultdict(list)
     for path in folder.glob("*.db"):

@@ -20,10 +20,10 @@ from fraud_assets.delivery.dvc import recording
 from fraud_assets.delivery.mlflow.records import Logged, Records, TrainingNote, VerdictNote
 from fraud_assets.delivery.mlflow.server import KEPT, Server, folder, server
 from fraud_assets.delivery.outbox import Entry, held
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core.errors import DeliveryError, FraudError
 from fraud_core.gate import Verdict
-from fraud_core.models.registry import Latest, read_latest
+from fraud_core.models.registry import ChampionPointer, read_latest
 from fraud_core.signing.keys import canonical_json
 from fraud_core.storage.artifacts import Document, Estimator, Pointer, Table
 
@@ -31,20 +31,20 @@ JOB = "deliver"
 Warn = Callable[[str], object]
 
 
-def build_jobs(project: Project) -> list[dg.JobDefinition]:
+def build_jobs(installation: Installation) -> list[dg.JobDefinition]:
     """The job that takes notes where they belong."""
 
     @dg.op
     def version_data(context: dg.OpExecutionContext) -> None:
         """Commit what was materialized to the data repository, and push it to DVC's remote."""
-        made = recording.commit(project)
+        made = recording.commit(installation)
         context.log.info(f"{made} data versions were committed.")
-        recording.push(project)
+        recording.push(installation)
 
     @dg.op
     def log_to_mlflow(context: dg.OpExecutionContext) -> None:
         """Log trainings and verdicts, and move the alias `champion`."""
-        for observation in log_all(project):
+        for observation in log_all(installation):
             context.log_event(observation)
 
     @dg.job(name=JOB, description="Push data versions to DVC's remote, and log trainings and verdicts to MLflow.")
@@ -56,12 +56,12 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 
 
 def note(
-    project: Project, pointer: Pointer, run_id: str, written: Table | Document | Estimator, log: logging.Logger
+    installation: Installation, pointer: Pointer, run_id: str, written: Table | Document | Estimator, log: logging.Logger
 ) -> dict[str, Any]:
     """Leave notes of a materialization; returns what there is to show of it. Nothing here fails a run.
 
     Args:
-        project: the installation.
+        installation: the installation.
         pointer: to what was written.
         run_id: Dagster's.
         written: what was written.
@@ -69,50 +69,50 @@ def note(
     """
     with _harmless(log.warning):
         fitted = written.fitted if isinstance(written, Estimator) else None
-        recording.note(project, pointer, run_id, fitted)
-        if pointer.asset == "model" and server(project.settings) is not None:
-            preprocessor = project.artifacts.pointer("preprocessor")
+        recording.note(installation, pointer, run_id, fitted)
+        if pointer.asset == "model" and server(installation.settings) is not None:
+            preprocessor = installation.artifacts.pointer("preprocessor")
             if preprocessor is not None:
                 left = TrainingNote(run_id=run_id, at=datetime.now(UTC), model=pointer, preprocessor=preprocessor)
-                outbox.mlflow(project.settings).put(outbox.encoded(left))
+                outbox.mlflow(installation.settings).put(outbox.encoded(left))
     if pointer.asset != "model":
         return {}
     with _harmless(log.warning):  # at once, so that the bundle can name its data version
-        recording.commit(project)
-    revision = revision_of(project, str(pointer.facts["version"]), log.warning)
+        recording.commit(installation)
+    revision = revision_of(installation, str(pointer.facts["version"]), log.warning)
     return {"data_revision": revision or "none"}
 
 
-def note_verdict(project: Project, verdict: Verdict, warn: Warn) -> None:
+def note_verdict(installation: Installation, verdict: Verdict, warn: Warn) -> None:
     """Leave a note of a verdict. Nothing here fails a run."""
     with _harmless(warn):
-        if server(project.settings) is not None:
-            outbox.mlflow(project.settings).put(outbox.encoded(VerdictNote(verdict=verdict)))
+        if server(installation.settings) is not None:
+            outbox.mlflow(installation.settings).put(outbox.encoded(VerdictNote(verdict=verdict)))
 
 
-def revision_of(project: Project, version: str, warn: Warn) -> str | None:
+def revision_of(installation: Installation, version: str, warn: Warn) -> str | None:
     """The data version behind a model, where it is known by now. Nothing here fails a run."""
     try:
-        return recording.revision(project.settings, version)
+        return recording.revision(installation.settings, version)
     except (FraudError, OSError) as error:
         warn(f"The data version of {version} is not known: {error}")
         return None
 
 
-def has_work(project: Project) -> bool:
+def has_work(installation: Installation) -> bool:
     """Whether something waits to be delivered.
 
     Raises:
         StoreError: the store cannot be asked who is champion.
     """
-    if recording.has_work(project.settings):
+    if recording.has_work(installation.settings):
         return True
-    if server(project.settings) is None:
+    if server(installation.settings) is None:
         return False
-    return len(outbox.mlflow(project.settings)) > 0 or _unnamed_champion(project) is not None
+    return len(outbox.mlflow(installation.settings)) > 0 or _unnamed_champion(installation) is not None
 
 
-def log_all(project: Project) -> Iterator[dg.AssetObservation]:
+def log_all(installation: Installation) -> Iterator[dg.AssetObservation]:
     """Log what waits, oldest first, and let the alias follow the champion; yields what Dagster is to show beside the assets.
 
     What cannot be logged by its own fault holds up nothing else.
@@ -120,23 +120,23 @@ def log_all(project: Project) -> Iterator[dg.AssetObservation]:
     Raises:
         DeliveryError: something was not taken; it waits on.
     """
-    place = server(project.settings)
+    place = server(installation.settings)
     if place is None:
         return
-    with held(folder(project.settings) / ".lock", 0) as alone:
-        if alone and (len(outbox.mlflow(project.settings)) or _unnamed_champion(project) is not None):
+    with held(folder(installation.settings) / ".lock", 0) as alone:
+        if alone and (len(outbox.mlflow(installation.settings)) or _unnamed_champion(installation) is not None):
             place.ask()
             with place.connected(), _quiet():
-                yield from _log_waiting(project, place)
+                yield from _log_waiting(installation, place)
 
 
-def _log_waiting(project: Project, place: Server) -> Iterator[dg.AssetObservation]:
-    waiting, refused = outbox.mlflow(project.settings), []
-    records = Records(project, place)
+def _log_waiting(installation: Installation, place: Server) -> Iterator[dg.AssetObservation]:
+    waiting, refused = outbox.mlflow(installation.settings), []
+    records = Records(installation, place)
     for entry in waiting.entries():
         try:
             with _told(place):
-                observation = _log(project, records, entry)
+                observation = _log(installation, records, entry)
         except FraudError as error:
             place.ask()  # whether it is the server's fault, and no other will be taken either
             refused.append(f"{_named(entry)} ({error})")
@@ -144,17 +144,17 @@ def _log_waiting(project: Project, place: Server) -> Iterator[dg.AssetObservatio
         yield observation
         waiting.done(entry)
     with _told(place):
-        _follow_champion(project, place, records)
+        _follow_champion(installation, place, records)
     if refused:
         raise DeliveryError(f"MLflow does not take {len(refused)} of what waits: {'; '.join(refused[:3])}")
 
 
-def _log(project: Project, records: Records, entry: Entry) -> dg.AssetObservation:
+def _log(installation: Installation, records: Records, entry: Entry) -> dg.AssetObservation:
     match entry.body["kind"]:
         case "training":
             training = TrainingNote.model_validate(entry.body)
             logged = records.log_training(training)
-            _write_beside_card(project, training, logged)
+            _write_beside_card(installation, training, logged)
             return dg.AssetObservation("model", metadata=_shown(logged) | {"training_run": training.run_id})
         case _:
             verdict = VerdictNote.model_validate(entry.body)
@@ -166,12 +166,12 @@ def _shown(logged: Logged) -> dict[str, Any]:
     return {"mlflow": dg.MetadataValue.url(logged.link), "mlflow_run_id": logged.run_id}
 
 
-def _write_beside_card(project: Project, training: TrainingNote, logged: Logged) -> None:
+def _write_beside_card(installation: Installation, training: TrainingNote, logged: Logged) -> None:
     """What is known only now goes beside the card of the run, where its model was promoted."""
-    version, store = str(training.model.facts["version"]), project.artifacts.store
+    version, store = str(training.model.facts["version"]), installation.artifacts.store
     run = f"models/{version}/runs/{training.run_id}"
     if store.exists(f"{run}/card.json"):
-        revision = recording.revision(project.settings, version)
+        revision = recording.revision(installation.settings, version)
         body = {"mlflow_run_id": logged.run_id, "mlflow_url": logged.link, "data_revision": revision}
         store.put(f"{run}/tracking.json", canonical_json(body))
 
@@ -182,26 +182,26 @@ def _named(entry: Entry) -> str:
     return f"the verdict on {entry.body['verdict']['partition']}"
 
 
-def _follow_champion(project: Project, place: Server, records: Records) -> None:
-    latest = _unnamed_champion(project)
+def _follow_champion(installation: Installation, place: Server, records: Records) -> None:
+    latest = _unnamed_champion(installation)
     if latest is None:
         return
-    if not records.name_champion(latest) and len(outbox.mlflow(project.settings)):
+    if not records.name_champion(latest) and len(outbox.mlflow(installation.settings)):
         return  # its training is still to be logged; one that never was, as from before there was an MLflow, has no name there
-    path = folder(project.settings) / "champion.json"
+    path = folder(installation.settings) / "champion.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps({"server": place.pages, "sequence": latest.sequence}))
     draft.replace(path)
 
 
-def _unnamed_champion(project: Project) -> Latest | None:
+def _unnamed_champion(installation: Installation) -> ChampionPointer | None:
     """The champion, where the alias was not moved since it became one."""
-    place = server(project.settings)
-    latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
+    place = server(installation.settings)
+    latest = read_latest(installation.artifacts.store, installation.artifacts.signing_key)
     if latest is None or place is None:
         return None
-    path = folder(project.settings) / "champion.json"
+    path = folder(installation.settings) / "champion.json"
     named = json.loads(path.read_text()) if path.exists() else {}
     return None if named == {"server": place.pages, "sequence": latest.sequence} else latest
 

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS rounds (told REAL NOT NULL);
 
 
 @dataclass(frozen=True)
-class About:
+class Subject:
     """What an alert tells of, however severe it is; when that is well again, the alert ends."""
 
     name: str
@@ -62,7 +62,7 @@ class Alert:
         lasts: it ends by itself after so long; None: when what it tells of is well again.
     """
 
-    about: About
+    about: Subject
     severity: str
     summary: str
     findings: tuple[str, ...]
@@ -88,7 +88,7 @@ class Receivers:
 
 
 @dataclass(frozen=True)
-class Page:
+class AlertTransaction:
     """The book, within a transaction."""
 
     rows: sqlite3.Connection
@@ -120,18 +120,18 @@ class Page:
                 (message_id, json.dumps(_message(alert, self.source, runbook, at, message_id)), at.timestamp()),
             )
 
-    def end(self, about: About, at: datetime) -> None:
+    def end(self, about: Subject, at: datetime) -> None:
         """What the alert tells of is well again; nothing happens where none is open."""
         self.rows.execute("UPDATE alerts SET ended = ? WHERE about = ? AND ended IS NULL", (at.timestamp(), about.key))
 
-    def is_open(self, about: About) -> bool:
+    def is_open(self, about: Subject) -> bool:
         """Whether there is an open alert about this."""
         return about in self.opened(about.name)
 
-    def opened(self, name: str) -> list[About]:
+    def opened(self, name: str) -> list[Subject]:
         """What the open alerts of this name are about."""
         found = self.rows.execute("SELECT about FROM alerts WHERE ended IS NULL ORDER BY opened")
-        return [about for about in (About(*json.loads(key)) for (key,) in found) if about.name == name]
+        return [about for about in (Subject(*json.loads(key)) for (key,) in found) if about.name == name]
 
     def expire(self, now: datetime) -> None:
         """End what lasts no longer, and forget messages delivered long ago."""
@@ -139,7 +139,7 @@ class Page:
         self.rows.execute("DELETE FROM messages WHERE delivered < ?", ((now - KEPT).timestamp(),))
 
 
-class Book:
+class AlertStore:
     """The book on disk. One writer at a time; any process may look."""
 
     def __init__(self, path: Path, source: str, docs: str = "") -> None:
@@ -148,7 +148,7 @@ class Book:
         self.docs = docs
 
     @contextmanager
-    def writing(self, now: datetime) -> Iterator[Page]:
+    def writing(self, now: datetime) -> Iterator[AlertTransaction]:
         """A transaction: all of it is written, or nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
@@ -156,7 +156,7 @@ class Book:
             connection.executescript(SCHEMA)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("INSERT INTO progress SELECT 0, ? WHERE NOT EXISTS (SELECT 1 FROM progress)", (now.timestamp(),))
-            yield Page(connection, self.source, self.docs)
+            yield AlertTransaction(connection, self.source, self.docs)
             connection.execute("COMMIT")
         finally:
             connection.close()  # without a commit, this rolls back
@@ -181,7 +181,7 @@ def runbook_url(docs: str, name: str) -> str:
     return f"{page}#{name.lower()}"
 
 
-def tell(book: Book, receivers: Receivers, now: datetime) -> list[str]:
+def tell(book: AlertStore, receivers: Receivers, now: datetime) -> list[str]:
     """Tell the receivers what the book holds; a sentence for each that did not take it, which is tried again next time."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and a webhook's address is a secret
     with httpx.Client(timeout=PATIENCE) as client:
@@ -192,7 +192,7 @@ def tell(book: Book, receivers: Receivers, now: datetime) -> list[str]:
     return troubles
 
 
-def _post_alerts(book: Book, client: httpx.Client, url: str, now: datetime) -> list[str]:
+def _post_alerts(book: AlertStore, client: httpx.Client, url: str, now: datetime) -> list[str]:
     """Post open alerts with an end ahead, and ended ones with theirs; these are forgotten once that has arrived."""
     with book.writing(now) as page:
         found = page.rows.execute("SELECT labels, annotations, link, opened, ended FROM alerts").fetchall()
@@ -216,7 +216,7 @@ def _post_alerts(book: Book, client: httpx.Client, url: str, now: datetime) -> l
     return []
 
 
-def _send_messages(book: Book, client: httpx.Client, url: str, now: datetime) -> list[str]:
+def _send_messages(book: AlertStore, client: httpx.Client, url: str, now: datetime) -> list[str]:
     """Send what is not delivered, the least tried first; after a refusal the others wait too, so that a round stays short."""
     with book.writing(now) as page:
         if not url:  # there is nobody to tell

@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType
 
-from fraud_assets.events.alertbook import About, Alert, Book, Page, Receivers, tell
+from fraud_assets.events.alertbook import Alert, AlertStore, AlertTransaction, Receivers, Subject, tell
 from fraud_assets.events.causes import chain, is_failed_check, own_sentence
 from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.overruling import BY_PERSON_TAG, CHECK
 from fraud_assets.runtime.partitioning import PARTITION_TAG
 from fraud_core import gate
@@ -62,37 +62,37 @@ class Report:
         return ". ".join([said, *self.troubles]) + "."
 
 
-def open_book(project: Project) -> Book:
+def open_alert_store(installation: Installation) -> AlertStore:
     """The installation's book of alerts."""
-    return Book(project.settings.home / "alerts.db", project.source.name, project.settings.docs_url)
+    return AlertStore(installation.settings.home / "alerts.db", installation.source.name, installation.settings.docs_url)
 
 
-def receivers(project: Project) -> Receivers:
+def receivers(installation: Installation) -> Receivers:
     """Whom the settings name."""
-    secret = project.settings.webhook_url
-    return Receivers(project.settings.alertmanager_url, "" if secret is None else secret.get_secret_value())
+    secret = installation.settings.webhook_url
+    return Receivers(installation.settings.alertmanager_url, "" if secret is None else secret.get_secret_value())
 
 
-def tick(project: Project, instance: dg.DagsterInstance, now: datetime) -> Report:
+def tick(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> Report:
     """Read what happened into the book, then tell what it holds. No receiver and no store can make this raise."""
-    book, report = open_book(project), Report()
+    book, report = open_alert_store(installation), Report()
     with book.writing(now) as page:
         for storage_id, entry in _news(instance, page):
-            Teller(project, instance, page, entry, storage_id).take()
+            Notifier(installation, instance, page, entry, storage_id).take()
             report.events += 1
     with book.writing(now) as page:
         try:
-            _look_at_decisions(project, page, now)
+            _look_at_decisions(installation, page, now)
         except FraudError as error:
             report.troubles.append(f"the store cannot be asked for verdicts ({type(error).__name__})")
         page.expire(now)
-    report.troubles += tell(book, receivers(project), now)
+    report.troubles += tell(book, receivers(installation), now)
     backlog = book.backlog(now)
     report.open, report.undelivered = backlog.open, backlog.undelivered
     return report
 
 
-def _news(instance: dg.DagsterInstance, page: Page) -> list[tuple[int, dg.EventLogEntry]]:
+def _news(instance: dg.DagsterInstance, page: AlertTransaction) -> list[tuple[int, dg.EventLogEntry]]:
     """Events that were not handled yet, oldest first; marks them as handled, and moves the cursor behind them."""
     (cursor,) = page.rows.execute("SELECT storage_id FROM progress").fetchone()
     handled = {storage_id for (storage_id,) in page.rows.execute("SELECT storage_id FROM handled")}
@@ -106,12 +106,12 @@ def _news(instance: dg.DagsterInstance, page: Page) -> list[tuple[int, dg.EventL
 
 
 @dataclass(frozen=True)
-class Teller:
+class Notifier:
     """Reads one event into the book."""
 
-    project: Project
+    installation: Installation
     instance: dg.DagsterInstance
-    page: Page
+    page: AlertTransaction
     entry: dg.EventLogEntry
     storage_id: int
 
@@ -120,7 +120,7 @@ class Teller:
         try:
             self._take()
         except Exception as error:
-            about = About(UNREADABLE, self.entry.job_name or "event")
+            about = Subject(UNREADABLE, self.entry.job_name or "event")
             said = f"Event {self.storage_id} could not be read; look at it yourself"
             self._open(Alert(about, "warning", said, (type(error).__name__,), self._link(), NOTICE))
 
@@ -148,12 +148,12 @@ class Teller:
 
     def _take_evaluation(self, evaluation: dg.AssetCheckEvaluation) -> None:
         asset, partition = evaluation.asset_key.to_user_string(), evaluation.partition or self._partition()
-        about, where = About(CHECK_FAILED, asset, partition, evaluation.check_name), f"{asset} {partition}".strip()
+        about, where = Subject(CHECK_FAILED, asset, partition, evaluation.check_name), f"{asset} {partition}".strip()
         said = {name: value.value for name, value in evaluation.metadata.items()}
         verdict = None
         if evaluation.asset_check_key == CHECK:
             with suppress(FraudError):  # where the store does not answer now, the description says enough
-                verdict = _verdict(self.project, partition, said.get("content"))
+                verdict = _verdict(self.installation, partition, said.get("content"))
         if not evaluation.passed:
             alert = Alert(
                 about,
@@ -167,18 +167,18 @@ class Teller:
             return
         self.page.end(about, self._at)
         by = None if verdict is None else verdict.overruled_by
-        accepted = About(ACCEPTED, asset, partition, evaluation.check_name)
+        accepted = Subject(ACCEPTED, asset, partition, evaluation.check_name)
         if verdict is not None and by is not None and not self.page.is_open(accepted):
             findings = (f"accepted by {by.who}: {by.reason}", *_worst(verdict))[:3]
             self._open(Alert(accepted, "info", f"{where} may train, against the drift gate", findings, self._link(asset), NOTICE))
 
-    def _raised(self, about: About, cause: str) -> Alert:
+    def _raised(self, about: Subject, cause: str) -> Alert:
         what = f"check {about.check} of {about.asset}" if about.check else about.asset
         what = f"{'Step' if about.name == STEP_FAILED else 'Run of'} {what} {about.partition}".strip()
         by_person = BY_PERSON_TAG in self._tags()
         return Alert(about, "error", f"{what} failed", (cause,), self._link(), NOTICE if by_person else None)
 
-    def _step(self, step: str | None) -> About:
+    def _step(self, step: str | None) -> Subject:
         """The step, by its asset, and its check if it is one's own."""
         name, partition = step or "unknown step", self._partition()
         planned = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
@@ -186,11 +186,11 @@ class Teller:
             event = record.event_log_entry.dagster_event
             data: Any = None if event is None else event.event_specific_data
             if name == f"{data.asset_key.to_python_identifier()}_{data.check_name}":
-                return About(STEP_FAILED, data.asset_key.to_user_string(), partition, data.check_name)
-        return About(STEP_FAILED, name, partition)
+                return Subject(STEP_FAILED, data.asset_key.to_user_string(), partition, data.check_name)
+        return Subject(STEP_FAILED, name, partition)
 
-    def _run(self) -> About:
-        return About(RUN_FAILED, self.entry.job_name or "unknown job", self._partition())
+    def _run(self) -> Subject:
+        return Subject(RUN_FAILED, self.entry.job_name or "unknown job", self._partition())
 
     def _open(self, alert: Alert) -> None:
         about = alert.about
@@ -208,12 +208,12 @@ class Teller:
         return self._tags().get(PARTITION_TAG, "")
 
     def _link(self, asset: str = "") -> str:
-        return link(self.project, self.entry.run_id, asset)
+        return link(self.installation, self.entry.run_id, asset)
 
 
-def link(project: Project, run_id: str, asset: str) -> str:
+def link(installation: Installation, run_id: str, asset: str) -> str:
     """Where people look: at the run, or at the asset if there is none."""
-    base = project.settings.dagster_link
+    base = installation.settings.dagster_link
     return f"{base}/runs/{run_id}" if run_id else f"{base}/assets/{asset}"
 
 
@@ -226,7 +226,7 @@ def cause_of(error: Any) -> str:
     return f"{first}; the run's log says more"
 
 
-def _look_at_decisions(project: Project, page: Page, now: datetime) -> None:
+def _look_at_decisions(installation: Installation, page: AlertTransaction, now: datetime) -> None:
     """What follows from the store as it is, whichever event told of it or got lost on the way.
 
     An alert about a partition ends when its verdict accepts it, a notice of an acceptance when that is taken back; and a champion
@@ -238,54 +238,54 @@ def _look_at_decisions(project: Project, page: Page, now: datetime) -> None:
     for about in [*page.opened(CHECK_FAILED), *page.opened(ACCEPTED)]:
         if (about.asset, about.check) != (CHECK.asset_key.to_user_string(), CHECK.name):
             continue
-        verdict = _verdict(project, about.partition, None)
+        verdict = _verdict(installation, about.partition, None)
         if verdict is not None and (verdict.is_accepted if about.name == CHECK_FAILED else verdict.overruled_by is None):
             page.end(about, now)
-    present = {alert.about: alert for alert in _refused_behind_champion(project)}
+    present = {alert.about: alert for alert in _refused_behind_champion(installation)}
     for about in page.opened(REFUSED_BEHIND_CHAMPION):
         if about not in present:
             page.end(about, now)
     for about, alert in present.items():
         if not page.is_open(about):
             page.open(alert, now, f":champion:{about.partition}:{now.isoformat()}")
-    _look_at_rules(project, page, now)
+    _look_at_rules(installation, page, now)
 
 
-def _look_at_rules(project: Project, page: Page, now: datetime) -> None:
+def _look_at_rules(installation: Installation, page: AlertTransaction, now: datetime) -> None:
     """While the gate waits for a person, because its rules were changed, the sensors do nothing: that has to be told."""
-    about = About(RULES_UNCONFIRMED, "transformed")
+    about = Subject(RULES_UNCONFIRMED, "transformed")
     try:
-        project.rules()
+        installation.rules()
     except GateRefusalError as refusal:
         if not page.is_open(about):
             said = "Nothing is judged or trained: the rules of the drift gate wait for a person"
-            alert = Alert(about, "error", said, (_short(str(refusal)),), link(project, "", "transformed"))
+            alert = Alert(about, "error", said, (_short(str(refusal)),), link(installation, "", "transformed"))
             page.open(alert, now, f":rules:{now.isoformat()}")
     else:
         page.end(about, now)
 
 
-def _refused_behind_champion(project: Project) -> Iterator[Alert]:
-    champion = _champion(project)
+def _refused_behind_champion(installation: Installation) -> Iterator[Alert]:
+    champion = _champion(installation)
     for partition, content, _ in () if champion is None else champion.lineage.partitions:
-        verdict = _verdict(project, partition, content)
+        verdict = _verdict(installation, partition, content)
         if champion is not None and verdict is not None and not verdict.is_accepted:
             by = verdict.refused_by
             yield Alert(
-                About(REFUSED_BEHIND_CHAMPION, "champion", partition),
+                Subject(REFUSED_BEHIND_CHAMPION, "champion", partition),
                 "error",
                 f"Champion {champion.version} was trained on {partition}, which is refused now",
                 (
                     "refused" if by is None else f"refused by {by.who}: {by.reason}",
                     '`fraud rollback VERSION --reason "..."` points at an older version; `fraud models` lists them',
                 ),
-                link(project, "", "champion"),
+                link(installation, "", "champion"),
             )
 
 
-def _champion(project: Project) -> Manifest | None:
+def _champion(installation: Installation) -> Manifest | None:
     """The champion's manifest alone: it is asked for on every tick. None where there is none to trust, which the scorer tells."""
-    store, key = project.artifacts.store, project.artifacts.signing_key
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
     try:
         latest = read_latest(store, key)
         if latest is None:
@@ -295,12 +295,12 @@ def _champion(project: Project) -> Manifest | None:
         return None
 
 
-def _verdict(project: Project, partition: str, content: object) -> Verdict | None:
+def _verdict(installation: Installation, partition: str, content: object) -> Verdict | None:
     """The verdict on this content of the partition (None: on its present one); None where there is none to trust."""
     try:
-        verdict = gate.read_verdict(project.artifacts.store, project.artifacts.signing_key, partition)
+        verdict = gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, partition)
         if verdict is not None and content is None:
-            pointer = project.artifacts.pointer("transformed", partition)
+            pointer = installation.artifacts.pointer("transformed", partition)
             content = None if pointer is None else pointer.content
     except IntegrityError:
         return None

@@ -22,10 +22,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fraud_assets.events.alerts import open_book
+from fraud_assets.events.alerts import open_alert_store
 from fraud_assets.events.causes import is_failed_check
 from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.overruling import CHECK as GATE
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import SettingsError, StoreError
@@ -123,18 +123,18 @@ class PipelineCollector(Collector):
     """The pipeline's metrics, brought up to date whenever somebody asks.
 
     Args:
-        project: the installation.
+        installation: the installation.
         instance: its Dagster instance; the event log must be one log (consolidated SQLite, or Postgres).
     """
 
-    def __init__(self, project: Project, instance: dg.DagsterInstance) -> None:
-        self._project = project
+    def __init__(self, installation: Installation, instance: dg.DagsterInstance) -> None:
+        self._project = installation
         self._instance = instance
         self._record = Record()
         self._cursor = 0
         self._handled: deque[int] = deque(maxlen=4 * LOOK_AGAIN)
         self._reading = threading.Lock()
-        engine = open_database(project.settings)
+        engine = open_database(installation.settings)
         self._reviews = Reviews(DecisionLog(engine, REVIEW_DAYS[-1]), LabelLog(engine))
 
     def collect(self) -> Iterator[Metric]:
@@ -211,14 +211,14 @@ class Reviews:
         return kept
 
 
-def serve(project: Project, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:
+def serve(installation: Installation, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:
     """Serve the pipeline's metrics at this address, in a thread that goes on until the process ends.
 
     Raises:
         SettingsError: the address cannot be bound.
     """
     registry = CollectorRegistry()
-    registry.register(PipelineCollector(project, instance))
+    registry.register(PipelineCollector(installation, instance))
     try:
         _, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -316,8 +316,8 @@ def next_due(source: Source, present: list[str]) -> datetime | None:
     return partitions.window(key, source.cadence, source.zone)[1]
 
 
-def _backlogs(project: Project) -> Iterator[Metric]:
-    book = open_book(project)
+def _backlogs(installation: Installation) -> Iterator[Metric]:
+    book = open_alert_store(installation)
     now = datetime.now(UTC)
     backlog = book.backlog(now)
     yield GaugeMetricFamily("fraud_alerts_open", "Alerts that the sensor keeps open.", value=backlog.open)
@@ -330,7 +330,7 @@ def _backlogs(project: Project) -> Iterator[Metric]:
             value=told.timestamp(),
         )
     outboxes = GaugeMetricFamily("fraud_outbox_backlog", "What waits on disk for another server.", labels=("queue",))
-    for folder in sorted((project.settings.home / "outbox").glob("*/")):
+    for folder in sorted((installation.settings.home / "outbox").glob("*/")):
         outboxes.add_metric((folder.name,), sum(1 for path in folder.glob("*.json") if not path.name.startswith(".")))
     yield outboxes
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from fraud_assets.delivery import delivery
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.runtime.alibi import alibi_detector
 from fraud_assets.training.labelled import decide_on_labels
 from fraud_core import gate
@@ -13,16 +13,16 @@ from fraud_core.gate.statistics import scipy_detector
 from fraud_core.training_data.transform import source_features
 
 
-def judge_partition(project: Project, key: str) -> Judgement:
+def judge_partition(installation: Installation, key: str) -> Judgement:
     """The gate's judgement of a materialized partition; nothing is recorded.
 
     Raises:
         GateRefusalError: the rules of the gate were changed, which nobody has confirmed.
         IntegrityError: a sample is missing or was changed.
     """
-    source, artifacts, rules = project.source, project.artifacts, project.rules(record=True)
-    contents = {partition: pointer.content for partition, pointer in project.transformed().items()}
-    past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift, rules, project.heads)
+    source, artifacts, rules = installation.source, installation.artifacts, installation.rules(record=True)
+    contents = {partition: pointer.content for partition, pointer in installation.transformed().items()}
+    past = gate.load_past(artifacts.store, artifacts.signing_key, key, contents, source.drift, rules, installation.heads)
     return gate.judge(
         partition=key,
         content=contents[key],
@@ -31,31 +31,31 @@ def judge_partition(project: Project, key: str) -> Judgement:
         past=past,
         position=gate.position(source, key),
         settings=source.drift,
-        seed=project.settings.seed,
-        detector=scipy_detector if project.settings.drift_detector == "scipy" else alibi_detector,
+        seed=installation.settings.seed,
+        detector=scipy_detector if installation.settings.drift_detector == "scipy" else alibi_detector,
         now=datetime.now(UTC),
         rules=rules,
     )
 
 
-def decide_partition(project: Project, key: str, *, accept: bool, who: str, reason: str) -> Verdict:
+def decide_partition(installation: Installation, key: str, *, accept: bool, who: str, reason: str) -> Verdict:
     """Record a person's decision on a partition's present content.
 
     Raises:
         GateRefusalError: the reason has no words, or the partition was not judged yet.
         PartitionError: it was not materialized.
     """
-    pointer = project.artifacts.pointer("transformed", key)
+    pointer = installation.artifacts.pointer("transformed", key)
     if pointer is None:
         raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
     decide = gate.accept if accept else gate.refuse
-    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     now, content = datetime.now(UTC), pointer.content
     present = gate.read_verdict(store, signing_key, key)
     if accept and present is not None and present.content == content and present.is_accepted:
         gate.require_reason(key, "accept", reason)
-        if decide_on_labels(project, key, content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
+        if decide_on_labels(installation, key, content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
             return present  # its labels were what held it
-    verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=project.heads)
-    delivery.note_verdict(project, verdict, project.tell)
+    verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=installation.heads)
+    delivery.note_verdict(installation, verdict, installation.tell)
     return verdict

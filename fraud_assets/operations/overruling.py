@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from fraud_assets.access.attribution import who_started
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.reports.metadata import decision_metadata, sentence, verdict_numbers
 from fraud_assets.runtime.evaluations import log_evaluation
@@ -36,9 +36,9 @@ class Confirm(dg.Config):
     restored: bool = False
 
 
-def build_jobs(project: Project) -> list[dg.JobDefinition]:
+def build_jobs(installation: Installation) -> list[dg.JobDefinition]:
     """The jobs, for the Dagster UI: whoever launches one chooses the partition, and is asked for the reason."""
-    keys = partitions_def(project.source)
+    keys = partitions_def(installation.source)
 
     def form(action: str) -> dg.PartitionedConfig[Any]:
         """What the launchpad shows once the partition is chosen. An empty reason is refused."""
@@ -47,16 +47,16 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
 
     @dg.op
     def accept(context: dg.OpExecutionContext, config: Decide) -> None:
-        _decide(project, context, config, accept=True)
+        _decide(installation, context, config, accept=True)
 
     @dg.op
     def refuse(context: dg.OpExecutionContext, config: Decide) -> None:
-        _decide(project, context, config, accept=False)
+        _decide(installation, context, config, accept=False)
 
     @dg.op
     def confirm(context: dg.OpExecutionContext, config: Confirm) -> None:
         who = who_started(context.run, config.who)
-        context.log.info(confirm_rules_of(project, who=who, reason=config.reason, restored=config.restored))
+        context.log.info(confirm_rules_of(installation, who=who, reason=config.reason, restored=config.restored))
 
     @dg.job(
         description="Let the gate decide by the rules that the source's TOML declares by now, with a reason; all is judged anew.",
@@ -84,11 +84,11 @@ def build_jobs(project: Project) -> list[dg.JobDefinition]:
     return [accept_partition, refuse_partition, confirm_rules]
 
 
-def confirm_rules_of(project: Project, *, who: str, reason: str, restored: bool) -> str:
+def confirm_rules_of(installation: Installation, *, who: str, reason: str, restored: bool) -> str:
     """Record that a person lets the rules of the gate be changed; returns what that means, in words.
 
     Args:
-        project: the installation.
+        installation: the installation.
         who: the person, as far as known.
         reason: why, in at least two words.
         restored: instead, take the store as it is: it was restored from a backup, and what was seen of it before is forgotten.
@@ -96,17 +96,19 @@ def confirm_rules_of(project: Project, *, who: str, reason: str, restored: bool)
     Raises:
         GateRefusalError: the reason has no words, or nothing has changed.
     """
-    store, key = project.artifacts.store, project.artifacts.signing_key
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
     if restored:
-        return gate.take_as_restored(store, key, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
-    changed = gate.confirm(store, key, project.source, who=who, reason=reason, now=datetime.now(UTC), heads=project.heads)
+        return gate.take_as_restored(store, key, who=who, reason=reason, now=datetime.now(UTC), heads=installation.heads)
+    changed = gate.confirm(
+        store, key, installation.source, who=who, reason=reason, now=datetime.now(UTC), heads=installation.heads
+    )
     return f"In force now: {'; '.join(changed)}. Every partition is judged anew, oldest first."
 
 
-def _decide(project: Project, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
+def _decide(installation: Installation, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
     """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
     who, key = who_started(context.run, config.who), context.partition_key
-    verdict = decide_partition(project, key, accept=accept, who=who, reason=config.reason)
+    verdict = decide_partition(installation, key, accept=accept, who=who, reason=config.reason)
     context.log.info(sentence(verdict))
     log_evaluation(
         context,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
 from fraud_core.features.catalogue import Feature
 from fraud_core.intake import parsing
@@ -72,15 +72,15 @@ _LABELS = {
 }
 
 
-def describe(spec: dg.AssetSpec, project: Project) -> dg.AssetSpec:
+def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
     """The asset's specification with what the catalog adds to it."""
     name = spec.key.path[-1]
     metadata = dict(spec.metadata)
-    columns = expected_columns(project.source, name)
+    columns = expected_columns(installation.source, name)
     if columns:
         metadata["dagster/column_schema"] = table_schema(columns)
     return spec.replace_attributes(
-        owners=[project.settings.owner],
+        owners=[installation.settings.owner],
         code_version=CODE_VERSIONS[name],
         freshness_policy=FRESHNESS.get(name),
         metadata=metadata,

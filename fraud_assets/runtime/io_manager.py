@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.delivery import delivery
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports import catalog
 from fraud_assets.reports.metadata import markdown_table
 from fraud_core.sources import schema
@@ -14,13 +14,13 @@ from fraud_core.storage.artifacts import Document, Estimator, Pointer, Table
 SAMPLE_ROWS = 5
 
 
-def build(project: Project) -> dg.IOManagerDefinition:
+def build(installation: Installation) -> dg.IOManagerDefinition:
     """The IO manager as a resource: no step of a run begins where the store takes no writes."""
 
     @dg.io_manager(description="What assets return goes into the object store, and comes back verified.")
     def artifacts(_: dg.InitResourceContext) -> ArtifactIOManager:
-        project.artifacts.check_writable()
-        return ArtifactIOManager(project)
+        installation.artifacts.check_writable()
+        return ArtifactIOManager(installation)
 
     return artifacts
 
@@ -28,8 +28,8 @@ def build(project: Project) -> dg.IOManagerDefinition:
 class ArtifactIOManager(dg.IOManager):
     """Writes content-addressed artifacts with their pointer last, and shows what was written as metadata."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, installation: Installation) -> None:
+        self._project = installation
 
     def handle_output(self, context: dg.OutputContext, obj: Table | Document | Estimator) -> None:
         """Write what an asset returned."""

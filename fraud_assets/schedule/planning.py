@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.runtime import spreading
 from fraud_assets.stages import labels
 from fraud_assets.stages.landing import load_landing
@@ -42,7 +42,7 @@ PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 15, 30, 60
 
 
 @dataclass(frozen=True)
-class Step:
+class Proposal:
     """What a sensor decides: a run of its job, or none; and in a sentence, why. `cursor` is what it remembers."""
 
     why: str
@@ -61,69 +61,69 @@ class Step:
         return dg.SensorResult(run_requests=[request], cursor=self.cursor)
 
 
-def next_training(project: Project, instance: dg.DagsterInstance, now: datetime) -> Step:
+def next_training(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> Proposal:
     """Train when the accepted set is neither the champion's nor that of the last training, and no partition is on its way.
 
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _unconfirmed(project) or _comes_first(project, instance, now)
+    first = _unconfirmed(installation) or _comes_first(installation, instance, now)
     if first is not None:
-        return Step(first)
+        return Proposal(first)
     try:
-        allowed = project.training_set()
-        inputs, outcomes = training_inputs(project, allowed), Data.of(project).fingerprint()
+        allowed = installation.training_set()
+        inputs, outcomes = training_inputs(installation, allowed), Data.of(installation).fingerprint()
     except (GateRefusalError, NotYetTrainableError) as refusal:
-        return Step(str(refusal))
-    trained = project.artifacts.pointer("model")
-    store, signing_key = project.artifacts.store, project.artifacts.signing_key
-    latest = project.latest()
+        return Proposal(str(refusal))
+    trained = installation.artifacts.pointer("model")
+    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
+    latest = installation.latest()
     if trained is not None and trained.inputs == inputs:
-        return Step("The last training was on exactly these partitions.")
+        return Proposal("The last training was on exactly these partitions.")
     if latest is not None:
         lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
         if (lineage.training_set, lineage.labels) == (gate.fingerprint(allowed), outcomes):
-            return Step(f"Champion {latest.version} was trained on exactly these partitions.")
+            return Proposal(f"Champion {latest.version} was trained on exactly these partitions.")
     # What was tried includes from where: a set may come back after another was trained in between.
     stamp = fingerprint(inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
     if _was_tried(instance, stamp):
-        return Step("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
-    return Step(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
+        return Proposal("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
+    return Proposal(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
 
 
-def next_labels(project: Project, now: datetime) -> Step:
+def next_labels(installation: Installation, now: datetime) -> Proposal:
     """Export the labels that came in, once a day.
 
     Raises:
         StoreError: the database cannot be used.
     """
-    if labels.are_waiting(project, now):
-        return Step("Labels came in.", run_key=f"labels {now:%Y-%m-%d}")
-    return Step("No label has come in since the last export, or today's was made.")
+    if labels.are_waiting(installation, now):
+        return Proposal("Labels came in.", run_key=f"labels {now:%Y-%m-%d}")
+    return Proposal("No label has come in since the last export, or today's was made.")
 
 
-def next_fraud_rates(project: Project, instance: dg.DagsterInstance, now: datetime, cursor: str | None) -> Step:
+def next_fraud_rates(installation: Installation, instance: dg.DagsterInstance, now: datetime, cursor: str | None) -> Proposal:
     """Judge the fraud rates again where labels have matured since the instant that the cursor holds.
 
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _comes_first(project, instance, now)
+    first = _comes_first(installation, instance, now)
     if first is not None:
-        return Step(first, cursor=cursor)
-    present = {key: pointer for key, pointer in project.transformed().items() if pointer.rows}
+        return Proposal(first, cursor=cursor)
+    present = {key: pointer for key, pointer in installation.transformed().items() if pointer.rows}
     if not present:
-        return Step("No partition with rows is materialized.", cursor=cursor)
-    until = mature_instant(project, present)
+        return Proposal("No partition with rows is materialized.", cursor=cursor)
+    until = mature_instant(installation, present)
     since = datetime.fromisoformat(cursor) if cursor else datetime.fromtimestamp(0, UTC)
-    windows = {key: partitions.window(key, project.source.cadence, project.source.zone) for key in present}
+    windows = {key: partitions.window(key, installation.source.cadence, installation.source.zone) for key in present}
     matured = [key for key, (start, end) in windows.items() if since < until and since < end and start < until]
     if not matured:
-        return Step("No label has matured since.", cursor=cursor)
+        return Proposal("No label has matured since.", cursor=cursor)
     taken = matured[:MATURED_AT_ONCE]
     if len(taken) < len(matured):
         until = min(until, windows[taken[-1]][1])
-    return Step(
+    return Proposal(
         f"Labels have matured in {taken[0]} to {taken[-1]}.",
         run_key=fingerprint(until.isoformat(), *(f"{key} {present[key].content}" for key in taken)),
         cursor=until.isoformat(),
@@ -131,19 +131,19 @@ def next_fraud_rates(project: Project, instance: dg.DagsterInstance, now: dateti
     )
 
 
-def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
+def unfinished(installation: Installation, now: datetime) -> Iterator[tuple[str, str]]:
     """Partitions that are over, can be made, and are not made from what has landed; each with a hash of what it is to be made of.
 
     A partition without a verdict is none of them, if it is made: whoever removed the verdict may have removed a person's
     refusal, so that is for a person to run again.
     """
-    landing = load_landing(project)
+    landing = load_landing(installation)
     if landing is None:
         return
-    source, raws, transformed = project.source, project.artifacts.pointers("raw"), project.transformed()
-    rules = _rules(project)
+    source, raws, transformed = installation.source, installation.artifacts.pointers("raw"), installation.transformed()
+    rules = _rules(installation)
     confirmed = [rules.sha256] if rules is not None and rules.confirmed is not None else []
-    for key in due_keys(project, landing, now):
+    for key in due_keys(installation, landing, now):
         preceding = [raws.get(other) for other in source.preceding(key)]
         present = [raw for raw in preceding if raw is not None]
         if len(present) < len(preceding):
@@ -155,41 +155,41 @@ def unfinished(project: Project, now: datetime) -> Iterator[tuple[str, str]]:
             or made is None
             or raw.inputs != wanted
             or made.inputs != transformed_inputs(source, [*present, raw])
-            or _is_stale(project, key, made, rules)
+            or _is_stale(installation, key, made, rules)
         ):
             yield key, fingerprint(key, wanted, transformed_inputs(source, present), *confirmed)
 
 
-def due_keys(project: Project, landing: Landing, now: datetime) -> list[str]:
+def due_keys(installation: Installation, landing: Landing, now: datetime) -> list[str]:
     """Partitions whose time is over; of files, none after the last one that has rows."""
-    source, landed = project.source, landing.partitions()
+    source, landed = installation.source, landing.partitions()
     keys = [key for key in partition_keys(source, landing) if partitions.window(key, source.cadence, source.zone)[1] <= now]
     if source.simulator is not None:
         return keys
     return [key for key in keys if landed and key <= landed[-1]]
 
 
-def _unconfirmed(project: Project) -> str | None:
+def _unconfirmed(installation: Installation) -> str | None:
     """Why nothing is judged: the source's TOML changes the rules of the gate, and nobody has confirmed that."""
     try:
-        project.rules()
+        installation.rules()
     except GateRefusalError as refusal:
         return str(refusal)
     return None
 
 
-def _rules(project: Project) -> Rules | None:
+def _rules(installation: Installation) -> Rules | None:
     """The rules of the gate; None where a person has to confirm them first, so that nothing is judged anew by then."""
     try:
-        return project.rules()
+        return installation.rules()
     except GateRefusalError:
         return None
 
 
-def _is_stale(project: Project, key: str, made: Pointer, rules: Rules | None) -> bool:
+def _is_stale(installation: Installation, key: str, made: Pointer, rules: Rules | None) -> bool:
     """Whether the verdict speaks of other content, or was found by other rules."""
     try:
-        verdict = gate.read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
+        verdict = gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key)
     except IntegrityError:
         return False
     if verdict is None:
@@ -197,20 +197,20 @@ def _is_stale(project: Project, key: str, made: Pointer, rules: Rules | None) ->
     return verdict.content != made.content or (rules is not None and not rules.holds(verdict.rules))
 
 
-def _has_landed(project: Project, seen: list[Seen]) -> bool:
+def _has_landed(installation: Installation, seen: list[Seen]) -> bool:
     """Whether somebody landed these very files, as far as names and sizes tell."""
-    landing = load_landing(project)
-    if landing is None or landing.parse != parse_fingerprint(project.source, project.card_key):
+    landing = load_landing(installation)
+    if landing is None or landing.parse != parse_fingerprint(installation.source, installation.card_key):
         return False
     return {name: file.size for name, file in landing.files.items()} == {file.name: file.size for file in seen}
 
 
-def _comes_first(project: Project, instance: dg.DagsterInstance, now: datetime) -> str | None:
+def _comes_first(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Why to wait: data is on its way, or a training is."""
     busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
     if busy is not None:
         return busy
-    waiting = (key for key, stamp in unfinished(project, now) if not _was_tried(instance, stamp))
+    waiting = (key for key, stamp in unfinished(installation, now) if not _was_tried(instance, stamp))
     key = next(waiting, None)
     return None if key is None else f"Partition {key} comes first."
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from fraud_assets.delivery import delivery
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports import plots
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.card import model_card
@@ -23,7 +23,7 @@ from fraud_core.signing.keys import canonical_json, sign
 from fraud_core.storage.artifacts import Document
 
 
-def build(project: Project) -> list[dg.AssetsDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition]:
     """The asset."""
 
     @dg.asset(
@@ -34,24 +34,24 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
     )
     def champion(context: dg.AssetExecutionContext, model: TrainedModel) -> dg.Output[Document]:
         """The serving bundle, written once under its version; then the pointer to it, last. What was evaluated is what ships."""
-        allowed = project.training_set(own_partition(context))
+        allowed = installation.training_set(own_partition(context))
         if model.bundle.manifest.lineage.training_set != gate.fingerprint(allowed):
             raise GateRefusalError(
                 "The model was trained on other partitions than the gate accepts now; materialize preprocessor and model first."
             )
         now = datetime.now(UTC)
-        promotion = judge_promotion(project, model, now)
+        promotion = judge_promotion(installation, model, now)
         if not promotion.promoted:
             raise PromotionError(f"Not promoted: {' '.join(promotion.reasons)}")
-        store, key = project.artifacts.store, project.artifacts.signing_key
-        revision = delivery.revision_of(project, model.bundle.version, context.log.warning)
+        store, key = installation.artifacts.store, installation.artifacts.signing_key
+        revision = delivery.revision_of(installation, model.bundle.version, context.log.warning)
         write_bundle(store, with_revision(model.bundle, revision), key)
         card = model_card(model, allowed, promotion, now)
-        _write_run(project, model, card, context.run.run_id, revision)
-        rows = read_rows(Data.of(project), allowed.accepted, model.split.validation_b)  # the last that it did not learn from
+        _write_run(installation, model, card, context.run.run_id, revision)
+        rows = read_rows(Data.of(installation), allowed.accepted, model.split.validation_b)  # the last that it did not learn from
         reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
         write_reference(store, key, context.run.run_id, reference)
-        latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now, heads=project.heads)
+        latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now, heads=installation.heads)
         return dg.Output(
             Document(
                 body={"version": latest.version, "sequence": latest.sequence},
@@ -70,11 +70,11 @@ def with_revision(bundle: Bundle, revision: str | None) -> Bundle:
     return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"lineage": lineage})})
 
 
-def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: str, revision: str | None) -> None:
+def _write_run(installation: Installation, model: TrainedModel, card: ModelCard, run_id: str, revision: str | None) -> None:
     """What is known about this training, beside the bundle: the card and the plots."""
     folder = f"models/{model.bundle.version}/runs/{run_id}"
     files = {
-        "card.json": canonical_json(sign(card.model_dump(mode="json"), project.artifacts.signing_key)),
+        "card.json": canonical_json(sign(card.model_dump(mode="json"), installation.artifacts.signing_key)),
         "card.md": card.to_markdown().encode(),
         "precision_recall.png": plots.pr_plot(model.validation, model.holdout),
         "calibration.png": plots.calibration_plot(model.validation, model.holdout),
@@ -84,4 +84,4 @@ def _write_run(project: Project, model: TrainedModel, card: ModelCard, run_id: s
         ).encode(),
     }
     for name, data in files.items():
-        project.artifacts.store.put(f"{folder}/{name}", data)
+        installation.artifacts.store.put(f"{folder}/{name}", data)

@@ -8,7 +8,7 @@ from functools import cache
 
 import dagster as dg
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports.metadata import markdown_table
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import IntegrityError, StoreError
@@ -30,17 +30,17 @@ SHOWN = 20
 PATIENCE = 10_000  # milliseconds: whoever loads waits for those who score, not the other way round
 
 
-def is_kept(project: Project) -> bool:
+def is_kept(installation: Installation) -> bool:
     """Whether this source has a history at all."""
-    return any(feature.is_history for feature in source_features(project.source))
+    return any(feature.is_history for feature in source_features(installation.source))
 
 
-def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The asset and its check; none where the source has no history."""
-    if not is_kept(project):
+    if not is_kept(installation):
         return []
 
-    @dg.asset(deps=["raw"], group_name="serving", kinds={"sqlite" if project.settings.history is None else "redis"})
+    @dg.asset(deps=["raw"], group_name="serving", kinds={"sqlite" if installation.settings.history is None else "redis"})
     def history(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """What cards and merchants did, where the scorer looks it up: raw within reach of its newest payment, and all labels.
 
@@ -48,7 +48,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         Loading can be cut short and repeated: each payment counts once. A store that is gone fails this asset and nothing else.
         """
         begun = time.monotonic()
-        with catching_up(project) as catch_up:
+        with catching_up(installation) as catch_up:
             done = catch_up.run()
         return dg.MaterializeResult(
             metadata={
@@ -67,7 +67,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     def no_skew(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Are the features of the last day's decisions, as they were logged, those that the pipeline computes, bit for bit?"""
         try:
-            return skew_result(recheck_day(project, datetime.now(UTC)))
+            return skew_result(recheck_day(installation, datetime.now(UTC)))
         except StoreError as error:
             return dg.AssetCheckResult(
                 passed=False, severity=dg.AssetCheckSeverity.ERROR, description=f"Nothing could be checked: {error}"
@@ -76,7 +76,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     return [history, no_skew]
 
 
-def recheck_day(project: Project, now: datetime) -> Skew:
+def recheck_day(installation: Installation, now: datetime) -> Skew:
     """Recompute what was logged in the last day.
 
     Raises:
@@ -86,11 +86,11 @@ def recheck_day(project: Project, now: datetime) -> Skew:
     @cache
     def scorer_of(version: str) -> Scorer | None:
         try:
-            return Scorer(read_bundle(project.artifacts.store, version, project.artifacts.signing_key))
+            return Scorer(read_bundle(installation.artifacts.store, version, installation.artifacts.signing_key))
         except IntegrityError:
             return None
 
-    with catching_up(project) as known:
+    with catching_up(installation) as known:
         return recheck(known, scorer_of, now - LOOKED_BACK, MOST_CHECKED)
 
 
@@ -118,24 +118,26 @@ def skew_result(skew: Skew) -> dg.AssetCheckResult:
 
 
 @contextmanager
-def catching_up(project: Project) -> Iterator[CatchUp]:
+def catching_up(installation: Installation) -> Iterator[CatchUp]:
     """The stores of the installation; let go of at the end."""
-    settings = project.settings
+    settings = installation.settings
     engine = open_database(settings)
     decisions = DecisionLog(engine, settings.decision_retention_days)
     try:
-        with opened(project) as store:
-            yield CatchUp(project.source, project.artifacts, LabelLog(engine), decisions, store, project.is_accepted)
+        with opened(installation) as store:
+            yield CatchUp(
+                installation.source, installation.artifacts, LabelLog(engine), decisions, store, installation.is_accepted
+            )
     finally:
         engine.dispose()
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[HistoryStore]:
+def opened(installation: Installation) -> Iterator[HistoryStore]:
     """The history store of the installation; let go of at the end."""
-    settings = project.settings
+    settings = installation.settings
     patient = settings.model_copy(update={"history_timeout": max(settings.history_timeout, PATIENCE)})
-    store = open_history(patient, project.source.reach)
+    store = open_history(patient, installation.source.reach)
     try:
         yield store
     finally:

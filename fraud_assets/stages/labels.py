@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fraud_assets.installation import Project
-from fraud_core.labels.log import LabelLog, Word
+from fraud_assets.installation import Installation
+from fraud_core.labels.log import LabelLog, NewLabel
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.storage.database import open_database
 from fraud_core.training_data.labels import ASSET, SCHEMA, log_since
 
 
-def build(project: Project) -> list[dg.AssetsDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition]:
     """The asset."""
 
     @dg.asset(io_manager_key="artifacts", group_name="data", output_required=False, kinds={"polars", "parquet"})
@@ -23,7 +23,7 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
 
         Trainings and the fraud rates of merchants are joined with it as of a time; raw and transformed are never rewritten by it.
         """
-        table = export(project, datetime.now(UTC))
+        table = export(installation, datetime.now(UTC))
         if table is None:
             context.log.info("No label has come in since the last export.")
         else:
@@ -32,15 +32,15 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
     return [labels]
 
 
-def export(project: Project, now: datetime) -> Table | None:
+def export(installation: Installation, now: datetime) -> Table | None:
     """The exported labels and those that came in since; None where nothing has become known.
 
     Raises:
         StoreError: the database cannot be used.
     """
-    pointer = project.artifacts.pointer(ASSET)
-    before = pl.DataFrame(schema=SCHEMA) if pointer is None else project.artifacts.scan(ASSET).collect()
-    added = log_since(_log(project), _last(before))
+    pointer = installation.artifacts.pointer(ASSET)
+    before = pl.DataFrame(schema=SCHEMA) if pointer is None else installation.artifacts.scan(ASSET).collect()
+    added = log_since(_log(installation), _last(before))
     if added.is_empty() and (pointer is None or not _has_become_known(before, int(pointer.facts["as_of_us"]), now)):
         return None
     frame = pl.concat([before, added])
@@ -49,11 +49,11 @@ def export(project: Project, now: datetime) -> Table | None:
     return Table(frame=frame, content=content, inputs=content, facts=facts)
 
 
-def hear(project: Project, relabels: pl.DataFrame) -> int:
+def hear(installation: Installation, relabels: pl.DataFrame) -> int:
     """Write down what the data source says of payments by now; what was heard before is not written again.
 
     Args:
-        project: the installation.
+        installation: the installation.
         relabels: see `intake.raw.RELABELS`.
 
     Returns:
@@ -62,15 +62,15 @@ def hear(project: Project, relabels: pl.DataFrame) -> int:
     Raises:
         StoreError: the database cannot be used.
     """
-    log = _log(project)
+    log = _log(installation)
     rows = relabels.rows(named=True)
     before = log.of([row["transaction_id"] for row in rows])
     words = [
-        Word(
+        NewLabel(
             transaction_id=row["transaction_id"],
             outcome="fraud" if row["label"] else "legitimate",
             source="source",
-            author=project.source.name,
+            author=installation.source.name,
             event_time=row["timestamp"],
             known_at=row["known_at"],
         )
@@ -83,30 +83,30 @@ def hear(project: Project, relabels: pl.DataFrame) -> int:
     return len(new)
 
 
-def has_news(project: Project) -> bool:
+def has_news(installation: Installation) -> bool:
     """Whether labels came in since the last export.
 
     Raises:
         StoreError: the database cannot be used.
     """
-    pointer = project.artifacts.pointer(ASSET)
-    return bool(_log(project).since(0 if pointer is None else int(pointer.facts["last_sequence"]), 1))
+    pointer = installation.artifacts.pointer(ASSET)
+    return bool(_log(installation).since(0 if pointer is None else int(pointer.facts["last_sequence"]), 1))
 
 
-def are_waiting(project: Project, now: datetime) -> bool:
+def are_waiting(installation: Installation, now: datetime) -> bool:
     """Whether labels came in since the last export, and that was before today (in UTC): each export may cause a training.
 
     Raises:
         StoreError: the database cannot be used.
     """
-    pointer = project.artifacts.pointer(ASSET)
+    pointer = installation.artifacts.pointer(ASSET)
     if pointer is not None and datetime.fromtimestamp(int(pointer.facts["as_of_us"]) / 1e6, UTC).date() >= now.date():
         return False
-    return has_news(project)
+    return has_news(installation)
 
 
-def _log(project: Project) -> LabelLog:
-    return LabelLog(open_database(project.settings))
+def _log(installation: Installation) -> LabelLog:
+    return LabelLog(open_database(installation.settings))
 
 
 def _last(labels: pl.DataFrame) -> int:

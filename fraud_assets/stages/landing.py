@@ -4,16 +4,16 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports.metadata import markdown_table
 from fraud_core.intake.landing import UNDATED, Landing, land, partition_keys
 from fraud_core.intake.refusals import count_refusals
 from fraud_core.storage.artifacts import Document
 
 
-def load_landing(project: Project) -> Landing | None:
+def load_landing(installation: Installation) -> Landing | None:
     """What has landed so far."""
-    body = project.artifacts.document("landing")
+    body = installation.artifacts.document("landing")
     return None if body is None else Landing.model_validate(body)
 
 
@@ -31,7 +31,7 @@ def _counts(landed: Landing) -> list[dict[str, Any]]:
     ][:100]
 
 
-def build(project: Project) -> list[dg.AssetsDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition]:
     """The asset."""
 
     @dg.asset(io_manager_key="artifacts", group_name="data", kinds={"polars"})
@@ -45,13 +45,15 @@ def build(project: Project) -> list[dg.AssetsDefinition]:
         def progress(file: str, rows: int) -> None:
             if rows - seen.get(file, 0) >= 500_000:
                 context.log.info(f"{file}: {rows:,} rows")
-                project.tell(f"{file}: {rows:,} rows read")
+                installation.tell(f"{file}: {rows:,} rows read")
                 seen[file] = rows
 
-        artifacts = project.artifacts
-        landed = land(project.source, artifacts.store, project.card_key, load_landing(project), progress)
-        if project.source.is_open:
-            context.instance.add_dynamic_partitions(f"{project.source.name}_partitions", partition_keys(project.source, landed))
+        artifacts = installation.artifacts
+        landed = land(installation.source, artifacts.store, installation.card_key, load_landing(installation), progress)
+        if installation.source.is_open:
+            context.instance.add_dynamic_partitions(
+                f"{installation.source.name}_partitions", partition_keys(installation.source, landed)
+            )
         facts: dict[str, int | float | str] = {
             "files": len(landed.files),
             "lines": sum(file.lines or file.rows for file in landed.files.values()),

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports import plots
 from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
@@ -15,7 +15,7 @@ from fraud_core.evaluation.model_card import Promotion
 from fraud_core.storage.artifacts import Estimator
 
 
-def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The asset and its check."""
 
     @dg.asset(
@@ -26,14 +26,14 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     )
     def model(context: dg.AssetExecutionContext, preprocessor: Preprocessor) -> dg.Output[Estimator]:
         """The best of a linear model, a random forest and boosting on validation A; calibrated and given thresholds on B."""
-        allowed = project.training_set(own_partition(context))
-        require_judged_labels(project, allowed)
+        allowed = installation.training_set(own_partition(context))
+        require_judged_labels(installation, allowed)
 
         def progress(sentence: str) -> None:
             context.log.info(sentence)
-            project.tell(sentence)
+            installation.tell(sentence)
 
-        trained = train(project, preprocessor, allowed, progress)
+        trained = train(installation, preprocessor, allowed, progress)
         report = trained.holdout
         candidates = [
             {
@@ -45,7 +45,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         ]
         sides = [{"side": name, "rows": side.rows, "frauds": side.frauds} for name, side in trained.sides.items()]
         return dg.Output(
-            Estimator(fitted=trained, inputs=training_inputs(project, allowed), facts={"version": trained.bundle.version}),
+            Estimator(fitted=trained, inputs=training_inputs(installation, allowed), facts={"version": trained.bundle.version}),
             metadata={
                 "average_precision": report.average_precision,
                 "average_precision_low": report.average_precision_interval.low,
@@ -65,7 +65,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     @dg.asset_check(asset=model, blocking=True)
     def beats_champion(model: TrainedModel) -> dg.AssetCheckResult:
         """Is the candidate as good as the champion, on the same hold-out rows?"""
-        promotion = judge_promotion(project, model, datetime.now(UTC))
+        promotion = judge_promotion(installation, model, datetime.now(UTC))
         return dg.AssetCheckResult(
             passed=promotion.promoted,
             severity=dg.AssetCheckSeverity.ERROR,

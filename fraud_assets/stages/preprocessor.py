@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.labelled import judge_training_labels
@@ -15,7 +15,7 @@ from fraud_core.errors import NotYetTrainableError
 from fraud_core.storage.artifacts import Estimator, fingerprint
 
 
-def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The asset, and the check that shows whose labels are held."""
 
     @dg.asset(
@@ -30,16 +30,16 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
 
         With too little data for the split, nothing is made and the run ends well: 'not yet trainable'.
         """
-        for verdict in judge_training_labels(project, project.accepted_set(own_partition(context))):
+        for verdict in judge_training_labels(installation, installation.accepted_set(own_partition(context))):
             if verdict.is_held:
                 context.log.warning(verdict.explain())
-                project.tell(verdict.explain())
-        allowed = project.training_set(own_partition(context))
+                installation.tell(verdict.explain())
+        allowed = installation.training_set(own_partition(context))
         try:
-            fitted = fit_preprocessor(project, allowed)
+            fitted = fit_preprocessor(installation, allowed)
         except NotYetTrainableError as error:
             context.log.warning(str(error))
-            project.tell(str(error))
+            installation.tell(str(error))
             return
         inputs = fingerprint(fitted.training_set, fitted.split.model_dump_json(), *([fitted.labels] if fitted.labels else []))
         columns = [
@@ -64,7 +64,7 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     @dg.asset_check(asset=preprocessor)
     def labels_plausible() -> dg.AssetCheckResult:
         """Are the labels of every accepted partition plausible? Held ones are left out, until a person accepts them."""
-        held = project.training_set().held
+        held = installation.training_set().held
         return dg.AssetCheckResult(
             passed=not held,
             severity=dg.AssetCheckSeverity.ERROR,

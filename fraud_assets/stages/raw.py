@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import partitions_def
 from fraud_assets.stages import labels
@@ -15,9 +15,9 @@ from fraud_core.intake.raw import build_raw
 from fraud_core.storage.artifacts import Pointer
 
 
-def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The assets, and the check on the share of refused rows."""
-    keys = partitions_def(project.source)
+    keys = partitions_def(installation.source)
 
     @dg.multi_asset(
         outs={
@@ -36,14 +36,14 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
         group_name="data",
     )
     def raw(context: dg.AssetExecutionContext, landing: dict[str, Any]) -> Iterator[dg.Output[Any]]:
-        landed, store = Landing.model_validate(landing), project.artifacts.store
+        landed, store = Landing.model_validate(landing), installation.artifacts.store
         whole = landed.without_damaged(context.partition_key, store)
         if whole != landed:  # the source's files put right what was damaged in the store, under the same names
             context.log.warning("Landed rows of this partition were damaged in the store; their files are read again.")
-            land(project.source, store, project.card_key, whole)
-        made = build_raw(project.source, landed, context.partition_key, store, project.card_key)
+            land(installation.source, store, installation.card_key, whole)
+        made = build_raw(installation.source, landed, context.partition_key, store, installation.card_key)
         if not made.relabels.is_empty():
-            heard = labels.hear(project, made.relabels)
+            heard = labels.hear(installation, made.relabels)
             context.log.info(f"{heard} labels became known by copies of payments that were there already.")
         reasons = made.quarantine.frame.group_by("column", "reason").len().sort("len", descending=True).head(10)
         yield dg.Output(made.rows, output_name="raw")
@@ -56,11 +56,11 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     @dg.asset_check(asset="raw", partitions_def=keys, blocking=True)
     def quarantined_share(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """At most the tolerated share of rows was refused ([quality] of the source's TOML)."""
-        pointer = project.artifacts.pointer("raw", context.partition_key)
+        pointer = installation.artifacts.pointer("raw", context.partition_key)
         assert pointer is not None
         kept, refused = int(pointer.facts["rows"]), refused_rows(pointer)
-        share, tolerated = refused_share(pointer), project.source.quality.quarantined_share
-        rows = project.artifacts.scan("quarantine", context.partition_key)
+        share, tolerated = refused_share(pointer), installation.source.quality.quarantined_share
+        rows = installation.artifacts.scan("quarantine", context.partition_key)
         counts = rows.group_by("column", "reason").agg(pl.len().alias("rows")).sort("rows", descending=True).head(10).collect()
         return dg.AssetCheckResult(
             passed=share <= tolerated,

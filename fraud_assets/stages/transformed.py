@@ -3,7 +3,7 @@
 import dagster as dg
 
 from fraud_assets.delivery import delivery
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import judge_partition
 from fraud_assets.reports.metadata import sentence, verdict_metadata
 from fraud_assets.runtime.partitioning import look_back, partitions_def
@@ -12,9 +12,9 @@ from fraud_core.storage.artifacts import Table
 from fraud_core.training_data.transform import build_transformed
 
 
-def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
     """The asset and its checks."""
-    source = project.source
+    source = installation.source
     keys = partitions_def(source)
 
     @dg.asset(
@@ -26,15 +26,15 @@ def build(project: Project) -> list[dg.AssetsDefinition | dg.AssetChecksDefiniti
     )
     def transformed(context: dg.AssetExecutionContext) -> Table:
         """Model-ready features and the label, one row a transaction; no personal column."""
-        return build_transformed(source, project.artifacts, context.partition_key)
+        return build_transformed(source, installation.artifacts, context.partition_key)
 
     @dg.asset_check(asset=transformed, partitions_def=keys, blocking=True)
     def drift(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Does this partition look like the accepted ones before it? A rejected one trains no model, however that is started."""
         try:
-            judgement = judge_partition(project, context.partition_key)
-            verdict = gate.record(project.artifacts.store, project.artifacts.signing_key, judgement, project.heads)
-            delivery.note_verdict(project, verdict, context.log.warning)
+            judgement = judge_partition(installation, context.partition_key)
+            verdict = gate.record(installation.artifacts.store, installation.artifacts.signing_key, judgement, installation.heads)
+            delivery.note_verdict(installation, verdict, context.log.warning)
         except Exception as error:
             context.log.exception("the drift check could not judge")
             return dg.AssetCheckResult(

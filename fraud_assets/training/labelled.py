@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.rows import CardCodes, Data
 from fraud_assets.training.simple_score import cross_fitted
 from fraud_core.errors import GateRefusalError, IntegrityError
@@ -31,7 +31,7 @@ from fraud_core.storage.artifacts import fingerprint
 from fraud_core.training_data.transform import source_features
 
 
-def judge_training_labels(project: Project, allowed: TrainingSet) -> list[LabelVerdict]:
+def judge_training_labels(installation: Installation, allowed: TrainingSet) -> list[LabelVerdict]:
     """Judge the labels of every accepted partition that are others than were judged, and record it; the verdicts, in time order.
 
     Args:
@@ -40,13 +40,13 @@ def judge_training_labels(project: Project, allowed: TrainingSet) -> list[LabelV
     Raises:
         GateRefusalError: a verdict does not verify.
     """
-    store, key, data = project.artifacts.store, project.artifacts.signing_key, Data.of(project)
-    scorer, now = _champion(project), datetime.now(UTC)
+    store, key, data = installation.artifacts.store, installation.artifacts.signing_key, Data.of(installation)
+    scorer, now = _champion(installation), datetime.now(UTC)
     version = "" if scorer is None else scorer.bundle.version
-    known = read_label_verdicts(store, key, [part.partition for part in allowed.accepted], project.heads)
+    known = read_label_verdicts(store, key, [part.partition for part in allowed.accepted], installation.heads)
     labelled = {part: _labelled(data, part) for part in allowed.accepted}
     new = [part for part, each in labelled.items() if not _is_judged(known.get(part.partition), each.snapshot, version)]
-    simple = _simple_scores(project, data, labelled) if new and scorer is None else {}
+    simple = _simple_scores(installation, data, labelled) if new and scorer is None else {}
     for part in new:
         others = [one for name, one in known.items() if name != part.partition and not one.is_held]
         held = {name for name, one in known.items() if one.is_held}
@@ -60,7 +60,7 @@ def judge_training_labels(project: Project, allowed: TrainingSet) -> list[LabelV
             now,
             [one.auc for one in others if one.auc is not None and one.champion == version and one.is_accepted_fall],
         )
-        known[part.partition] = record_labels(store, key, verdict, project.heads)
+        known[part.partition] = record_labels(store, key, verdict, installation.heads)
     return [known[part.partition] for part in allowed.accepted]
 
 
@@ -82,7 +82,9 @@ def _labelled(data: Data, part: PartitionRef) -> Labelled:
     )
 
 
-def _simple_scores(project: Project, data: Data, labelled: Mapping[PartitionRef, Labelled]) -> dict[str, npt.NDArray[np.float64]]:
+def _simple_scores(
+    installation: Installation, data: Data, labelled: Mapping[PartitionRef, Labelled]
+) -> dict[str, npt.NDArray[np.float64]]:
     """Cross-fitted scores; of what has an impossible rate already nothing is learned."""
     rates = {part: each.rate for part, each in labelled.items()}
     wrong = [
@@ -94,37 +96,37 @@ def _simple_scores(project: Project, data: Data, labelled: Mapping[PartitionRef,
     return cross_fitted(
         list(parts),
         lambda name: _rows_of(data, parts[name]).collect(),
-        source_features(project.source),
+        source_features(installation.source),
         wrong,
-        project.settings.seed,
+        installation.settings.seed,
     )
 
 
-def require_judged_labels(project: Project, allowed: TrainingSet) -> None:
+def require_judged_labels(installation: Installation, allowed: TrainingSet) -> None:
     """See that the present labels of every partition that trains were judged.
 
     Raises:
         GateRefusalError: those of one were not.
     """
-    data = Data.of(project)
+    data = Data.of(installation)
     snapshots = {part.partition: snapshot_of(part, settled(data, part)) for part in allowed.accepted}
-    require_judged(project.artifacts.store, project.artifacts.signing_key, allowed, snapshots, project.heads)
+    require_judged(installation.artifacts.store, installation.artifacts.signing_key, allowed, snapshots, installation.heads)
 
 
-def decide_on_labels(project: Project, key: str, content: str, decision: Decision) -> LabelVerdict | None:
+def decide_on_labels(installation: Installation, key: str, content: str, decision: Decision) -> LabelVerdict | None:
     """Record a person's decision on a partition's held labels, or a refusal; None where there is nothing to accept."""
-    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     verdict = read_label_verdict(store, signing_key, key)  # be it the newest that was seen or not: the decision is newer
     if verdict is None or verdict.content != content:
         return None
-    if decision.action == "accept" and not verdict.is_held and _is_newest(project, key):
+    if decision.action == "accept" and not verdict.is_held and _is_newest(installation, key):
         return None
-    return record_labels(store, signing_key, decide_labels(verdict, decision), project.heads)
+    return record_labels(store, signing_key, decide_labels(verdict, decision), installation.heads)
 
 
-def _is_newest(project: Project, key: str) -> bool:
+def _is_newest(installation: Installation, key: str) -> bool:
     try:
-        read_label_verdict(project.artifacts.store, project.artifacts.signing_key, key, project.heads)
+        read_label_verdict(installation.artifacts.store, installation.artifacts.signing_key, key, installation.heads)
     except GateRefusalError:
         return False
     return True
@@ -155,13 +157,13 @@ def _scores(data: Data, part: PartitionRef, scorer: Scorer) -> npt.NDArray[np.fl
         return None
 
 
-def _champion(project: Project) -> Scorer | None:
+def _champion(installation: Installation) -> Scorer | None:
     """The champion, if there is one that can score what there is."""
-    store, key = project.artifacts.store, project.artifacts.signing_key
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
     latest = read_latest(store, key)
     if latest is None:
         return None
     try:
-        return Scorer(read_bundle(store, latest.version, key), project.settings.threads)
+        return Scorer(read_bundle(store, latest.version, key), installation.settings.threads)
     except IntegrityError:
         return None

@@ -5,27 +5,27 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.rows import CardCodes
 from fraud_assets.training.training import TrainedModel, holdout_rows
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation import metrics
 from fraud_core.evaluation.model_card import Promotion
 from fraud_core.models.bundle import read_bundle
-from fraud_core.models.registry import Latest
+from fraud_core.models.registry import ChampionPointer
 from fraud_core.models.scorer import Scorer
 
 MEMORY = timedelta(days=365)
 
 
-def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> Promotion:
+def judge_promotion(installation: Installation, trained: TrainedModel, now: datetime) -> Promotion:
     """Compare the candidate with what came before. Reads the store, writes nothing.
 
     Promoted if its interval lies well above the fraud rate, the lower end of the paired difference to the champion is above
     minus the margin, and it is not far below the best champion of the last twelve months. All bounds are settings.
     """
-    settings, report, version = project.settings, trained.holdout, trained.bundle.version
-    latest = project.latest()
+    settings, report, version = installation.settings, trained.holdout, trained.bundle.version
+    latest = installation.latest()
     if latest is not None and latest.version == version:
         return Promotion(
             promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version
@@ -50,7 +50,7 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
         )
         return Promotion(promoted=False, reasons=(reason,), champion=latest.version)
 
-    rows = holdout_rows(project, trained.split)
+    rows = holdout_rows(installation, trained.split)
     labels = rows.labels
     cards = CardCodes().codes(rows.frame["card"]) if "card" in rows.frame.columns else None
     scores = Scorer(trained.bundle, settings.threads).score_features(rows.frame)
@@ -59,7 +59,7 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
     averages: dict[str, float] = {}
     for earlier in _recent(latest, now):
         try:
-            bundle = read_bundle(project.artifacts.store, earlier, project.artifacts.signing_key)
+            bundle = read_bundle(installation.artifacts.store, earlier, installation.artifacts.signing_key)
             earlier_scores = Scorer(bundle, settings.threads).score_features(rows.frame)
         except (IntegrityError, pl.exceptions.ColumnNotFoundError) as error:
             notes.append(f"Version {earlier} cannot be compared with: {error}")
@@ -94,7 +94,7 @@ def judge_promotion(project: Project, trained: TrainedModel, now: datetime) -> P
     )
 
 
-def _recent(latest: Latest, now: datetime) -> Iterator[str]:
+def _recent(latest: ChampionPointer, now: datetime) -> Iterator[str]:
     """The champion, and the versions that were champion within the last twelve months, but for withdrawn ones."""
     yield latest.version
     seen = {latest.version}

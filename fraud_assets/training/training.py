@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.candidates import Progress, Side, fit_calibration, fit_candidates, recipe
 from fraud_assets.training.preprocessing import fit_encoder
 from fraud_assets.training.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
@@ -93,64 +93,64 @@ class _Chosen:
     candidates: tuple[tuple[str, float], ...]
 
 
-def fit_preprocessor(project: Project, allowed: TrainingSet) -> Preprocessor:
+def fit_preprocessor(installation: Installation, allowed: TrainingSet) -> Preprocessor:
     """Fit the encoder on the training rows.
 
     Raises:
         NotYetTrainableError: there is too little data for the split.
         HoldoutError: the training rows hold too few frauds.
     """
-    data, split = Data.of(project), _split(project, allowed)
-    rows = _training_rows(project, data, split, allowed)
-    _require_frauds(project, "training rows", rows)
-    encoder = fit_encoder(rows, source_features(project.source))
+    data, split = Data.of(installation), _split(installation, allowed)
+    rows = _training_rows(installation, data, split, allowed)
+    _require_frauds(installation, "training rows", rows)
+    encoder = fit_encoder(rows, source_features(installation.source))
     return Preprocessor(encoder, split, gate.fingerprint(allowed), data.fingerprint(), len(rows.frame), int(rows.labels.sum()))
 
 
-def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
+def train(installation: Installation, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
     """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
 
     Raises:
         GateRefusalError: the preprocessor was fitted on another training set, split or labels than hold now.
         HoldoutError: a block has too few frauds to say anything.
     """
-    data = Data.of(project)
+    data = Data.of(installation)
     if (preprocessor.training_set, preprocessor.split, preprocessor.labels) != (
         gate.fingerprint(allowed),
-        _split(project, allowed),
+        _split(installation, allowed),
         data.fingerprint(),
     ):
         raise GateRefusalError(
             "The preprocessor was fitted on other partitions, another split, or other labels, than hold now; "
             "materialize preprocessor, then model."
         )
-    settings, source, split, encoder = project.settings, project.source, preprocessor.split, preprocessor.encoder
-    training = _training_rows(project, data, split, allowed)
+    settings, source, split, encoder = installation.settings, installation.source, preprocessor.split, preprocessor.encoder
+    training = _training_rows(installation, data, split, allowed)
     validation_a = read_rows(data, allowed.accepted, split.validation_a)
     validation_b = read_rows(data, allowed.accepted, split.validation_b)
     for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
-        _require_frauds(project, name, rows)
+        _require_frauds(installation, name, rows)
 
     sides = (training, validation_a, validation_b)
-    chosen, plain = _choose(project, encoder, *sides, progress), _without_history(encoder)
-    fallback = None if plain is None else _choose(project, plain, *sides, lambda said: progress(f"without history, {said}"))
+    chosen, plain = _choose(installation, encoder, *sides, progress), _without_history(encoder)
+    fallback = None if plain is None else _choose(installation, plain, *sides, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
         feature_version=catalogue.VERSION,
         **dict(chosen.fitted),
-        lineage=_lineage(project, allowed, preprocessor.labels),
+        lineage=_lineage(installation, allowed, preprocessor.labels),
         lookback=None if fallback is None else _lookback(source),
         fallback=None if fallback is None else fallback.fitted,
     )
-    policy = _policy(project, bundle.thresholds)
+    policy = _policy(installation, bundle.thresholds)
     progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")
-    holdout = holdout_rows(project, split)
+    holdout = holdout_rows(installation, split)
     scorer = Scorer(bundle, settings.threads)
     scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
-    every = _every(project)
+    every = _every(installation)
     known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
     evaluated = holdout.evaluation(scores, source, codes, by_time)
     b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
@@ -171,16 +171,16 @@ def train(project: Project, preprocessor: Preprocessor, allowed: TrainingSet, pr
         holdout=evaluate(evaluated, policy, known),
         holdout_without_rejected=_without_rejected(evaluated, holdout, every, allowed, policy),
         holdout_id=holdout_id,
-        holdout_looks=_count_look(project, holdout_id, bundle.version),
+        holdout_looks=_count_look(installation, holdout_id, bundle.version),
         fallback=None if fallback is None else _fallback(fallback, scorer, validation_b, holdout),
     )
 
 
 def _choose(
-    project: Project, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
+    installation: Installation, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
 ) -> _Chosen:
     """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
-    settings = project.settings
+    settings = installation.settings
     candidates = fit_candidates(
         _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
     )
@@ -192,7 +192,7 @@ def _choose(
         model=best.exported,
         encoder=encoder,
         calibration=calibration,
-        thresholds=_thresholds(project, validation_b, probabilities(margins, calibration)),
+        thresholds=_thresholds(installation, validation_b, probabilities(margins, calibration)),
     )
     return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
 
@@ -218,15 +218,15 @@ def _fallback(chosen: _Chosen, scorer: Scorer, validation_b: Rows, holdout: Rows
     return FallbackModel(chosen.estimator, chosen.candidates, validation, measured)
 
 
-def training_inputs(project: Project, allowed: TrainingSet) -> str:
+def training_inputs(installation: Installation, allowed: TrainingSet) -> str:
     """Hash of everything a training depends on; while it stays, training again would give the same model."""
-    settings = project.settings
+    settings = installation.settings
     chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
-    labels = Data.of(project).fingerprint()
+    labels = Data.of(installation).fingerprint()
     return fingerprint(
         gate.fingerprint(allowed),
         *([labels] if labels else []),
-        _split(project, allowed).model_dump_json(),
+        _split(installation, allowed).model_dump_json(),
         settings.model_dump_json(include=chosen),
         str(catalogue.VERSION),
         recipe(),
@@ -234,26 +234,26 @@ def training_inputs(project: Project, allowed: TrainingSet) -> str:
     )
 
 
-def holdout_rows(project: Project, split: Split) -> Rows:
+def holdout_rows(installation: Installation, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
-    return read_rows(Data.of(project), _every(project), split.holdout)
+    return read_rows(Data.of(installation), _every(installation), split.holdout)
 
 
-def _split(project: Project, allowed: TrainingSet) -> Split:
+def _split(installation: Installation, allowed: TrainingSet) -> Split:
     """The split of the accepted partitions: a rejected one that comes last moves no border; the same set, the same model."""
-    pointers = project.transformed()
-    return split_of(project.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
+    pointers = installation.transformed()
+    return split_of(installation.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
 
 
-def _every(project: Project) -> list[PartitionRef]:
+def _every(installation: Installation) -> list[PartitionRef]:
     """Every materialized partition but those whose labels are held: by them nothing can be measured."""
-    contents = {key: pointer.content for key, pointer in project.transformed().items()}
-    held = held_labels(project.artifacts.store, project.artifacts.signing_key, contents)
+    contents = {key: pointer.content for key, pointer in installation.transformed().items()}
+    held = held_labels(installation.artifacts.store, installation.artifacts.signing_key, contents)
     return [PartitionRef(partition=key, content=content) for key, content in contents.items() if key not in held]
 
 
-def _training_rows(project: Project, data: Data, split: Split, allowed: TrainingSet) -> Rows:
-    settings = project.settings
+def _training_rows(installation: Installation, data: Data, split: Split, allowed: TrainingSet) -> Rows:
+    settings = installation.settings
     return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
 
 
@@ -261,8 +261,8 @@ def _side(rows: Rows, encoder: Encoder) -> Side:
     return Side(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
 
 
-def _require_frauds(project: Project, name: str, rows: Rows) -> None:
-    frauds, least = int(rows.labels.sum()), project.settings.min_holdout_frauds
+def _require_frauds(installation: Installation, name: str, rows: Rows) -> None:
+    frauds, least = int(rows.labels.sum()), installation.settings.min_holdout_frauds
     if frauds < least or frauds == len(rows.labels):
         raise HoldoutError(
             f"The {name} hold {frauds} frauds among {len(rows.labels)} rows; at least {least}, and some legitimate rows, are "
@@ -270,10 +270,10 @@ def _require_frauds(project: Project, name: str, rows: Rows) -> None:
         )
 
 
-def _thresholds(project: Project, rows: Rows, scores: Any) -> Thresholds:
+def _thresholds(installation: Installation, rows: Rows, scores: Any) -> Thresholds:
     """Review by capacity, decline by cost, both on validation B alone."""
-    settings = project.settings
-    days = rows.frame["timestamp"].dt.convert_time_zone(project.source.timezone).dt.date().n_unique()
+    settings = installation.settings
+    days = rows.frame["timestamp"].dt.convert_time_zone(installation.source.timezone).dt.date().n_unique()
     review = costs.review_threshold(scores, days=days, capacity=settings.review_capacity)
     decline = costs.decline_threshold(
         rows.labels,
@@ -285,32 +285,32 @@ def _thresholds(project: Project, rows: Rows, scores: Any) -> Thresholds:
     return Thresholds(review=review, decline=decline)
 
 
-def _policy(project: Project, thresholds: Thresholds) -> Policy:
-    settings = project.settings
+def _policy(installation: Installation, thresholds: Thresholds) -> Policy:
+    settings = installation.settings
     return Policy(
         review_threshold=thresholds.review,
         decline_threshold=thresholds.decline,
         review_cost=settings.review_cost,
         false_decline_cost=settings.false_decline_cost,
-        label_delay_days=project.source.label_delay_days,
+        label_delay_days=installation.source.label_delay_days,
         draws=settings.bootstrap_draws,
         seed=settings.seed,
         min_frauds=settings.min_holdout_frauds,
     )
 
 
-def _lineage(project: Project, allowed: TrainingSet, labels: str) -> Lineage:
-    pointers = project.transformed()
+def _lineage(installation: Installation, allowed: TrainingSet, labels: str) -> Lineage:
+    pointers = installation.transformed()
     return Lineage(
         training_set=gate.fingerprint(allowed),
         labels=labels,
         partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
         rejected=tuple((part.partition, part.content) for part in allowed.rejected),
         files={part.partition: pointers[part.partition].sha256 for part in allowed.accepted},
-        dropped_features=dropped_features(project.source),
-        card_key_id=project.card_key.id,
+        dropped_features=dropped_features(installation.source),
+        card_key_id=installation.card_key.id,
         libraries={name: metadata.version(name) for name in LIBRARIES},
-        digits=project.source.columns.digits,
+        digits=installation.source.columns.digits,
     )
 
 
@@ -339,9 +339,9 @@ def _holdout_id(split: Split, every: Sequence[PartitionRef], rows: Rows) -> str:
     return fingerprint(split.holdout.model_dump_json(), *present)[:16]
 
 
-def _count_look(project: Project, holdout_id: str, version: str) -> int:
+def _count_look(installation: Installation, holdout_id: str, version: str) -> int:
     """Note that a model was measured on this hold-out, and count how many have been; the same model again is the same look."""
-    store = project.artifacts.store
+    store = installation.artifacts.store
     with suppress(StoreConflictError):
         store.put_if(f"looks/{holdout_id}/{version}.json", b"{}", None)
     return sum(1 for _ in store.list(f"looks/{holdout_id}"))

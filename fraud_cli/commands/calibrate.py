@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from tqdm import tqdm
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core import gate
 from fraud_core.gate import calibration
 from fraud_core.gate.statistics import scipy_detector
@@ -20,20 +20,20 @@ def calibrate(settings: Settings, *, simulated: bool) -> int:
         settings: the installation's.
         simulated: also false alarms and power on simulated partitions; takes about ten minutes of one core.
     """
-    project = Project.load(settings)
-    features = source_features(project.source)
+    installation = Installation.load(settings)
+    features = source_features(installation.source)
     names = [feature.name for feature in features]
-    carried = ["card"] if project.source.columns.card is not None else []
-    keys = tqdm(project.transformed(), desc="judging", unit="partition", file=sys.stderr, disable=None)
+    carried = ["card"] if installation.source.columns.card is not None else []
+    keys = tqdm(installation.transformed(), desc="judging", unit="partition", file=sys.stderr, disable=None)
     judgements = gate.walk_forward(
-        ((key, project.artifacts.scan("transformed", key).select([*names, *carried]).collect()) for key in keys),
+        ((key, installation.artifacts.scan("transformed", key).select([*names, *carried]).collect()) for key in keys),
         features=features,
-        settings=project.source.drift,
+        settings=installation.source.drift,
         seed=settings.seed,
         detector=scipy_detector,
         now=datetime.now(UTC),
     )
-    print(f"### {project.source.name}, partition by partition\n\n{calibration.walk_table(judgements)}")
+    print(f"### {installation.source.name}, partition by partition\n\n{calibration.walk_table(judgements)}")
     if simulated:
         print(f"\n{calibration.report(scipy_detector)}")
     return 0

@@ -16,7 +16,7 @@ from fraud_assets.access.attribution import who_is_at_the_shell
 from fraud_assets.definitions import build
 from fraud_assets.delivery import delivery
 from fraud_assets.events.causes import chain, is_failed_check, own_sentence
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.overruling import confirm_rules_of
 from fraud_assets.stages import history, labels
@@ -41,10 +41,10 @@ class JobFailedError(FraudError):
 class Pipeline:
     """Runs the jobs of one installation in this process, on the instance that the Dagster UI shows."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.definitions = build(project)
-        self.instance = open_instance(project.settings)
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self.definitions = build(installation)
+        self.instance = open_instance(installation.settings)
 
     def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """Run a job to its end.
@@ -70,7 +70,7 @@ class Pipeline:
 
     def deliver(self) -> None:
         """Push data versions and log to MLflow. What is not taken is said, and waits for the next time."""
-        if not delivery.has_work(self.project):
+        if not delivery.has_work(self.installation):
             return
         _say("delivering data versions, and records to MLflow")
         try:
@@ -81,7 +81,7 @@ class Pipeline:
     def export_labels(self) -> None:
         """Copy labels that came in to where trainings read them. A database that is gone is said, and stops nothing."""
         try:
-            if labels.has_news(self.project):
+            if labels.has_news(self.installation):
                 _say("copying labels that came in")
                 self.run("export_labels")
         except (StoreError, JobFailedError) as error:
@@ -89,7 +89,7 @@ class Pipeline:
 
     def load_history(self) -> None:
         """Bring the scorer's history up to date. A store that is gone is said, and stops nothing: the scorer does without."""
-        if not history.is_kept(self.project):
+        if not history.is_kept(self.installation):
             return
         _say("bringing the scorer's history up to date")
         try:
@@ -103,7 +103,7 @@ class Pipeline:
         Raises:
             PartitionError: `until` is not one of them.
         """
-        keys = partition_keys(self.project.source, load_landing(self.project))
+        keys = partition_keys(self.installation.source, load_landing(self.installation))
         if until is None:
             return keys
         if until not in keys:
@@ -114,16 +114,16 @@ class Pipeline:
 
     def is_made(self, key: str) -> bool:
         """Whether raw and transformed are made from what has landed."""
-        return has_raw(self.project, key) and is_tolerable(self.project, key) and self.project.is_current(key)
+        return has_raw(self.installation, key) and is_tolerable(self.installation, key) and self.installation.is_current(key)
 
     def is_finished(self, key: str) -> bool:
         """Whether the partition is made from what has landed, and judged."""
-        project = self.project
-        transformed = project.artifacts.pointer("transformed", key)
-        if not has_raw(project, key) or transformed is None:
+        installation = self.installation
+        transformed = installation.artifacts.pointer("transformed", key)
+        if not has_raw(installation, key) or transformed is None:
             return False
-        verdict = read_verdict(project.artifacts.store, project.artifacts.signing_key, key)
-        return project.is_current(key) and project.is_judged(verdict, transformed.content)
+        verdict = read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key)
+        return installation.is_current(key) and installation.is_judged(verdict, transformed.content)
 
     def is_trained(self) -> bool:
         """Whether the champion is what training on the accepted partitions gave.
@@ -132,30 +132,30 @@ class Pipeline:
             GateRefusalError: there is nothing that may be trained on.
             NotYetTrainableError: there is too little of it by now, since the split was declared otherwise.
         """
-        allowed = self.project.training_set()
-        pointer = self.project.artifacts.pointer("model")
-        latest = self.project.latest()
+        allowed = self.installation.training_set()
+        pointer = self.installation.artifacts.pointer("model")
+        latest = self.installation.latest()
         if pointer is None or latest is None or pointer.facts["version"] != latest.version:
             return False
-        return pointer.inputs == training_inputs(self.project, allowed)
+        return pointer.inputs == training_inputs(self.installation, allowed)
 
 
 def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:
     """Run everything; the last line of standard output is one JSON object."""
     begin = time.monotonic()
-    project = Project.load(settings, files, _say)
-    project.artifacts.check_writable()
-    project.rules()  # refuses before any work where the TOML changes them
+    installation = Installation.load(settings, files, _say)
+    installation.artifacts.check_writable()
+    installation.rules()  # refuses before any work where the TOML changes them
     if each:
-        project = replace(project, source=rolling(project.source))
-    pipeline = Pipeline(project)
-    _say(f"{project.source.name} -> {project.artifacts.store.url}")
+        installation = replace(installation, source=rolling(installation.source))
+    pipeline = Pipeline(installation)
+    _say(f"{installation.source.name} -> {installation.artifacts.store.url}")
     _say("reading source files")
     pipeline.run("land")
-    tell_refusals(project)
+    tell_refusals(installation)
     keys = pipeline.keys(until)
     if settings.broker is not None and not each:
-        spread(project, pipeline.instance, keys, _say)
+        spread(installation, pipeline.instance, keys, _say)
     bar = tqdm(keys, desc="partitions", unit="partition", file=sys.stderr, disable=None)
     for key in bar:
         bar.set_postfix_str(key)
@@ -173,20 +173,20 @@ def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | Non
         _train(pipeline)
     pipeline.load_history()
     pipeline.deliver()
-    print(json.dumps(_summary(project, keys, time.monotonic() - begin)))
+    print(json.dumps(_summary(installation, keys, time.monotonic() - begin)))
     return 0
 
 
-def tell_refusals(project: Project) -> None:
+def tell_refusals(installation: Installation) -> None:
     """Say what was refused of the source's rows, before anything is made of the others.
 
     Raises:
         SourceError: there are no others.
     """
-    landing = load_landing(project)
-    if project.source.simulator is not None or landing is None:
+    landing = load_landing(installation)
+    if installation.source.simulator is not None or landing is None:
         return
-    told = explain_refusals(project.source, landing, project.artifacts.store)
+    told = explain_refusals(installation.source, landing, installation.artifacts.store)
     empty = [name for name, file in sorted(landing.files.items()) if not file.rows]
     if not landing.kept:
         raise SourceError(
@@ -207,9 +207,9 @@ def rolling(source: Source) -> Source:
 
 def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reason: str) -> int:
     """Accept or refuse a partition, and run the gate's check again, so that Dagster shows what holds."""
-    project = Project.load(settings)
-    pipeline = Pipeline(project)
-    decide_partition(project, partition, accept=accept, who=who_is_at_the_shell(who), reason=reason)
+    installation = Installation.load(settings)
+    pipeline = Pipeline(installation)
+    decide_partition(installation, partition, accept=accept, who=who_is_at_the_shell(who), reason=reason)
     pipeline.run("judge_partition", partition)
     print(f"{partition} is {'accepted' if accept else 'refused'}. The next training takes that into account.")
     return 0
@@ -217,15 +217,15 @@ def overrule(settings: Settings, partition: str, *, accept: bool, who: str, reas
 
 def confirm_rules(settings: Settings, *, who: str, reason: str, restored: bool) -> int:
     """Let the rules of the gate be those that the source's TOML declares; the next run judges every partition anew."""
-    said = confirm_rules_of(Project.load(settings), who=who_is_at_the_shell(who), reason=reason, restored=restored)
+    said = confirm_rules_of(Installation.load(settings), who=who_is_at_the_shell(who), reason=reason, restored=restored)
     print(said)
     return 0
 
 
-def deliver(project: Project) -> None:
+def deliver(installation: Installation) -> None:
     """Deliver what waits, as after a change of the champion that the command line made."""
-    if delivery.has_work(project):
-        Pipeline(project).deliver()
+    if delivery.has_work(installation):
+        Pipeline(installation).deliver()
 
 
 def _train(pipeline: Pipeline) -> None:
@@ -243,13 +243,13 @@ def _train(pipeline: Pipeline) -> None:
             _say(f"{'promoted' if evaluation.passed else 'not promoted'}: {evaluation.description}")
 
 
-def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any]:
+def _summary(installation: Installation, keys: list[str], seconds: float) -> dict[str, Any]:
     """The figures of the last line. What a protocol does not have is null."""
-    landing = load_landing(project)
-    raws = project.artifacts.pointers("raw")
-    verdicts = [read_verdict(project.artifacts.store, project.artifacts.signing_key, key) for key in keys]
+    landing = load_landing(installation)
+    raws = installation.artifacts.pointers("raw")
+    verdicts = [read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key) for key in keys]
     judged = [verdict for verdict in verdicts if verdict is not None]
-    known = set(partition_keys(project.source, landing))
+    known = set(partition_keys(installation.source, landing))
     refused = [segment for file in landing.files.values() for segment in file.refused] if landing else []
     nowhere = sum(segment.rows for segment in refused if segment.partition not in known)  # undated, or outside of the source
     summary: dict[str, Any] = {
@@ -260,7 +260,7 @@ def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any
         "accepted": sum(verdict.is_accepted for verdict in judged),
         "rejected": sum(not verdict.is_accepted for verdict in judged),
     }
-    model = _trained(project)
+    model = _trained(installation)
     report = None if model is None else model.holdout
     card_precision = None if report is None else report.card_precision_at_100
     interval = None if report is None else report.average_precision_interval
@@ -283,14 +283,14 @@ def _summary(project: Project, keys: list[str], seconds: float) -> dict[str, Any
     }
 
 
-def _trained(project: Project) -> TrainedModel | None:
-    pointer = project.artifacts.pointer("model")
+def _trained(installation: Installation) -> TrainedModel | None:
+    pointer = installation.artifacts.pointer("model")
     try:
-        if pointer is None or pointer.inputs != training_inputs(project, project.training_set()):
+        if pointer is None or pointer.inputs != training_inputs(installation, installation.training_set()):
             return None
     except (GateRefusalError, NotYetTrainableError):
         return None
-    model = project.artifacts.estimator("model")
+    model = installation.artifacts.estimator("model")
     assert isinstance(model, TrainedModel)
     return model
 

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.launcher import WorkerStatus  # Dagster exports it nowhere else
 
 from fraud_assets.delivery.dvc import recording
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.runtime.spreading import RAW_JOB, TRANSFORMED_JOB
 from fraud_assets.stages.landing import load_landing
 from fraud_assets.stages.raw import refused_share
@@ -32,7 +32,7 @@ class HandOutError(FraudError):
     """Dagster did not take the runs."""
 
 
-def spread(project: Project, instance: dg.DagsterInstance, keys: Sequence[str], tell: Tell) -> None:
+def spread(installation: Installation, instance: dg.DagsterInstance, keys: Sequence[str], tell: Tell) -> None:
     """Have workers make what is not made of these partitions, and wait; says so where nobody is there to do it.
 
     Raises:
@@ -40,57 +40,59 @@ def spread(project: Project, instance: dg.DagsterInstance, keys: Sequence[str], 
     """
     from fraud_assets.runtime.workers import answering
 
-    broker = project.settings.broker
+    broker = installation.settings.broker
     assert broker is not None
     workers = answering(broker.get_secret_value())
     if not workers or not _daemon_lives(instance):
         tell(f"no {'Dagster daemon' if workers else 'worker'} answers, so partitions are made here")
         return
     tell(f"{len(workers)} workers answer: {', '.join(workers)}")
-    _make(project, instance, RAW_JOB, lambda: [key for key in keys if not has_raw(project, key)], tell)
-    _make(project, instance, TRANSFORMED_JOB, lambda: [key for key in keys if _wants_transformed(project, key)], tell)
+    _make(installation, instance, RAW_JOB, lambda: [key for key in keys if not has_raw(installation, key)], tell)
+    _make(installation, instance, TRANSFORMED_JOB, lambda: [key for key in keys if _wants_transformed(installation, key)], tell)
 
 
-def has_raw(project: Project, key: str) -> bool:
+def has_raw(installation: Installation, key: str) -> bool:
     """Whether the raw partition is made from what has landed."""
-    landing, raw = load_landing(project), project.artifacts.pointer("raw", key)
+    landing, raw = load_landing(installation), installation.artifacts.pointer("raw", key)
     return landing is not None and raw is not None and raw.inputs == raw_inputs(landing, key)
 
 
-def is_tolerable(project: Project, key: str) -> bool:
+def is_tolerable(installation: Installation, key: str) -> bool:
     """Whether few enough of a raw partition's rows were refused: else its check stops it, and nothing is made of it."""
-    raw = project.artifacts.pointer("raw", key)
-    return raw is not None and refused_share(raw) <= project.source.quality.quarantined_share
+    raw = installation.artifacts.pointer("raw", key)
+    return raw is not None and refused_share(raw) <= installation.source.quality.quarantined_share
 
 
-def _wants_transformed(project: Project, key: str) -> bool:
-    return all(has_raw(project, one) for one in [*project.source.preceding(key), key]) and (
-        is_tolerable(project, key) and not project.is_current(key)
+def _wants_transformed(installation: Installation, key: str) -> bool:
+    return all(has_raw(installation, one) for one in [*installation.source.preceding(key), key]) and (
+        is_tolerable(installation, key) and not installation.is_current(key)
     )
 
 
-def _make(project: Project, instance: dg.DagsterInstance, job: str, wanted: Callable[[], list[str]], tell: Tell) -> None:
+def _make(
+    installation: Installation, instance: dg.DagsterInstance, job: str, wanted: Callable[[], list[str]], tell: Tell
+) -> None:
     for attempt in range(TRIES):
         keys = wanted()
         if not keys:
             return
         tell(f"{job}: {len(keys)} partitions go to the workers{' again' if attempt else ''}")
         identity = f"{time.time_ns()}"
-        _hand_out(project, job, keys, identity)
+        _hand_out(installation, job, keys, identity)
         for run in _ended(instance, identity):
             key = run.tags["dagster/partition"]
             for asset in ("raw", "quarantine") if job == RAW_JOB else ("transformed",):
-                pointer = project.artifacts.pointer(asset, key)
+                pointer = installation.artifacts.pointer(asset, key)
                 if run.status == dg.DagsterRunStatus.SUCCESS and pointer is not None:  # versions of the data are kept here
-                    recording.note(project, pointer, run.run_id)
+                    recording.note(installation, pointer, run.run_id)
 
 
-def _hand_out(project: Project, job: str, keys: Sequence[str], identity: str) -> None:
+def _hand_out(installation: Installation, job: str, keys: Sequence[str], identity: str) -> None:
     """A backfill, as anybody may start it."""
     dagster = str(Path(sys.executable).with_name("dagster"))
     command = [dagster, "job", "backfill", "-m", "fraud_assets.definitions", "--job", job, "--partitions", ",".join(keys)]
     tags = f'{{"{SPREAD_TAG}": "{identity}"}}'
-    given = os.environ | environment(project.settings)
+    given = os.environ | environment(installation.settings)
     ended = subprocess.run([*command, "--tags", tags, "--noprompt"], env=given, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise HandOutError(f"Dagster did not take the runs of {job}: {ended.stderr.strip().splitlines()[-1:]}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fraud_assets.delivery.mlflow.server import folder, server
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.instance import environment, open_instance
 from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
@@ -207,7 +207,7 @@ class _StopSignal:
 
 
 def _needs_champion(settings: Settings) -> bool:
-    artifacts = Project.load(settings).artifacts
+    artifacts = Installation.load(settings).artifacts
     artifacts.check_writable()
     open_instance(settings).dispose()  # makes the tables, or says what stands in the way
     return read_latest(artifacts.store, artifacts.signing_key) is None

@@ -26,7 +26,7 @@ from fraud_cli.stack import servers
 from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
-from fraud_core.signing.keys import card_key, made_once, signing_key
+from fraud_core.signing.keys import card_key, create_if_missing, signing_key
 from fraud_core.system.paths import plain
 
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
@@ -117,13 +117,13 @@ class FullStack:
         return plain(self.home / "servers") / service
 
     def _s3_secret(self) -> str:
-        return made_once(self.home / "keys" / "s3.key")
+        return create_if_missing(self.home / "keys" / "s3.key")
 
     def _redis_password(self) -> str:
-        return made_once(self.home / "keys" / "redis.key")
+        return create_if_missing(self.home / "keys" / "redis.key")
 
     def _alertmanager_password(self) -> str:
-        return made_once(self.home / "keys" / "alertmanager.key")
+        return create_if_missing(self.home / "keys" / "alertmanager.key")
 
     @property
     def _aws(self) -> dict[str, str]:

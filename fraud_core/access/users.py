@@ -149,7 +149,7 @@ class Users:
 
         user = self.find(name)
         try:
-            _hasher().verify(_NOBODYS if user is None else user.password, password)
+            _hasher().verify(DUMMY_HASH if user is None else user.password, password)
         except VerificationError:
             return None
         return user if user is not None and user.revoked is None else None
@@ -172,7 +172,7 @@ def made_password() -> str:
 
 
 # The hash of a password that was thrown away: what is verified where there is no user, so that the time tells nothing.
-_NOBODYS = "$argon2id$v=19$m=19456,t=2,p=1$fm+UO4xNaZaRGyEu0EEEDA$K4zmYMd9espdtRK7GU8Y38jO0gvzsAUdgeju5JDLxt0"
+DUMMY_HASH = "$argon2id$v=19$m=19456,t=2,p=1$fm+UO4xNaZaRGyEu0EEEDA$K4zmYMd9espdtRK7GU8Y38jO0gvzsAUdgeju5JDLxt0"
 
 
 def _hashed(password: str) -> str:

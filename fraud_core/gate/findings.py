@@ -21,7 +21,7 @@ REWRITTEN_FACTOR = 1.5  # a first partition that is made anew may have more or f
 VOLUME_FACTOR = 3.0  # more or fewer rows than the references' median by this factor are a (non-blocking) finding
 
 
-def flaws(present: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
+def blocking_findings(present: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
     """What makes a partition unfit even as a bootstrap."""
     findings: list[Finding] = []
     if present.height < MINIMUM_ROWS:
@@ -38,7 +38,7 @@ def flaws(present: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
 
 
 def incomparable(present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
-    """What cannot be compared. With `flaws`, every blocking feature is either compared or has a blocking finding."""
+    """What cannot be compared. With `blocking_findings`, every blocking feature is either compared or has a blocking finding."""
     if reference.height < MINIMUM_ROWS:
         message = f"the accepted partitions before it offer {reference.height} rows to compare with, of at least {MINIMUM_ROWS}"
         return [Finding(name="no_reference", message=message, value=reference.height, bound=MINIMUM_ROWS)]
@@ -55,7 +55,7 @@ def incomparable(present: pl.DataFrame, reference: pl.DataFrame, features: Seque
     ]
 
 
-def oddities(
+def warning_findings(
     present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature], past: Past, settings: Drift
 ) -> list[Finding]:
     """What a comparison of distributions does not see, or should not have to."""
@@ -197,6 +197,6 @@ _LONG = {
 }
 
 
-def unblocking(finding: Finding) -> Finding:
+def as_warning(finding: Finding) -> Finding:
     """The same finding, told but rejecting nothing."""
     return finding.model_copy(update={"blocking": False})

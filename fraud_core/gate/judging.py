@@ -19,15 +19,15 @@ from fraud_core.features.catalogue import Feature
 from fraud_core.gate import statistics
 from fraud_core.gate.findings import (
     MINIMUM_ROWS,
+    as_warning,
+    blocking_findings,
     drifts,
-    flaws,
     has_values,
     incomparable,
     known_step,
-    oddities,
     rewritten,
     slow_drifts,
-    unblocking,
+    warning_findings,
 )
 from fraud_core.gate.past import select_past
 from fraud_core.gate.rules import Rules
@@ -106,13 +106,15 @@ def judge(
         return _Compared(likened, reference, parts, results, drifts(results))
 
     short = compared("last", past.references, past.samples)
-    broken = flaws(present, watched)
-    strange = incomparable(present, short.reference, watched) + oddities(present, short.reference, watched, past, settings)
+    broken = blocking_findings(present, watched)
+    strange = incomparable(present, short.reference, watched) + warning_findings(
+        present, short.reference, watched, past, settings
+    )
     if not bootstrap:
         short = _known_step(short, past.steps, compared)
     drifted, long = short.findings, None
     if bootstrap:
-        strange, drifted = [unblocking(f) for f in strange], [unblocking(f) for f in drifted]
+        strange, drifted = [as_warning(f) for f in strange], [as_warning(f) for f in drifted]
     else:
         long, slow = _long(
             current, past.long, cards=cards, features=watched, rows=settings.sample_rows, rng=rng, detector=detector

@@ -19,7 +19,7 @@ from fraud_core.history.store import HistoryStore, Recorded
 from fraud_core.sources import schema
 
 AT_ONCE = 50_000  # payments in one file
-NOWHERE = Query(0, None, None, None)
+NO_QUERY = Query(0, None, None, None)
 _NAME = re.compile(r"served-(\d{4})-(\d{15})-(\d{15})\.parquet")
 # The card is the keyed hash that history knows it by; birth date and home are personal all the same, so the files are, too.
 SCHEMA = {
@@ -52,7 +52,7 @@ def export(store: HistoryStore, folder: Path) -> Exported:
     """
     folder.mkdir(parents=True, exist_ok=True)
     generation, last = _last_of(folder)
-    newest = store.look([NOWHERE])[0].sequence
+    newest = store.look([NO_QUERY])[0].sequence
     if newest < last:
         generation, last = generation + 1, 0
     files, payments = [], 0

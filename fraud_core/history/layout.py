@@ -9,7 +9,7 @@ import polars as pl
 
 from fraud_core.features.online import Correction, Event, MerchantHours
 from fraud_core.features.windows import Reach
-from fraud_core.history.store import T, keeper_of
+from fraud_core.history.store import T, shard_key
 from fraud_core.units.time import DAY_US, HOUR_US
 
 
@@ -41,7 +41,7 @@ def events_of(payments: pl.DataFrame) -> Iterator[tuple[str | None, Event, int]]
     )
     for timestamp, identity, cents, merchant, category, latitude, longitude, card, label in rows.iter_rows():
         places = (float("nan") if place is None else place for place in (latitude, longitude))
-        yield keeper_of(card, merchant), Event(timestamp, identity, cents, merchant, category, *places), int(bool(label))
+        yield shard_key(card, merchant), Event(timestamp, identity, cents, merchant, category, *places), int(bool(label))
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

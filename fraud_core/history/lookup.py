@@ -32,7 +32,7 @@ class Recalled(NamedTuple):
     sequence: int
 
 
-class Recall:
+class HistoryLookup:
     """Asks a history store. Safe to share between threads.
 
     Args:

@@ -28,7 +28,7 @@ from fraud_core.errors import StoreError
 from fraud_core.features.online import NO_HOURS, Correction, Event, Past, Query, Seen, event_span, hour_span
 from fraud_core.features.windows import Reach
 from fraud_core.history.layout import EMPTY_DAY, day_and_hour, days_of, events_of, in_groups, kept_us, merchant_hours
-from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, keeper_of
+from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, shard_key
 
 _LOADED_AT_ONCE = 200  # payments in one call, for which all others wait
 
@@ -222,7 +222,7 @@ class RedisHistory:
         spans = [days_of(*hour_span(query, self.reach)) for query in queries]
         arguments: list[Any] = [len(EMPTY_DAY), self.reach.newest_events + 1]
         for query, days in zip(queries, spans, strict=True):
-            keeper = "" if query.card is None else str(keeper_of(query.card, None))
+            keeper = "" if query.card is None else str(shard_key(query.card, None))
             arguments += [keeper, *event_span(query, self.reach), _marked(query.merchant), days.start, days.stop]
         sequence, *found = self._call("look", arguments)
         return [self._past(int(sequence), query, days, *one) for query, days, one in zip(queries, spans, found, strict=True)]
@@ -237,7 +237,7 @@ class RedisHistory:
     def record(self, entries: Sequence[Entry]) -> list[Kept]:
         arguments: list[Any] = [kept_us(self.reach), len(EMPTY_DAY), self.reach.history_us]
         for entry in entries:
-            keeper = keeper_of(entry.card, entry.event.merchant)
+            keeper = shard_key(entry.card, entry.event.merchant)
             arguments += [entry.transaction_id, entry.content, int(entry.declined), entry.answer, entry.payment]
             arguments += _counted(keeper, entry.event, None)
         return [

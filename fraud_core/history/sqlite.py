@@ -26,7 +26,7 @@ from fraud_core.history.layout import (
     kept_us,
     merchant_hours,
 )
-from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, keeper_of
+from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, shard_key
 from fraud_core.storage.database import file_identity, moved_away
 from fraud_core.units.time import DAY_US
 
@@ -84,7 +84,7 @@ class SqliteHistory:
             events = connection.execute(
                 "SELECT timestamp, amount_cents, merchant, category, latitude, longitude FROM events "
                 "WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?",
-                (keeper_of(query.card, None), *event_span(query, self.reach), self.reach.newest_events + 1),
+                (shard_key(query.card, None), *event_span(query, self.reach), self.reach.newest_events + 1),
             ).fetchall()[::-1]
         if query.merchant is not None:
             begin, end = hour_span(query, self.reach)
@@ -126,7 +126,7 @@ class SqliteHistory:
         if inserted.rowcount == 0:
             return self._find(connection, [entry.transaction_id])[entry.transaction_id]
         assert inserted.lastrowid is not None
-        counting.count(keeper_of(entry.card, event.merchant), event, fraud=None)
+        counting.count(shard_key(entry.card, event.merchant), event, fraud=None)
         return Kept(True, inserted.lastrowid, entry.content, entry.answer)
 
     def find(self, ids: Sequence[str]) -> dict[str, Kept]:

@@ -159,7 +159,7 @@ class HistoryStore(Protocol):
         ...
 
 
-def keeper_of(card: str | None, merchant: str | None) -> str | None:
+def shard_key(card: str | None, merchant: str | None) -> str | None:
     """Under whose name a payment is kept: its card's; without one its merchant's, which is enough to count it but once.
 
     None: it counts nowhere.

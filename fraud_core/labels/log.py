@@ -75,7 +75,7 @@ _ASKED_AT_ONCE = 500  # ids in one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class NewLabel:
     """A label that is not written yet; see `Label`."""
 
     transaction_id: str
@@ -134,9 +134,9 @@ class LabelLog:
         Raises:
             StoreError: the database cannot be used, or refuses; nothing was written.
         """
-        return self.append_all([Word(transaction_id, outcome, source, author, event_time, known_at, role, note)])[0]
+        return self.append_all([NewLabel(transaction_id, outcome, source, author, event_time, known_at, role, note)])[0]
 
-    def append_all(self, words: Sequence[Word]) -> list[Label]:
+    def append_all(self, words: Sequence[NewLabel]) -> list[Label]:
         """Add labels, all or none, in their order.
 
         Raises:
@@ -179,8 +179,8 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(CreateIndex(_SAID_AT, if_not_exists=True))
 
 
-def _row(word: Word) -> dict[str, Any]:
-    values = {name: getattr(word, name) for name in Word.__dataclass_fields__}
+def _row(word: NewLabel) -> dict[str, Any]:
+    values = {name: getattr(word, name) for name in NewLabel.__dataclass_fields__}
     return values | {name: to_microseconds(values[name]) for name in ("event_time", "known_at")}
 
 

@@ -17,7 +17,7 @@ from fraud_core.errors import FraudError, IntegrityError, StoreError
 from fraud_core.features.windows import STATE
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.explain import Explainer
-from fraud_core.models.registry import LATEST, Latest, parse_latest, pointer_head
+from fraud_core.models.registry import LATEST, ChampionPointer, parse_latest, pointer_head
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.keys import Key
 from fraud_core.storage.heads import Heads
@@ -32,12 +32,12 @@ RESTORED = (
 
 
 @dataclass(frozen=True)
-class Served:
+class LoadedModel:
     """A champion at work, and the pointer that made it one."""
 
     scorer: Scorer
     explainer: Explainer
-    latest: Latest
+    latest: ChampionPointer
     loaded_at: datetime
     explainer_without_history: Explainer | None = None
 
@@ -66,14 +66,14 @@ class Status:
         failures: how many looks have failed since the start.
     """
 
-    served: Served | None = None
+    served: LoadedModel | None = None
     problem: str | None = None
     problem_kind: str | None = None
     checked_at: datetime | None = None
     failures: int = 0
 
 
-class ScorerHolder:
+class ModelFollower:
     """Holds the scorer of the newest champion. Every method may be called from any thread.
 
     Args:
@@ -101,7 +101,7 @@ class ScorerHolder:
         self._thread: threading.Thread | None = None
 
     @property
-    def served(self) -> Served | None:
+    def served(self) -> LoadedModel | None:
         """What scores now. Take it once a request and use nothing else."""
         return self._status.served
 
@@ -157,7 +157,7 @@ class ScorerHolder:
         if self._thread is not None:
             self._thread.join()
 
-    def _follow(self) -> Served | None:
+    def _follow(self) -> LoadedModel | None:
         """What the pointer asks for: the present one where nothing changed.
 
         Raises:
@@ -192,11 +192,11 @@ class ScorerHolder:
             scorer = Scorer(bundle)
             explainer = warmed_up(scorer)
             plain = None if scorer.without_history is None else warmed_up(scorer.without_history)
-            served = Served(scorer, explainer, latest, datetime.now(UTC), plain)
+            served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain)
         self._tag = tag
         return served
 
-    def _is_newest(self, data: bytes, latest: Latest) -> bool:
+    def _is_newest(self, data: bytes, latest: ChampionPointer) -> bool:
         """Whether no newer pointer was seen by this installation, be it before a restart or by another process.
 
         Without its database the scorer goes on, with what this process has seen itself.

@@ -36,7 +36,7 @@ class Withdrawal(SignedPart):
     at: datetime
 
 
-class Latest(SignedPart):
+class ChampionPointer(SignedPart):
     """The pointer. `history` holds the changes so far, newest last; `withdrawn` the versions taken out of service."""
 
     version: str
@@ -57,7 +57,7 @@ class StoredCard(SignedPart):
     is_signed: bool
 
 
-def newest_card(store: ObjectStore, version: str, key: Key) -> StoredCard | None:
+def latest_model_card(store: ObjectStore, version: str, key: Key) -> StoredCard | None:
     """The newest card of a version: of signed ones, where there are any. None where there is none; a forged one is none."""
     keys = [name for name in store.list(f"models/{version}/runs") if name.endswith("/card.json")]
     cards = [card for name in keys if (card := _card(store.get(name), key)) is not None and card.body["version"] == version]
@@ -74,7 +74,7 @@ def _card(data: bytes, key: Key) -> StoredCard | None:
     return StoredCard(body=body, is_signed=is_signed) if {"version", "created"} <= body.keys() else None
 
 
-def read_latest(store: ObjectStore, key: Key) -> Latest | None:
+def read_latest(store: ObjectStore, key: Key) -> ChampionPointer | None:
     """The pointer, None where there is no champion yet.
 
     Raises:
@@ -84,13 +84,13 @@ def read_latest(store: ObjectStore, key: Key) -> Latest | None:
     return None if found is None else parse_latest(found[0], key, store.uri(LATEST))
 
 
-def parse_latest(data: bytes, key: Key, where: str) -> Latest:
+def parse_latest(data: bytes, key: Key, where: str) -> ChampionPointer:
     """Verify and parse the bytes of a pointer.
 
     Raises:
         IntegrityError: the signature does not hold.
     """
-    return open_document(Latest, data, key, where)
+    return open_document(ChampionPointer, data, key, where)
 
 
 def versions(store: ObjectStore, key: Key) -> list[str]:
@@ -112,12 +112,12 @@ def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> 
     return present.issuperset(needed)
 
 
-def pointer_head(data: bytes, latest: Latest) -> Head:
+def pointer_head(data: bytes, latest: ChampionPointer) -> Head:
     """Which change of the pointer these bytes are; they were verified before."""
     return Head(latest.sequence, str(json.loads(data)["signature"]))
 
 
-def follow_latest(store: ObjectStore, key: Key, heads: Heads) -> Latest | None:
+def follow_latest(store: ObjectStore, key: Key, heads: Heads) -> ChampionPointer | None:
     """The pointer, for what decides by it; None where there is no champion yet.
 
     Raises:
@@ -150,7 +150,7 @@ def point_at(
     reason: str = "",
     withdraw: str | None = None,
     heads: Heads | None = None,
-) -> Latest:
+) -> ChampionPointer:
     """Make a version the champion, in one conditional write; nothing happens where it is the champion already.
 
     Args:
@@ -182,7 +182,7 @@ def point_at(
         return current
     sequence = max(0 if current is None else current.sequence, seen) + 1
     change = Change(sequence=sequence, version=version, at=at, how=how, who=who, reason=reason)
-    latest = Latest(
+    latest = ChampionPointer(
         version=version,
         manifest_sha256=manifest_sha256,
         sequence=sequence,

@@ -13,7 +13,7 @@ from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
 from fraud_core.features.catalogue import Feature
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.scorer import Scorer
 from fraud_core.scoring.score import Scored, inputs_of
 from fraud_core.transactions.transaction import Transaction
@@ -37,7 +37,7 @@ class Starting:
         return frozenset(name for name, value in now.items() if name != "transaction_id" and value != before[name])
 
 
-def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Transaction], recall: Recall) -> Scored:
+def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Transaction], lookup: HistoryLookup) -> Scored:
     """Score payments that were made of a logged one; nothing is recorded.
 
     A feature that is made of something that was changed is computed anew, one of the past as of the payment's time and as history
@@ -47,7 +47,7 @@ def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Trans
         starting: the logged payment.
         scorer: the version that decided.
         transactions: n payments.
-        recall: tells the past.
+        lookup: tells the past.
     """
     record = starting.record
     if record.degraded and scorer.without_history is not None:
@@ -60,7 +60,7 @@ def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Trans
         assert scorer.without_history is not None
         wanted = np.any([rows for feature, rows in anew.items() if feature.is_history], axis=0)
         try:
-            past = recall.past(transactions, scorer.reach, scorer.zone, unnamed=record.card)
+            past = lookup.past(transactions, scorer.reach, scorer.zone, unnamed=record.card)
         except StoreError:
             if wanted.any():
                 scorer, degraded = scorer.without_history, True

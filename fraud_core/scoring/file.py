@@ -28,7 +28,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.features.windows import Reach
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
@@ -67,10 +67,10 @@ class Order(BaseModel):
     history_timeout: int
     card_key: str
 
-    def recall(self, reach: Reach) -> Recall:
+    def lookup(self, reach: Reach) -> HistoryLookup:
         """Tells the past of payments."""
         settings = Settings(_env_file=None, home=self.home, history=self.history, history_timeout=self.history_timeout)
-        return Recall(open_history(settings, reach), Key(bytes.fromhex(self.card_key)))
+        return HistoryLookup(open_history(settings, reach), Key(bytes.fromhex(self.card_key)))
 
 
 class Frame(BaseModel):
@@ -144,7 +144,7 @@ def main() -> None:
 def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
     """Write the frames of an order."""
     rows = refused = 0
-    recall = None if scorer.reach is None else order.recall(scorer.reach)
+    lookup = None if scorer.reach is None else order.lookup(scorer.reach)
     validate: Validate = from_text if order.format == "csv" else from_values
 
     def write(frame: Frame, data: bytes = b"") -> None:
@@ -183,7 +183,7 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
             write(Frame(state="opened", expected=opened.expected, notes=opened.notes))
             opened = None
         last = piece
-        records = _records(order, scorer, piece, rows + 1, validate, recall)
+        records = _records(order, scorer, piece, rows + 1, validate, lookup)
         rows += len(records)
         refused += sum("errors" in record for record in records)
         data = WRITERS[order.answer](records) if records else b""
@@ -191,10 +191,12 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
             write(Frame(state="rows", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle, size=len(data)), data)
 
 
-def _records(order: Order, scorer: Scorer, piece: Piece, first: int, validate: Validate, recall: Recall | None) -> list[Record]:
+def _records(
+    order: Order, scorer: Scorer, piece: Piece, first: int, validate: Validate, lookup: HistoryLookup | None
+) -> list[Record]:
     """The records of some rows, with the shape of what was refused in a text, and their lines where these are told."""
     rows = [FieldProblem.model_validate(row[PROBLEM]) if PROBLEM in row else row for _, row in piece.rows]
-    records = score_rows(scorer, rows, first, validate, recall, order.repeated)
+    records = score_rows(scorer, rows, first, validate, lookup, order.repeated)
     for record, (line, row) in zip(records, piece.rows, strict=True):
         if order.answer == "arrow":
             record["line"] = line

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.explain import Explainer, Reason
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.refusals import FieldProblem, trimmed, wrong_fields
@@ -80,22 +80,22 @@ class Scored:
         return catalogue.plain(self.values)
 
 
-def score_together(scorer: Scorer, transactions: Sequence[Transaction], recall: Recall | None) -> Scored:
+def score_together(scorer: Scorer, transactions: Sequence[Transaction], lookup: HistoryLookup | None) -> Scored:
     """Score payments, each as of its own time; nothing is recorded.
 
     Args:
         scorer: the model.
         transactions: the payments.
-        recall: tells their past. None, or a store that cannot be used: the model without history scores them.
+        lookup: tells their past. None, or a store that cannot be used: the model without history scores them.
     """
     inputs = inputs_of(transactions)
     sequence, degraded = None, False
     if scorer.reach is not None:
         assert scorer.without_history is not None
         try:
-            if recall is None:
+            if lookup is None:
                 raise StoreError("There is no history store.")
-            past = recall.past(transactions, scorer.reach, scorer.zone)
+            past = lookup.past(transactions, scorer.reach, scorer.zone)
         except StoreError:
             scorer, degraded = scorer.without_history, True
         else:
@@ -139,12 +139,12 @@ class Examined:
         return self.base + float(self.contributions.sum())
 
 
-def examine(served: Served, transaction: Transaction, recall: Recall | None = None) -> Examined:
+def examine(served: LoadedModel, transaction: Transaction, lookup: HistoryLookup | None = None) -> Examined:
     """Score one payment as of its own time, and explain the score. Nothing is recorded."""
-    return examined(served, score_together(served.scorer, [transaction], recall), 0)
+    return examined(served, score_together(served.scorer, [transaction], lookup), 0)
 
 
-def examined(served: Served, scored: Scored, at: int) -> Examined:
+def examined(served: LoadedModel, scored: Scored, at: int) -> Examined:
     """One of the payments that were scored together, with what is behind its score."""
     explainer = served.explainer_of(scored.scorer)
     base, contributions = explainer.contributions(scored.matrix[at : at + 1])
@@ -160,7 +160,7 @@ def score_rows(
     rows: Iterable[Any],
     first: int,
     validate: Validate = from_values,
-    recall: Recall | None = None,
+    lookup: HistoryLookup | None = None,
     repeated: Sequence[str] = (),
 ) -> list[Record]:
     """A record a row, in order: what `RowScore` or `RowRefusal` describe. Each is scored as of its own time; nothing is recorded.
@@ -170,7 +170,7 @@ def score_rows(
         rows: each a mapping of fields, or a problem that was found on the way here.
         first: number of the first row.
         validate: a mapping of fields -> a transaction, in the scorer's context.
-        recall: tells the past of the payments.
+        lookup: tells the past of the payments.
         repeated: attributes of a transaction that its record repeats.
     """
     records: list[Record] = []
@@ -186,7 +186,7 @@ def score_rows(
         except ValidationError as error:
             record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
     if read:
-        scored = score_together(scorer, [transaction for _, transaction in read], recall)
+        scored = score_together(scorer, [transaction for _, transaction in read], lookup)
         for (record, transaction), probability in zip(read, scored.probabilities.tolist(), strict=True):
             record["transaction_id"] = transaction.transaction_id or made_id()
             record["probability"] = probability

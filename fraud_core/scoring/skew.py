@@ -74,7 +74,7 @@ def recheck(known: CatchUp, scorer_of: ScorerOf, since: datetime, limit: int) ->
     decisions = known.decisions.logged(since, limit)
     if not decisions:
         return found
-    world = _World.of(known, decisions)
+    world = _Snapshot.of(known, decisions)
     for decision in decisions:
         scorer, own = scorer_of(decision.model_version), world.own.get(decision.transaction_id)
         if scorer is None or scorer.reach is None or own is None:
@@ -86,7 +86,7 @@ def recheck(known: CatchUp, scorer_of: ScorerOf, since: datetime, limit: int) ->
 
 
 @dataclass(frozen=True)
-class _Around:
+class _Neighbours:
     """What lies around a payment.
 
     Attributes:
@@ -105,7 +105,7 @@ class _Around:
 
 
 @dataclass(frozen=True)
-class _World:
+class _Snapshot:
     """Everything about the cards and merchants of some decisions."""
 
     recorded: pl.DataFrame
@@ -117,7 +117,7 @@ class _World:
     oldest_loaded: datetime
 
     @classmethod
-    def of(cls, known: CatchUp, decisions: Sequence[DecisionRecord]) -> "_World":
+    def of(cls, known: CatchUp, decisions: Sequence[DecisionRecord]) -> "_Snapshot":
         ids = {decision.transaction_id for decision in decisions}
         cards = {decision.card for decision in decisions} - {None}
         merchants = {decision.merchant for decision in decisions} - {None}
@@ -143,7 +143,7 @@ class _World:
             oldest_loaded=known.oldest(),
         )
 
-    def around(self, decision: DecisionRecord, scorer: Scorer) -> _Around:
+    def around(self, decision: DecisionRecord, scorer: Scorer) -> _Neighbours:
         assert scorer.reach is not None
         assert decision.sequence is not None
         at, scored_at = to_microseconds(decision.timestamp), to_microseconds(decision.scored_at)
@@ -168,7 +168,7 @@ class _World:
         # Of what lies before an old payment, some may have been removed, or was never loaded.
         is_behind = newest is not None and newest > at + DAY_US
         is_behind |= at - scorer.reach.total_us < to_microseconds(self.oldest_loaded)
-        return _Around(payments, words, placed, any(len(frame) for frame in late), loaded_since or is_behind)
+        return _Neighbours(payments, words, placed, any(len(frame) for frame in late), loaded_since or is_behind)
 
 
 def _recorded(known: CatchUp) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -193,7 +193,7 @@ def _raw(known: CatchUp, oldest: datetime, cards: Collection[Any], merchants: Co
         yield rows.filter(wanted).with_columns(loaded=pl.lit(loaded.at, pl.Int64)).collect()
 
 
-def _judge(found: Skew, decision: DecisionRecord, around: _Around, scorer: Scorer, own: Mapping[str, Any]) -> None:
+def _judge(found: Skew, decision: DecisionRecord, around: _Neighbours, scorer: Scorer, own: Mapping[str, Any]) -> None:
     logged = decision.features
     assert logged is not None
     if catalogue.digest(logged) != decision.features_sha256:
@@ -223,7 +223,7 @@ def _earlier(words: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _differing(
-    logged: Mapping[str, Any], around: _Around, words: pl.DataFrame, scorer: Scorer, own: Mapping[str, Any]
+    logged: Mapping[str, Any], around: _Neighbours, words: pl.DataFrame, scorer: Scorer, own: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Names of the features that are not, to the last bit, what they are now."""
     assert scorer.reach is not None

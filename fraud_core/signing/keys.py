@@ -91,7 +91,7 @@ def signing_key(settings: Settings) -> Key:
     return _key(settings.signing_key, settings.home / "keys" / "signing.key", "FRAUD_SIGNING_KEY")
 
 
-def made_once(path: Path) -> str:
+def create_if_missing(path: Path) -> str:
     """A secret of 32 random bytes in hex, made on first use in a file that its owner alone can read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two processes may come here at once: the secret is written whole to a file of its own, and the first link wins.
@@ -113,7 +113,7 @@ def made_once(path: Path) -> str:
 def _key(given: SecretStr | None, path: Path, name: str) -> Key:
     if given is not None:
         return _parse(given.get_secret_value(), name)
-    return _parse(made_once(path), str(path))
+    return _parse(create_if_missing(path), str(path))
 
 
 def _parse(text: str, name: str) -> Key:

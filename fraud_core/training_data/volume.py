@@ -29,7 +29,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class CheckResult:
     """Whether a figure is as usual; `low` and `high` are what is usual, None where nothing is known yet."""
 
     usual: bool
@@ -39,7 +39,7 @@ class Opinion:
     high: float | None = None
 
 
-def judge_rows(rows: int, days: float, bounds: tuple[float, float] | None, earlier: Sequence[float]) -> Opinion:
+def judge_rows(rows: int, days: float, bounds: tuple[float, float] | None, earlier: Sequence[float]) -> CheckResult:
     """Judge the rows a day.
 
     Args:
@@ -50,15 +50,15 @@ def judge_rows(rows: int, days: float, bounds: tuple[float, float] | None, earli
     """
     value = rows / days
     if bounds is None and len(earlier) < LEAST_HISTORY:
-        return Opinion(True, f"{value:,.0f} rows a day; too few partitions came before to say what is usual.", value)
+        return CheckResult(True, f"{value:,.0f} rows a day; too few partitions came before to say what is usual.", value)
     if bounds is None:
         median = sorted(earlier)[len(earlier) // 2]
         bounds = median / USUAL_FACTOR, median * USUAL_FACTOR
     low, high = bounds
-    return Opinion(low <= value <= high, f"{value:,.0f} rows a day; {low:,.0f} to {high:,.0f} are usual.", value, low, high)
+    return CheckResult(low <= value <= high, f"{value:,.0f} rows a day; {low:,.0f} to {high:,.0f} are usual.", value, low, high)
 
 
-def judge_fraud_rate(current: Count, earlier: Sequence[Count]) -> Opinion:
+def judge_fraud_rate(current: Count, earlier: Sequence[Count]) -> CheckResult:
     """Judge the fraud rate by a prediction interval on its logarithm, from the accepted partitions before.
 
     The interval is Student's for one further draw (Hahn and Meeker, Statistical Intervals, 1991, section 4.8); a partition of
@@ -72,22 +72,22 @@ def judge_fraud_rate(current: Count, earlier: Sequence[Count]) -> Opinion:
     said = f"{current.frauds} of {current.rows:,} rows with mature labels are fraud"
     earlier = [count for count in earlier if count.rows]
     if current.rows == 0:
-        return Opinion(True, "No row's label is mature yet; this is judged again when they are.", 0.0)
+        return CheckResult(True, "No row's label is mature yet; this is judged again when they are.", 0.0)
     value = current.frauds / current.rows
     if len(earlier) < LEAST_RATES:
-        return Opinion(True, f"{said}; too few partitions came before to say what is usual.", value)
+        return CheckResult(True, f"{said}; too few partitions came before to say what is usual.", value)
     logs = [math.log(count.rate) for count in earlier]
     k, mean = len(logs), sum(logs) / len(logs)
     expected = current.rows * math.exp(mean)
     if expected < LEAST_EXPECTED_FRAUDS:
-        return Opinion(True, f"{said}; {expected:.1f} were to be expected, too few to judge a rate.", value)
+        return CheckResult(True, f"{said}; {expected:.1f} were to be expected, too few to judge a rate.", value)
     between = sum((log - mean) ** 2 for log in logs) / (k - 1)
     chance = max(0.0, 1 / expected - sum(1 / (count.frauds + 0.5) for count in earlier) / k)
     reach = _student(k - 1) * math.sqrt(between * (1 + 1 / k) + chance)
     reach = max(reach, math.log(RATE_FACTOR))
     low, high = math.exp(mean - reach), min(math.exp(mean + reach), 1.0)
     message = f"{said} ({value:.2%}); {low:.2%} to {high:.2%} are usual."
-    return Opinion(low <= current.rate <= high, message, value, low, high)
+    return CheckResult(low <= current.rate <= high, message, value, low, high)
 
 
 def mature_until(source: Source, last_us: int) -> datetime:

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.explain import Reason
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.review.retest import Starting, score_again
 from fraud_core.scoring.score import Examined, Scored, examined, from_values, score_together
@@ -208,7 +208,7 @@ def examples(now: datetime, zone: ZoneInfo, shown_in: ZoneInfo) -> dict[str, For
 class Tested:
     """A case that was scored, by one model."""
 
-    served: Served
+    served: LoadedModel
     payment: Transaction
     examined: Examined
     starting: Starting | None = None
@@ -226,15 +226,15 @@ class Tested:
         return found.explainer.reasons(found.values, found.contributions, len(found.contributions))
 
 
-def tested(served: Served, payment: Transaction, recall: Recall, starting: Starting | None) -> Tested:
+def tested(served: LoadedModel, payment: Transaction, lookup: HistoryLookup, starting: Starting | None) -> Tested:
     """Score a case as of its own time; one that was made of a logged payment, as that was decided. Nothing is recorded."""
-    return Tested(served, payment, examined(served, _scored(served, [payment], recall, starting), 0), starting)
+    return Tested(served, payment, examined(served, _scored(served, [payment], lookup, starting), 0), starting)
 
 
-def _scored(served: Served, payments: Sequence[Transaction], recall: Recall, starting: Starting | None) -> Scored:
+def _scored(served: LoadedModel, payments: Sequence[Transaction], lookup: HistoryLookup, starting: Starting | None) -> Scored:
     if starting is None:
-        return score_together(served.scorer, payments, recall)
-    return score_again(starting, served.scorer, payments, recall)
+        return score_together(served.scorer, payments, lookup)
+    return score_again(starting, served.scorer, payments, lookup)
 
 
 def compared(case: Tested) -> str:
@@ -357,7 +357,9 @@ def changed(payment: Transaction, sliders: Sliders, zone: ZoneInfo) -> Transacti
     return payment.model_copy(update=changes)
 
 
-def what_if(served: Served, payment: Transaction, sliders: Sliders, recall: Recall, starting: Starting | None = None) -> str:
+def what_if(
+    served: LoadedModel, payment: Transaction, sliders: Sliders, lookup: HistoryLookup, starting: Starting | None = None
+) -> str:
     """How the score would move: a curve for each slider, the other two as they stand. Nothing is recorded."""
     zone = served.scorer.zone
     most = max(2_000.0, 3 * payment.amount_cents / 100, sliders.amount)
@@ -368,7 +370,7 @@ def what_if(served: Served, payment: Transaction, sliders: Sliders, recall: Reca
     cases += [changed(payment, Sliders(sliders.amount, hour, sliders.distance), zone) for hour in range(24)]
     if sliders.distance is not None:
         cases += [changed(payment, Sliders(sliders.amount, sliders.hour, d), zone) for d in distances]
-    scored = _scored(served, [payment, changed(payment, sliders, zone), *cases], recall, starting)
+    scored = _scored(served, [payment, changed(payment, sliders, zone), *cases], lookup, starting)
     scorer, scores = scored.scorer, scored.probabilities.tolist()
     before, now, curve = scores[0], scores[1], scores[2:]
     money_axis = Axis("amount (currency units)", 0.5, most, _money_ticks(most), warp=lambda value: math.log(max(value, 0.5)))

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from fraud_core.errors import FraudError
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.scoring.file import ARROW_SCHEMA, COMMAND, Frame, child_environment, order_bytes
 from fraud_core.scoring.file_parsing import FileFormat
@@ -67,7 +67,7 @@ class FileJob:
         UnfitFileError: it is neither CSV nor Parquet by its name.
     """
 
-    def __init__(self, path: Path, served: Served, settings: Settings, turn: threading.Semaphore) -> None:
+    def __init__(self, path: Path, served: LoadedModel, settings: Settings, turn: threading.Semaphore) -> None:
         if path.suffix.lower() not in FORMATS:
             uploads.remove(path)
             raise UnfitFileError("This is neither a .csv nor a .parquet file; save it as one of the two and choose it again.")
@@ -179,7 +179,7 @@ class FileJobs:
         self._turn = threading.Semaphore(settings.files_at_once)
         self._jobs: dict[str, tuple[str, FileJob]] = {}
 
-    def start(self, owner: str, path: Path, served: Served) -> FileJob:
+    def start(self, owner: str, path: Path, served: LoadedModel) -> FileJob:
         """Score a file for somebody.
 
         Raises:

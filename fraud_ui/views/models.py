@@ -14,7 +14,7 @@ from fraud_core.evaluation.report import Report
 from fraud_core.gate import Verdict
 from fraud_core.models.bundle import read_manifest
 from fraud_core.models.manifest import Manifest
-from fraud_core.models.registry import Latest, newest_card, read_latest, versions
+from fraud_core.models.registry import ChampionPointer, latest_model_card, read_latest, versions
 from fraud_core.storage.artifacts import Artifacts
 from fraud_ui.kit import charts
 from fraud_ui.kit.charts import Chart, Line
@@ -64,7 +64,7 @@ class Catalogue:
         self._artifacts = artifacts
         self._dagster_link = dagster_link
 
-    def latest(self) -> Latest | None:
+    def latest(self) -> ChampionPointer | None:
         """The pointer to the champion; None where there is none yet."""
         return read_latest(self._artifacts.store, self._artifacts.signing_key)
 
@@ -83,7 +83,7 @@ class Catalogue:
         store, key = self._artifacts.store, self._artifacts.signing_key
         if not _NAME.fullmatch(name) or not store.exists(f"models/{name}/manifest.json"):
             raise IntegrityError(f"There is no version {name}; choose one of the list.")
-        manifest, stored = read_manifest(store, name, key), newest_card(store, name, key)
+        manifest, stored = read_manifest(store, name, key), latest_model_card(store, name, key)
         if stored is None:
             return Version(manifest, None, self._runs(name))
         return Version(manifest, ModelCard.model_validate(stored.body), self._runs(name), stored.is_signed)
@@ -319,7 +319,7 @@ def _moved(what: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
     return [f"{what} {word}: {', '.join(names)}." for names, word in ((came, "added"), (went, "left out")) if names]
 
 
-def history(latest: Latest | None, zone: ZoneInfo) -> str:
+def history(latest: ChampionPointer | None, zone: ZoneInfo) -> str:
     """Every change of champion, newest first."""
     if latest is None:
         return note("There is no champion yet.")

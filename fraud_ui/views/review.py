@@ -11,7 +11,7 @@ from fraud_core.decisions.log import DecisionRecord
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.features import catalogue
 from fraud_core.labels.resolve import Label, resolve
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.review.backlog import Waiting
 from fraud_core.review.queue import NAMED, Case, Figures
@@ -66,8 +66,8 @@ def waiting(cases: Sequence[Waiting], total: int, held: Mapping[str, str], user:
         return note("Nothing waits for you.")
     rows = []
     for one in cases[:SHOWN]:
-        holder = held.get(one.transaction_id)
-        state = "" if holder is None else "yours" if holder == user.name else f"with {holder}"
+        follower = held.get(one.transaction_id)
+        state = "" if follower is None else "yours" if follower == user.name else f"with {follower}"
         rows.append(
             (
                 f"<code>{escaped(one.transaction_id)}</code>",
@@ -84,7 +84,7 @@ def waiting(cases: Sequence[Waiting], total: int, held: Mapping[str, str], user:
     return table("Waiting, the greatest expected loss first (currency units)", header, rows, (2, 3, 4)) + more
 
 
-def looked_at(one: Case, zone: ZoneInfo, served: Served | None, reasons: str, past: str) -> str:
+def render_case(one: Case, zone: ZoneInfo, served: LoadedModel | None, reasons: str, past: str) -> str:
     """A case as it was decided: what was known, why, what the card did before, and what has been said since.
 
     Args:
@@ -147,12 +147,12 @@ def past(records: Sequence[DecisionRecord], labels: Mapping[str, Sequence[Label]
     return table(f"The card's last {counted(len(rows), 'payment')}", header, rows, (1, 4))
 
 
-def decider(record: DecisionRecord, served: Served) -> Scorer:
+def decider(record: DecisionRecord, served: LoadedModel) -> Scorer:
     """What scored the payment: the model without history, where that was gone."""
     return served.scorer.without_history or served.scorer if record.degraded else served.scorer
 
 
-def recorded_reasons(record: DecisionRecord, served: Served | None) -> str:
+def recorded_reasons(record: DecisionRecord, served: LoadedModel | None) -> str:
     """Why the case was scored so: worked out again from the recorded features by the version that scored, else its codes."""
     if record.features is None or served is None:
         codes = ", ".join(f"<code>{escaped(code)}</code>" for code in record.reasons)

@@ -47,7 +47,7 @@ class Stand:
     webhook: Receiver
 
     def tick(self) -> alerts.Report:
-        return alerts.tick(self.home.project, self.home.instance, datetime.now(UTC))
+        return alerts.tick(self.home.installation, self.home.instance, datetime.now(UTC))
 
     def drift(self) -> None:
         """Take the drifted partition, whose check fails."""

@@ -34,7 +34,7 @@ def test_by_itself_and_by_backfill_a_drifted_partition_is_taken_told_and_trains_
 ) -> None:
     home = new_home(webhook_url=webhook.url)
     before = home.latest()
-    variables = os.environ | home.environment | environment(home.project.settings)
+    variables = os.environ | home.environment | environment(home.installation.settings)
     with (tmp_path / "log").open("wb") as log:
         daemon = subprocess.Popen(
             [BIN / "dagster-daemon", "run", *MODULE], env=variables, stdout=log, stderr=log, start_new_session=True

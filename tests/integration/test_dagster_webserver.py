@@ -57,8 +57,8 @@ class Servers:
 
     def __init__(self, home: Home, logs: Path, stack: ExitStack) -> None:
         self.home, self._logs, self._stack = home, logs, stack
-        self._variables = os.environ | home.environment | environment(home.project.settings)
-        open_instance(home.project.settings).dispose()
+        self._variables = os.environ | home.environment | environment(home.installation.settings)
+        open_instance(home.installation.settings).dispose()
         self._start("daemon", [BIN / "dagster-daemon", "run", *MODULE])
         self.open = self.web("open")
 
@@ -78,7 +78,7 @@ class Servers:
         """Who decided what, once the runs are over."""
         eventually(lambda: all(run.is_finished for run in self.runs()), seconds=120)
         assert {run.status for run in self.runs()} <= {dg.DagsterRunStatus.SUCCESS}
-        artifacts = self.home.project.artifacts
+        artifacts = self.home.installation.artifacts
         verdict = read_verdict(artifacts.store, artifacts.signing_key, DRIFTED)
         assert verdict is not None
         return verdict.overruled_by if action == "accept" else verdict.refused_by
@@ -162,7 +162,7 @@ def test_no_page_of_another_site_and_no_typed_name_decides_but_who_signed_in_doe
     assert accepted.who == "unverified:cfo"
 
     # ---- where people sign in, it is the desk's users of the role `lead`, under their own names
-    users = Users(open_database(servers.home.project.settings))
+    users = Users(open_database(servers.home.installation.settings))
     (_, lead), (_, analyst) = users.create("anna", "lead"), users.create("ben", "analyst")
     closed = servers.web("closed", FRAUD_DAGSTER_AUTH="users")
     for auth in (None, ("anna", "wrong"), ("ben", analyst), ("carl", lead)):

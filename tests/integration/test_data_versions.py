@@ -21,7 +21,7 @@ from fraud_assets.delivery import delivery, outbox
 from fraud_assets.delivery.dvc import recording
 from fraud_assets.delivery.dvc.checkout import checkout
 from fraud_assets.delivery.dvc.repository import Repository
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.main import main
 from fraud_core.errors import DataVersionError, IntegrityError
 from fraud_core.models.bundle import read_manifest
@@ -65,7 +65,7 @@ def copy(versioned_home: Home, tmp_path: Path) -> Iterator[Callable[..., Home]]:
 
 
 def version_of(home: Home) -> str:
-    latest = read_latest(home.project.artifacts.store, home.project.artifacts.signing_key)
+    latest = read_latest(home.installation.artifacts.store, home.installation.artifacts.signing_key)
     assert latest is not None
     return latest.version
 
@@ -73,14 +73,14 @@ def version_of(home: Home) -> str:
 def elsewhere(home: Home, folder: Path, **changes: Any) -> Settings:
     """The settings of another, empty machine: where the remote is, and the signing key."""
     given: dict[str, Any] = {
-        "dvc_remote": recording.repository(home.project.settings).remote,
-        "signing_key": SecretStr(home.project.artifacts.signing_key.secret.hex()),
+        "dvc_remote": recording.repository(home.installation.settings).remote,
+        "signing_key": SecretStr(home.installation.artifacts.signing_key.secret.hex()),
     }
     return Settings(_env_file=None, home=folder, **(given | changes))
 
 
-def git(project: Project, *arguments: str) -> str:
-    folder = recording.repository(project.settings).folder
+def git(installation: Installation, *arguments: str) -> str:
+    folder = recording.repository(installation.settings).folder
     command = ["git", "-C", str(folder), "-c", "safe.directory=*", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -100,19 +100,19 @@ def test_each_materialization_is_a_commit_that_names_its_run_and_partition(new_h
     home = new_home(dvc_remote="")
     made = home.run("materialize_partition", DRIFTED)
     assert home.run(delivery.JOB).success
-    told = git(home.project, "log", "--format=%s|%(trailers:separator=%x2C)", "--reverse").splitlines()[1:]
+    told = git(home.installation, "log", "--format=%s|%(trailers:separator=%x2C)", "--reverse").splitlines()[1:]
     assert [line.split("|")[0] for line in told] == [f"raw {DRIFTED}", f"transformed {DRIFTED}"]
     assert all(f"Dagster-Run: {made.run_id}" in line and f"Partition: {DRIFTED}" in line for line in told)
-    assert not recording.has_work(home.project.settings)
+    assert not recording.has_work(home.installation.settings)
 
 
 def test_the_champion_s_manifest_names_its_revision_on_which_its_version_does_not_depend(versioned_home: Home) -> None:
-    project, version = versioned_home.project, version_of(versioned_home)
-    store, key = project.artifacts.store, project.artifacts.signing_key
+    installation, version = versioned_home.installation, version_of(versioned_home)
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
     manifest = read_manifest(store, version, key)
     assert manifest.version == manifest.learned.version
-    assert manifest.lineage.data_revision == recording.revision(project.settings, version) is not None
-    assert git(project, "log", "-1", "--format=%s", str(manifest.lineage.data_revision)).strip() == "model"
+    assert manifest.lineage.data_revision == recording.revision(installation.settings, version) is not None
+    assert git(installation, "log", "-1", "--format=%s", str(manifest.lineage.data_revision)).strip() == "model"
     (run,) = [json.loads(store.get(path)) for path in store.list(f"models/{version}") if path.endswith("run.json")]
     assert run["data_revision"] == manifest.lineage.data_revision
     (first,) = {change.version for change in parse_latest(store.get(LATEST), key, "").history} - {version}
@@ -121,48 +121,48 @@ def test_the_champion_s_manifest_names_its_revision_on_which_its_version_does_no
 
 def test_runs_at_the_same_time_lose_no_commit(new_home: Callable[..., Home]) -> None:
     home = new_home(dvc_remote="")
-    project = home.project
+    installation = home.installation
     program = "import sys; from tests.integration.test_data_versions import note_and_commit; note_and_commit(sys.argv[1])"
     workers = [subprocess.Popen([sys.executable, "-c", program, week], env=os.environ | home.environment) for week in WEEKS[:4]]
     assert [worker.wait(120) for worker in workers] == [0, 0, 0, 0]
-    subjects = git(project, "log", "--format=%s").splitlines()
+    subjects = git(installation, "log", "--format=%s").splitlines()
     assert sorted(subjects[:-1]) == [f"raw {week}" for week in WEEKS[:4]]
-    git(project, "fsck", "--strict")
-    assert len(outbox.data_versions(project.settings)) == 0
+    git(installation, "fsck", "--strict")
+    assert len(outbox.data_versions(installation.settings)) == 0
 
 
 def note_and_commit(week: str) -> None:
     """What a run does, in a process of its own."""
-    project = Project.load(Settings(_env_file=None))
-    pointer = project.artifacts.pointer("raw", week)
+    installation = Installation.load(Settings(_env_file=None))
+    pointer = installation.artifacts.pointer("raw", week)
     assert pointer is not None
-    recording.note(project, pointer, f"run of {week}")
-    recording.commit(project, 100)
+    recording.note(installation, pointer, f"run of {week}")
+    recording.commit(installation, 100)
 
 
 def test_what_a_killed_process_left_is_made_whole_by_the_next(new_home: Callable[..., Home]) -> None:
     home = new_home(dvc_remote="")
-    project = home.project
+    installation = home.installation
     program = "from tests.integration.test_data_versions import note_all_and_commit; note_all_and_commit()"
     for seconds in (1.5, 3.0):
         worker = subprocess.Popen([sys.executable, "-c", program], env=os.environ | home.environment, start_new_session=True)
         time.sleep(seconds)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-    note_all_and_commit(project)
-    recording.push(project)
-    git(project, "fsck", "--strict")
-    subjects = git(project, "log", "--format=%s").splitlines()
+    note_all_and_commit(installation)
+    recording.push(installation)
+    git(installation, "fsck", "--strict")
+    subjects = git(installation, "log", "--format=%s").splitlines()
     assert {f"transformed {week}" for week in WEEKS[:-1]} <= set(subjects)
-    assert not recording.has_work(project.settings)
+    assert not recording.has_work(installation.settings)
 
 
-def note_all_and_commit(given: Project | None = None) -> None:
+def note_all_and_commit(given: Installation | None = None) -> None:
     """Note every transformed partition, and commit."""
-    project = given or Project.load(Settings(_env_file=None))
-    for pointer in project.transformed().values():
-        recording.note(project, pointer, "a run")
-    recording.commit(project)
+    installation = given or Installation.load(Settings(_env_file=None))
+    for pointer in installation.transformed().values():
+        recording.note(installation, pointer, "a run")
+    recording.commit(installation)
 
 
 # ---- bringing back
@@ -181,16 +181,16 @@ def test_on_another_empty_machine_the_training_set_comes_back_and_gives_the_same
     told = capsys.readouterr().out
     assert f"Trained on again, it gives {version}, the same." in told
     assert f"{len(WEEKS) - 1} partitions that it was trained on, 0 that the gate rejected" in told
-    original = versioned_home.project.artifacts.store
+    original = versioned_home.installation.artifacts.store
     for asset in ("raw", "transformed"):
-        for pointer in versioned_home.project.artifacts.pointers(asset).values():
+        for pointer in versioned_home.installation.artifacts.pointers(asset).values():
             assert (tmp_path / "back" / "store" / pointer.key).read_bytes() == original.get(pointer.key)
 
 
 def test_on_the_machine_that_made_it_what_comes_back_stands_by_itself(copy: Callable[..., Home], tmp_path: Path) -> None:
     home = copy()
-    brought = checkout(home.project.settings, version_of(home), tmp_path / "back")
-    shutil.rmtree(home.project.settings.home / "data-versions")
+    brought = checkout(home.installation.settings, version_of(home), tmp_path / "back")
+    shutil.rmtree(home.installation.settings.home / "data-versions")
     frames = [path for path in brought.folder.rglob("*.parquet") if path.read_bytes()]
     assert len(frames) >= 2 * (len(WEEKS) - 1)
 
@@ -220,7 +220,7 @@ def test_with_another_signing_key_nothing_is_brought_back(versioned_home: Home, 
 
 def test_a_file_that_was_changed_on_the_remote_is_refused(versioned_home: Home, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
-    copied(Path(recording.repository(versioned_home.project.settings).remote), remote)
+    copied(Path(recording.repository(versioned_home.installation.settings).remote), remote)
     largest = max((path for path in (remote / "files").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     largest.chmod(0o644)
     largest.write_bytes(b"forged" + largest.read_bytes()[6:])
@@ -261,10 +261,10 @@ def test_a_full_remote_fails_no_training_is_told_and_loses_nothing(new_home: Cal
         assert not refused.success
         said = failure(refused, "version_data")
         assert f"There is no space left: free some where {remote} lies, or name another with FRAUD_DVC_REMOTE." in said
-        assert recording.has_work(home.project.settings)
+        assert recording.has_work(home.installation.settings)
         subprocess.run(["mount", "-o", "remount,size=100m", str(remote)], check=True)
         assert home.run(delivery.JOB).success
-        assert not recording.has_work(home.project.settings)
+        assert not recording.has_work(home.installation.settings)
         brought = checkout(elsewhere(home, tmp_path / "machine"), version_of(home), tmp_path / "back")
         assert brought.files == 2 * len(WEEKS)  # raw and transformed of all but the last, preprocessor and model
 
@@ -323,9 +323,9 @@ def test_without_git_a_run_goes_on_and_the_sentence_says_what_to_do(
 
 
 def test_the_repository_holds_no_key_and_no_person(versioned_home: Home) -> None:
-    project = versioned_home.project
-    history = git(project, "log", "--all", "-p")
-    keys: Mapping[str, bytes] = {"signing": project.artifacts.signing_key.secret, "card": project.card_key.secret}
+    installation = versioned_home.installation
+    history = git(installation, "log", "--all", "-p")
+    keys: Mapping[str, bytes] = {"signing": installation.artifacts.signing_key.secret, "card": installation.card_key.secret}
     assert [name for name, secret in keys.items() if secret.hex() in history] == []
-    cards = project.artifacts.scan("raw", ACCEPTED).select("card").head(50).collect()["card"]
+    cards = installation.artifacts.scan("raw", ACCEPTED).select("card").head(50).collect()["card"]
     assert [card for card in cards if card in history] == []

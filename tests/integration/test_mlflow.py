@@ -62,14 +62,14 @@ def runs(client: Any, experiment: str, **tags: str) -> list[Any]:
 
 
 def champion(home: Home) -> str:
-    latest = read_latest(home.project.artifacts.store, home.project.artifacts.signing_key)
+    latest = read_latest(home.installation.artifacts.store, home.installation.artifacts.signing_key)
     assert latest is not None
     return latest.version
 
 
 def named(client: Any, home: Home) -> str:
     """The version that MLflow calls champion."""
-    version = client.get_model_version_by_alias(model_name(home.project.source), "champion")
+    version = client.get_model_version_by_alias(model_name(home.installation.source), "champion")
     return str(version.tags["fraud.version"])
 
 
@@ -81,8 +81,8 @@ def observed(result: dg.ExecuteInProcessResult, asset: str) -> list[dict[str, An
 
 def opened(home: Home) -> list[str]:
     """The steps that somebody is alerted of."""
-    alerts.tick(home.project, home.instance, datetime.now(UTC))
-    with alerts.open_book(home.project).writing(datetime.now(UTC)) as page:
+    alerts.tick(home.installation, home.instance, datetime.now(UTC))
+    with alerts.open_alert_store(home.installation).writing(datetime.now(UTC)) as page:
         return [about.asset for about in page.opened(alerts.STEP_FAILED)]
 
 
@@ -99,14 +99,14 @@ def test_a_server_that_is_down_for_the_whole_run_loses_no_training(
     error = alerts.cause_of(failed.step_failure_data.error)
     assert f"MLflow at {server.url} does not answer" in error
     assert "Start the server, or correct FRAUD_MLFLOW_URL." in error
-    assert len(outbox.mlflow(home.project.settings)) == 1
+    assert len(outbox.mlflow(home.installation.settings)) == 1
     assert opened(home) == ["log_to_mlflow"]
 
     shutil.copytree(home.path / "home", home.path / "undelivered")  # for the last test
     server.start()
     delivered = home.run(delivery.JOB)
     assert delivered.success
-    assert not delivery.has_work(home.project)
+    assert not delivery.has_work(home.installation)
     assert opened(home) == []
     (run,) = runs(client, "fraud-small", dagster_run_id=trained.run_id)
     assert run.info.status == "FINISHED"
@@ -120,7 +120,7 @@ def test_a_training_is_logged_with_all_that_a_person_wants_to_know(
     home: Home, client: Any, trained: dg.ExecuteInProcessResult
 ) -> None:
     (run,) = runs(client, "fraud-small", dagster_run_id=trained.run_id)
-    model = home.project.artifacts.estimator("model")
+    model = home.installation.artifacts.estimator("model")
     metrics = run.data.metrics
     assert metrics["holdout.average_precision"] == model.holdout.average_precision
     assert metrics["holdout.average_precision_low"] == model.holdout.average_precision_interval.low
@@ -136,13 +136,13 @@ def test_a_training_is_logged_with_all_that_a_person_wants_to_know(
     assert report >= {"report/precision_recall.png", "report/calibration.png", "report/cost.png"}
     assert {file.path for file in client.list_artifacts(run.info.run_id, "preprocessor")} >= {"preprocessor/encoder.json"}
     beside = f"models/{model.bundle.version}/runs/{trained.run_id}/tracking.json"
-    assert json.loads(home.project.artifacts.store.get(beside))["mlflow_run_id"] == run.info.run_id
+    assert json.loads(home.installation.artifacts.store.get(beside))["mlflow_run_id"] == run.info.run_id
 
 
 def test_the_registered_champion_scores_as_the_scorer_does(home: Home) -> None:
-    rows = home.project.artifacts.scan("transformed", ACCEPTED).head(200).collect()
-    bundle = read_bundle(home.project.artifacts.store, champion(home), home.project.artifacts.signing_key)
-    place = named_server(home.project.settings)
+    rows = home.installation.artifacts.scan("transformed", ACCEPTED).head(200).collect()
+    bundle = read_bundle(home.installation.artifacts.store, champion(home), home.installation.artifacts.signing_key)
+    place = named_server(home.installation.settings)
     assert place is not None
     with place.connected():
         loaded = mlflow.pyfunc.load_model("models:/fraud-small@champion")
@@ -178,11 +178,13 @@ def test_a_record_that_was_cut_off_goes_on_in_the_same_run_and_the_alias_follows
 
 def test_the_alias_moves_back_on_rollback_and_again_on_restoration(home: Home, client: Any) -> None:
     second = champion(home)
-    first = next(name for name in versions(home.project.artifacts.store, home.project.artifacts.signing_key) if name != second)
+    first = next(
+        name for name in versions(home.installation.artifacts.store, home.installation.artifacts.signing_key) if name != second
+    )
     config = {"reason": "it declined all of Texas", "who": "ann"}
     for job, op, version in (("rollback_champion", "roll_back", first), ("restore_champion", "lift_withdrawal", second)):
         assert home.run(job, config={"ops": {op: {"config": config | {"version": version}}}}).success
-        assert delivery.has_work(home.project)
+        assert delivery.has_work(home.installation)
         assert home.run(delivery.JOB).success
         assert named(client, home) == version == champion(home)
 
@@ -190,7 +192,7 @@ def test_the_alias_moves_back_on_rollback_and_again_on_restoration(home: Home, c
 def test_verdicts_are_logged_and_a_person_s_decision_changes_the_same_run(home: Home, client: Any) -> None:
     assert not home.run("materialize_partition", DRIFTED).success
     delivered = home.run(delivery.JOB)
-    pointer = home.project.artifacts.pointer("transformed", DRIFTED)
+    pointer = home.installation.artifacts.pointer("transformed", DRIFTED)
     assert pointer is not None
     (run,) = runs(client, "fraud-small-drift", **{"fraud.content": pointer.content})
     assert run.data.metrics["accepted"] == 0
@@ -206,12 +208,12 @@ def test_verdicts_are_logged_and_a_person_s_decision_changes_the_same_run(home: 
 
 
 def test_nothing_personal_and_no_secret_reached_the_server(server: MlflowServer, home: Home) -> None:
-    project = home.project
-    raw = project.artifacts.scan("raw", WEEKS[0]).head(200).collect()
+    installation = home.installation
+    raw = installation.artifacts.scan("raw", WEEKS[0]).head(200).collect()
     held = b"".join(path.read_bytes() for path in server.folder.rglob("*") if path.is_file() and path.suffix != ".log")
     assert b"fraud.version" in held
     assert [card for card in raw["card"].unique() if card.encode() in held] == []
-    keys = (project.artifacts.signing_key.secret, project.card_key.secret)
+    keys = (installation.artifacts.signing_key.secret, installation.card_key.secret)
     assert [key for key in keys if key in held or key.hex().encode() in held] == []
 
 

@@ -20,7 +20,7 @@ from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
 from fraud_core.intake.landing import land
 from fraud_core.intake.watch import look
 from fraud_core.models.bundle import read_bundle
-from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.follower import ModelFollower
 from fraud_core.models.registry import LATEST, read_latest
 from fraud_core.signing.keys import Key, sign
 from fraud_core.sources.source import Source
@@ -170,13 +170,13 @@ def test_a_write_whose_answer_was_lost_is_no_conflict_with_itself(through: S3Sto
 
 
 def test_an_unchanged_pointer_costs_the_scorer_one_empty_answer(promoting: Any, through: S3Store, proxy: S3Proxy) -> None:
-    holder = ScorerHolder(through, promoting.key)
-    served = holder.poll().served
+    follower = ModelFollower(through, promoting.key)
+    served = follower.poll().served
     proxy.asked.clear()
-    assert [holder.poll().served for _ in range(3)] == [served] * 3
+    assert [follower.poll().served for _ in range(3)] == [served] * 3
     assert [(asked.method, asked.status) for asked in proxy.asked] == [("GET", 304)] * 3
     second = promoting.promote(2)
-    followed = holder.poll().served
+    followed = follower.poll().served
     assert followed is not None
     assert followed.version == second
 
@@ -184,18 +184,18 @@ def test_an_unchanged_pointer_costs_the_scorer_one_empty_answer(promoting: Any, 
 def test_a_server_that_goes_between_bundle_and_pointer_leaves_the_old_champion(
     promoting: Any, through: S3Store, proxy: S3Proxy
 ) -> None:
-    holder = ScorerHolder(promoting.store, promoting.key)
-    first, before = holder.poll().served, promoting.store.get(LATEST)
+    follower = ModelFollower(promoting.store, promoting.key)
+    first, before = follower.poll().served, promoting.store.get(LATEST)
     proxy.fate = lambda method, path: "refuse" if method == "PUT" and path.endswith(LATEST) else "pass"
     with pytest.raises(StoreError, match=r"latest\.json: the S3 endpoint does not answer .* what was finished is kept"):
         replace(promoting, store=through).promote(2)
     assert promoting.store.get(LATEST) == before
-    assert holder.poll().served is first
+    assert follower.poll().served is first
     assert read_bundle(promoting.store, promoting.bundle(2).version, promoting.key).version == promoting.bundle(2).version
 
     proxy.fate = lambda method, path: "pass"
     second = replace(promoting, store=through).promote(2)
-    assert holder.poll().served.version == second  # type: ignore[union-attr]
+    assert follower.poll().served.version == second  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("file", ["model.treelite", "encoder.json", "manifest.json"])
@@ -252,7 +252,7 @@ def test_of_two_promotions_at_once_one_wins_whole(promoting: Any, opened: Callab
     assert latest is not None
     assert [latest.version] == won
     assert [change.version for change in latest.history] == [promoting.bundle(1).version, *won]
-    assert ScorerHolder(promoting.store, promoting.key).poll().served.version == won[0]  # type: ignore[union-attr]
+    assert ModelFollower(promoting.store, promoting.key).poll().served.version == won[0]  # type: ignore[union-attr]
 
 
 # ---- who may do what
@@ -298,8 +298,8 @@ def test_with_the_documented_policy_the_pipeline_writes_and_the_scorer_reads_mod
     installation: Any, opened: Callable[..., S3Store]
 ) -> None:
     scorer = opened(who="scorer")
-    holder = ScorerHolder(scorer, installation.key)
-    assert (holder.poll().served, holder.status.problem) == (None, None)
+    follower = ModelFollower(scorer, installation.key)
+    assert (follower.poll().served, follower.status.problem) == (None, None)
 
     pipeline = opened(who="pipeline")
     artifacts = Artifacts(pipeline, installation.key)
@@ -309,7 +309,7 @@ def test_with_the_documented_policy_the_pipeline_writes_and_the_scorer_reads_mod
     pipeline.put("assets/large", bytes(s3.LARGE))
     assert artifacts.estimator("preprocessor") == [1]
     version = replace(installation, store=pipeline).promote(1)
-    assert holder.poll().served.version == version  # type: ignore[union-attr]
+    assert follower.poll().served.version == version  # type: ignore[union-attr]
 
     for refused in (
         lambda: elsewhere(pipeline).put("k", b""),

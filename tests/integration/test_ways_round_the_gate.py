@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.rollback import rollback
 from fraud_assets.schedule.planning import next_training
@@ -20,7 +20,7 @@ from fraud_assets.schedule.sensors import next_partition
 from fraud_cli.instance import environment
 from fraud_core.errors import IntegrityError
 from fraud_core.gate import verdict_key
-from fraud_core.models.follower import ScorerHolder
+from fraud_core.models.follower import ModelFollower
 from fraud_core.storage.artifacts import Table
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
@@ -94,7 +94,7 @@ def test_the_refusal_names_partition_features_and_how_to_accept(guarded: Home) -
 def test_training_alone_leaves_a_rejected_partition_out_and_the_champion_as_it_is(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     assert guarded.run("train").success  # on the set that the champion was trained on: the same version, no flip
-    model = guarded.project.artifacts.estimator("model")
+    model = guarded.installation.artifacts.estimator("model")
     lineage = model.bundle.manifest.lineage
     assert [key for key, _ in lineage.rejected] == [DRIFTED]
     assert DRIFTED not in [key for key, _, _ in lineage.partitions]
@@ -108,13 +108,13 @@ def test_model_alone_and_champion_alone_leave_the_champion_as_it_is(guarded: Hom
 
 def test_the_rejected_partitions_bytes_in_an_accepted_ones_file_train_nothing(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    artifacts = guarded.project.artifacts
+    artifacts = guarded.installation.artifacts
     accepted, rejected = artifacts.pointer("transformed", WEEKS[1]), artifacts.pointer("transformed", DRIFTED)
     assert accepted is not None
     assert rejected is not None
     whole = artifacts.store.get(accepted.key)
     artifacts.store.put(accepted.key, artifacts.store.get(rejected.key))
-    shutil.rmtree(guarded.project.settings.home / "cache", ignore_errors=True)  # a bucket's verified copies would serve on
+    shutil.rmtree(guarded.installation.settings.home / "cache", ignore_errors=True)  # a bucket's verified copies would serve on
     for only in TRAINING:
         assert not guarded.run_alone((only,)).success
     assert not guarded.run("train").success
@@ -123,29 +123,29 @@ def test_the_rejected_partitions_bytes_in_an_accepted_ones_file_train_nothing(gu
 
 
 def test_inverted_labels_are_held_alarm_and_train_only_once_a_person_accepts_them(home: Home) -> None:
-    project, week = home.project, WEEKS[1]
-    project.artifacts.write("transformed", week, inverted(project, week))
+    installation, week = home.installation, WEEKS[1]
+    installation.artifacts.write("transformed", week, inverted(installation, week))
     home.run("judge_partition", week)
-    assert project.accepted_set(week).accepted  # the drift gate does not look at labels
+    assert installation.accepted_set(week).accepted  # the drift gate does not look at labels
     result = home.run("train")
     (shown,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "labels_plausible"]
     assert not shown.passed
     assert f"The labels of partition {week} are held" in str(shown.description)
-    lineage = project.artifacts.estimator("model").bundle.manifest.lineage
+    lineage = installation.artifacts.estimator("model").bundle.manifest.lineage
     assert week in dict(lineage.rejected)
     assert week not in lineage.files
     assert set(lineage.files) == {key for key, _, _ in lineage.partitions}
     assert not home.run_alone(TRAINING, week).success  # the held partition's own run
-    decide_partition(project, week, accept=True, who="unverified:me", reason="they are right")
-    assert week in {part.partition for part in project.training_set(week).accepted}
+    decide_partition(installation, week, accept=True, who="unverified:me", reason="they are right")
+    assert week in {part.partition for part in installation.training_set(week).accepted}
     home.run("train")
-    assert week in {part.partition for part in project.training_set(week).accepted}  # the same labels are not held again
+    assert week in {part.partition for part in installation.training_set(week).accepted}  # the same labels are not held again
 
 
-def inverted(project: Project, week: str) -> Table:
+def inverted(installation: Installation, week: str) -> Table:
     """The week's transformed with its labels inverted, as a file of labels the wrong way round makes it."""
-    frame = project.artifacts.scan("transformed", week).collect().with_columns(~pl.col("label"))
-    pointer = project.artifacts.pointer("transformed", week)
+    frame = installation.artifacts.scan("transformed", week).collect().with_columns(~pl.col("label"))
+    pointer = installation.artifacts.pointer("transformed", week)
     assert pointer is not None
     return Table(frame=frame, content="ab" * 32, inputs=pointer.inputs, facts=pointer.facts)
 
@@ -160,7 +160,7 @@ def test_a_backfill_over_good_and_drifted_partitions_promotes_nothing(guarded: H
 
 def test_an_automation_tick_asks_for_no_training_after_a_rejection(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    step = next_training(guarded.project, guarded.instance, datetime.now(UTC))
+    step = next_training(guarded.installation, guarded.instance, datetime.now(UTC))
     assert step.run_key is None
 
 
@@ -175,7 +175,7 @@ def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: 
     asked = [name for name in TRAINING if second.get_num_requested(dg.AssetKey(name))]
     assert asked == list(TRAINING), "Dagster's conditions do not see the verdict, which is why the assets ask the gate"
 
-    remove(guarded.project.artifacts.store, verdict_key(DRIFTED))
+    remove(guarded.installation.artifacts.store, verdict_key(DRIFTED))
     result = guarded.run_alone(asked)
     assert not result.success
     assert refusals(result)
@@ -190,8 +190,8 @@ def test_the_command_fraud_leaves_the_champion_as_it_is(guarded: Home) -> None:
 
 
 def test_two_commands_at_once_leave_the_champion_as_it_is(guarded: Home) -> None:
-    home = guarded.project.settings.home
-    environment(guarded.project.settings)
+    home = guarded.installation.settings.home
+    environment(guarded.installation.settings)
     dg.DagsterInstance.from_config(str(home / "dagster")).dispose()  # Dagster makes its tables once, and one at a time
     commands = [fraud_started(guarded, "pipeline") for _ in range(2)]
     for command in commands:
@@ -220,16 +220,16 @@ def test_two_runs_at_once_cannot_mix_a_preprocessor_of_one_set_with_a_model_of_a
 @pytest.mark.parametrize("week", [ACCEPTED, DRIFTED])
 def test_without_its_verdict_file_nothing_is_trained(guarded: Home, week: str) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    remove(guarded.project.artifacts.store, verdict_key(week))
+    remove(guarded.installation.artifacts.store, verdict_key(week))
     every_training_is_refused(guarded, f"The verdict on {week} is gone, of which change 1 was seen")
-    step = next_training(guarded.project, guarded.instance, datetime.now(UTC))
+    step = next_training(guarded.installation, guarded.instance, datetime.now(UTC))
     assert step.run_key is None
     assert week in step.why
 
 
 def test_a_verdict_edited_by_hand_is_refused(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    store = guarded.project.artifacts.store
+    store = guarded.installation.artifacts.store
     verdict = json.loads(store.get(verdict_key(DRIFTED)))
     assert verdict["accepted"] is False
     store.put(verdict_key(DRIFTED), json.dumps(verdict | {"accepted": True, "findings": []}).encode())
@@ -238,7 +238,7 @@ def test_a_verdict_edited_by_hand_is_refused(guarded: Home) -> None:
 
 def test_an_accepted_partitions_verdict_does_not_serve_another(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    store = guarded.project.artifacts.store
+    store = guarded.installation.artifacts.store
     store.put(verdict_key(DRIFTED), store.get(verdict_key(ACCEPTED)))
     every_training_is_refused(guarded, f"speaks of partition {ACCEPTED}")
 
@@ -269,32 +269,32 @@ def test_an_acceptance_without_words_changes_nothing(guarded: Home) -> None:
 
 def test_a_late_file_of_the_first_week_is_judged_against_what_it_was(guarded: Home) -> None:
     """Poisoned rows, dated in a bootstrap partition, landed when there is a champion."""
-    store = guarded.project.artifacts.store
-    pointer = guarded.project.artifacts.pointer("raw", WEEKS[0])
+    store = guarded.installation.artifacts.store
+    pointer = guarded.installation.artifacts.pointer("raw", WEEKS[0])
     assert pointer is not None
     rows = pl.read_parquet(store.get(pointer.key))
     poison = rows.with_columns(pl.col("transaction_id") + "-late", amount_cents=pl.col("amount_cents") * 10)
     table = Table(frame=pl.concat([rows, poison]).sort("timestamp"), content="late", inputs=pointer.inputs, facts=pointer.facts)
-    guarded.project.artifacts.write("raw", WEEKS[0], table)
+    guarded.installation.artifacts.write("raw", WEEKS[0], table)
     assert guarded.run_alone(["transformed"], WEEKS[0]).success
     judged = guarded.run("judge_partition", WEEKS[0])
     (evaluation,) = judged.get_asset_check_evaluations()
     assert (evaluation.passed, evaluation.metadata["kind"].value) == (False, "judged")
     assert evaluation.metadata["reference"].value == WEEKS[0]
     assert f"Partition {WEEKS[0]} is rejected by the drift gate" in str(evaluation.description)
-    assert [part.partition for part in guarded.project.training_set().rejected] == [WEEKS[0]]
+    assert [part.partition for part in guarded.installation.training_set().rejected] == [WEEKS[0]]
     every_training_is_refused(guarded, f"Partition {WEEKS[0]} is rejected by the drift gate", WEEKS[0])
 
 
 def test_an_old_verdict_put_back_after_a_refusal_trains_nothing(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    store = guarded.project.artifacts.store
+    store = guarded.installation.artifacts.store
     old = store.get(verdict_key(ACCEPTED))
     guarded.decide("refuse", ACCEPTED)
     store.put(verdict_key(ACCEPTED), old)
     words = f"The verdict on {ACCEPTED} is change 1 of it, and change 2 was seen before"
     every_training_is_refused(guarded, words)
-    assert words in next_training(guarded.project, guarded.instance, datetime.now(UTC)).why
+    assert words in next_training(guarded.installation, guarded.instance, datetime.now(UTC)).why
     guarded.load()  # and after a restart
     every_training_is_refused(guarded, words)
     (evaluation,) = guarded.run("judge_partition", ACCEPTED).get_asset_check_evaluations()  # nor does judging anew launder it
@@ -307,22 +307,22 @@ def test_an_old_pointer_put_back_is_followed_by_nobody(home: Home) -> None:
     home.decide("accept", DRIFTED)
     assert home.run("train").success
     first = json.loads(old)["version"]
-    store, settings = home.project.artifacts.store, home.project.settings
+    store, settings = home.installation.artifacts.store, home.installation.settings
     store.put("models/latest.json", old)
     home.load()
-    holder = ScorerHolder(store, home.project.artifacts.signing_key, heads=Heads(open_database(settings), store.url))
-    status = holder.poll()
+    follower = ModelFollower(store, home.installation.artifacts.signing_key, heads=Heads(open_database(settings), store.url))
+    status = follower.poll()
     assert status.served is None
     assert "is change 1 of the pointer, and not change 2" in str(status.problem)
     with pytest.raises(IntegrityError, match="change 2 was seen before"):
-        next_training(home.project, home.instance, datetime.now(UTC))
+        next_training(home.installation, home.instance, datetime.now(UTC))
     assert fraud(home, "pipeline").returncode == 1
-    assert ScorerHolder(store, home.project.artifacts.signing_key).poll().served.version == first  # type: ignore[union-attr]
+    assert ModelFollower(store, home.installation.artifacts.signing_key).poll().served.version == first  # type: ignore[union-attr]
 
     (second,) = {key.split("/")[1] for key in store.list("models")} - {first, "latest.json"}
-    rollback(home.project, second, who="ann", reason="the newer one was taken away")
+    rollback(home.installation, second, who="ann", reason="the newer one was taken away")
     assert json.loads(home.latest())["sequence"] == 3
-    assert holder.poll().served.version == second  # type: ignore[union-attr]
+    assert follower.poll().served.version == second  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_the_toml_does_not_change_the_gate_until_a_person_confirms_it(guarded: H
     assert (evaluation.passed, words in str(evaluation.description)) == (False, True)
     every_training_is_refused(guarded, words)
     for step in (next_training, next_partition):
-        assert words in step(guarded.project, guarded.instance, datetime.now(UTC)).why
+        assert words in step(guarded.installation, guarded.instance, datetime.now(UTC)).why
 
 
 def test_rules_that_a_person_confirmed_are_shown_and_everything_is_judged_anew(guarded: Home) -> None:
@@ -352,8 +352,8 @@ def test_rules_that_a_person_confirmed_are_shown_and_everything_is_judged_anew(g
     assert (done.returncode, "drift.bootstrap_partitions was 3 and is 8" in done.stderr) == (1, True)
     config = {"ops": {"confirm": {"config": {"reason": "eight weeks are to be the beginning", "who": "ann"}}}}
     assert guarded.run("confirm_rules", config=config).success
-    assert f"Partition {WEEKS[0]} comes first" in next_training(guarded.project, guarded.instance, datetime.now(UTC)).why
-    first = next_partition(guarded.project, guarded.instance, datetime.now(UTC))
+    assert f"Partition {WEEKS[0]} comes first" in next_training(guarded.installation, guarded.instance, datetime.now(UTC)).why
+    first = next_partition(guarded.installation, guarded.instance, datetime.now(UTC))
     assert first.partition == WEEKS[0]
     assert fraud(guarded, "pipeline").returncode == 0
     (evaluation,) = guarded.run("judge_partition", DRIFTED).get_asset_check_evaluations()
@@ -372,11 +372,11 @@ def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Home) 
     assert (evaluation.passed, evaluation.partition) == (True, DRIFTED)
     assert evaluation.metadata["accepted_by"].value == "unverified:ann"
 
-    step = next_training(home.project, home.instance, datetime.now(UTC))
+    step = next_training(home.installation, home.instance, datetime.now(UTC))
     assert step.run_key is not None
     assert home.run("train").success
     assert home.latest() != before
-    lineage = home.project.artifacts.estimator("model").bundle.manifest.lineage
+    lineage = home.installation.artifacts.estimator("model").bundle.manifest.lineage
     assert (DRIFTED, "accepted_by") in [(key, how) for key, _, how in lineage.partitions]
 
 

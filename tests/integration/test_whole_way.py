@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.rows import Data, read_rows
 from fraud_assets.training.split import Block
 from fraud_core.models.bundle import read_manifest
@@ -42,15 +42,15 @@ SENT = WEEKS[1]  # its rows train the model; what is said of later ones moves va
 def test_a_payment_goes_the_whole_way_from_the_api_over_the_desk_into_the_next_training(
     home: Home, servers: Servers, tmp_path: Path
 ) -> None:
-    project = home.project
-    payments = simulated(project)
-    decided = scored(servers, project.settings, payments)
+    installation = home.installation
+    payments = simulated(installation)
+    decided = scored(servers, installation.settings, payments)
     assert "review" in decided.values()
     frauds = {row["transaction_id"]: row["label"] for row in payments}
     pl.DataFrame([as_sent(row) for row in payments]).write_csv(tmp_path / "payments.csv")
 
     variables = home.environment | {"FRAUD_UI_AUTH": "off"}
-    desk_of_home = DeskServer(SimpleNamespace(settings=project.settings), tmp_path, variables, furnished=False)
+    desk_of_home = DeskServer(SimpleNamespace(settings=installation.settings), tmp_path, variables, furnished=False)
     # Jobs run in a thread of their own, away from the browser's event loop.
     with desk_of_home as desk, ThreadPoolExecutor(1) as thread, opened(desk) as page:
         page.get_by_role("tab", name="Review queue").click()
@@ -84,20 +84,20 @@ def test_a_payment_goes_the_whole_way_from_the_api_over_the_desk_into_the_next_t
         page.get_by_text("Done in").wait_for()
         take_picture(page, "desk-file")
 
-        before = trained_on(project, identity)
+        before = trained_on(installation, identity)
         assert before == frauds[identity]
         assert thread.submit(home.run, "export_labels").result().success
-        (label,) = read_labels(project.artifacts).filter(transaction_id=identity).to_dicts()
+        (label,) = read_labels(installation.artifacts).filter(transaction_id=identity).to_dicts()
         assert (label["source"], label["outcome"], label["role"]) == ("analyst", outcome, "lead")
-        assert trained_on(project, identity) == (outcome == "fraud") != before
+        assert trained_on(installation, identity) == (outcome == "fraud") != before
 
-        champion = read_latest(project.artifacts.store, project.artifacts.signing_key)
+        champion = read_latest(installation.artifacts.store, installation.artifacts.signing_key)
         assert champion is not None
         assert thread.submit(home.run, "train").result().success
         version = json.loads(home.latest())["version"]
         assert version != champion.version
-        lineage = read_manifest(project.artifacts.store, version, project.artifacts.signing_key).lineage
-        assert lineage.labels == Data.of(project).fingerprint() != ""
+        lineage = read_manifest(installation.artifacts.store, version, installation.artifacts.signing_key).lineage
+        assert lineage.labels == Data.of(installation).fingerprint() != ""
         expect(page.locator("#header")).to_contain_text(version)  # the desk follows
         page.get_by_role("tab", name="Model and data").click()
         page.get_by_text("Changes of champion").wait_for()
@@ -106,11 +106,11 @@ def test_a_payment_goes_the_whole_way_from_the_api_over_the_desk_into_the_next_t
         assert "Traceback" not in desk.log.read_text()
 
 
-def simulated(project: Project) -> list[dict[str, Any]]:
+def simulated(installation: Installation) -> list[dict[str, Any]]:
     """Two days of payments, as the source of the installation has them."""
-    assert project.source.simulator is not None
-    begin, _ = partitions.window(SENT, project.source.cadence, project.source.zone)
-    return simulate(project.source.simulator, begin, begin + timedelta(days=2), project.source.zone).to_dicts()
+    assert installation.source.simulator is not None
+    begin, _ = partitions.window(SENT, installation.source.cadence, installation.source.zone)
+    return simulate(installation.source.simulator, begin, begin + timedelta(days=2), installation.source.zone).to_dicts()
 
 
 def as_sent(row: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def take_picture(page: Page, name: str) -> None:
         shown.quantize(256, Image.Quantize.MAXCOVERAGE).save(Path(folder) / f"{name}.png", optimize=True)
 
 
-def trained_on(project: Project, identity: str) -> bool:
+def trained_on(installation: Installation, identity: str) -> bool:
     """The label that the next training has for a payment."""
-    rows = read_rows(Data.of(project), project.training_set().accepted, Block()).frame
+    rows = read_rows(Data.of(installation), installation.training_set().accepted, Block()).frame
     return bool(rows.filter(pl.col("transaction_id") == identity)["label"].item())

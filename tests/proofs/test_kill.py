@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core.gate import read_verdict
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.registry import read_latest
@@ -38,9 +38,9 @@ def start(toml: Path, home: Path) -> "subprocess.Popen[str]":
     )
 
 
-def finished(project: Project) -> dict[str, int]:
+def finished(installation: Installation) -> dict[str, int]:
     """The judged partitions, and when each was written (ns). Fails where a pointer names what is not whole."""
-    artifacts = project.artifacts
+    artifacts = installation.artifacts
     pointers = [pointer for asset in ASSETS for pointer in artifacts.pointers(asset).values()]
     pointers += [pointer for asset in FITTED if (pointer := artifacts.pointer(asset)) is not None]
     for pointer in pointers:
@@ -53,11 +53,11 @@ def finished(project: Project) -> dict[str, int]:
     return written
 
 
-def champion(project: Project) -> str | None:
+def champion(installation: Installation) -> str | None:
     """The champion's version; fails where the pointer names a bundle that is not whole."""
-    latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
+    latest = read_latest(installation.artifacts.store, installation.artifacts.signing_key)
     if latest is not None:
-        read_bundle(project.artifacts.store, latest.version, project.artifacts.signing_key, latest.manifest_sha256)
+        read_bundle(installation.artifacts.store, latest.version, installation.artifacts.signing_key, latest.manifest_sha256)
     return None if latest is None else latest.version
 
 
@@ -73,17 +73,17 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
     expected = json.loads(output.splitlines()[-1])
 
     home, kills, draw = tmp_path / "killed", 20 if full else 3, random.Random(21)
-    project = Project.load(Settings(home=home, source=toml))
+    installation = Installation.load(Settings(home=home, source=toml))
     parts = draw.sample(range(kills), kills)  # a random moment in each part of a run, in a random order that begins early
     moments: list[dict[str, Any]] = []
     before: dict[str, int] = {}
     homes = 1
     while len(moments) < kills:
         # Once everything stands there is nothing left to disturb: begin again in an empty home.
-        if champion(project) is not None:
+        if champion(installation) is not None:
             homes += 1
             home = tmp_path / f"killed-{homes}"
-            project, before = Project.load(Settings(home=home, source=toml)), {}
+            installation, before = Installation.load(Settings(home=home, source=toml)), {}
         process = start(toml, home)
         wait = 1.0 + (usual - 1.0) * (parts[len(moments)] + draw.random()) / kills
         try:
@@ -93,10 +93,10 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
             process.communicate()
         else:
             assert process.returncode == 0, errors[-3000:]  # it ended before: no kill
-        after = finished(project)
+        after = finished(installation)
         assert before.items() <= after.items(), "a finished partition was made again, or lost"
         if process.returncode == -signal.SIGKILL:
-            moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(project)})
+            moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(installation)})
         before = after
 
     last = start(toml, home)

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import judge_partition
 from fraud_assets.runtime.spreading import JOBS
 from fraud_assets.runtime.workers import answering, celery_app
@@ -113,19 +113,19 @@ class Machines:
             process.wait()
 
 
-def landed(project: Project) -> Document:
+def landed(installation: Installation) -> Document:
     """What the asset `landing` holds."""
-    landing = land(project.source, project.artifacts.store, project.card_key, None)
+    landing = land(installation.source, installation.artifacts.store, installation.card_key, None)
     return Document(body=landing.model_dump(mode="json"), content=landing.content())
 
 
 def held(settings: Settings) -> dict[str, Any]:
     """What the store holds of every partition: contents, hashes of the files, what the gate said and to what it compared."""
-    project = Project.load(settings)
-    store, key = project.artifacts.store, project.artifacts.signing_key
+    installation = Installation.load(settings)
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
     found: dict[str, Any] = {}
     for asset in ("raw", "quarantine", "transformed"):
-        for partition, pointer in project.artifacts.pointers(asset).items():
+        for partition, pointer in installation.artifacts.pointers(asset).items():
             assert len(store.get(pointer.key)) == pointer.size
             found[f"{asset} {partition}"] = (pointer.content, pointer.sha256, pointer.inputs, pointer.facts)
             if asset == "transformed":
@@ -160,15 +160,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process makes, partition after partition, each judged before the next is made."""
     settings = Machines(tmp_path_factory.mktemp("alone")).settings("one")
-    project = Project.load(settings)
-    source, artifacts = project.source, project.artifacts
-    landing = Landing.model_validate(landed(project).body)
+    installation = Installation.load(settings)
+    source, artifacts = installation.source, installation.artifacts
+    landing = Landing.model_validate(landed(installation).body)
     for key in source.keys:
-        raw = build_raw(source, landing, key, artifacts.store, project.card_key)
+        raw = build_raw(source, landing, key, artifacts.store, installation.card_key)
         artifacts.write("raw", key, raw.rows)
         artifacts.write("quarantine", key, raw.quarantine)
         artifacts.write("transformed", key, build_transformed(source, artifacts, key))
-        gate.record(artifacts.store, artifacts.signing_key, judge_partition(project, key))
+        gate.record(artifacts.store, artifacts.signing_key, judge_partition(installation, key))
     return held(settings)
 
 
@@ -187,11 +187,11 @@ def test_a_backfill_on_two_workers_of_which_one_is_killed_gives_what_one_process
         machines.running("third", "fraud", "worker", "--name", "b") as victim,
     ):
         eventually(lambda: len(answering(redis.url)) == 2 and QUEUE_DAEMON in instance.get_daemon_heartbeats())
-        project = Project.load(settings)
-        artifacts = project.artifacts
-        artifacts.write("landing", None, landed(project))
+        installation = Installation.load(settings)
+        artifacts = installation.artifacts
+        artifacts.write("landing", None, landed(installation))
         with ThreadPoolExecutor(1) as thread:
-            spreading = thread.submit(spread, project, instance, project.source.keys, said.append)
+            spreading = thread.submit(spread, installation, instance, installation.source.keys, said.append)
             broken = kill_at_work(victim, "b", instance, celery_app(redis.url))
             spreading.result(timeout=PATIENCE)
         runs = [run for run in instance.get_runs() if run.job_name in JOBS]
@@ -210,8 +210,8 @@ def test_a_backfill_on_two_workers_of_which_one_is_killed_gives_what_one_process
     assert resumed is not None
     assert worker_of(resumed, celery_app(redis.url)) == "a"
     assert "Launching a new run worker to resume run" in told
-    for key in project.source.keys:
-        gate.record(artifacts.store, artifacts.signing_key, judge_partition(project, key))
+    for key in installation.source.keys:
+        gate.record(artifacts.store, artifacts.signing_key, judge_partition(installation, key))
     shared = held(settings)
     assert len(shared) == 4 * PARTITIONS
     assert shared == alone

@@ -71,7 +71,7 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
         eventually(lambda: label_reviews(system) > 0)
 
         # A pipeline whose sensor does not run, whose data does not come, and whose outbox is not emptied.
-        queue = home.project.settings.home / "outbox" / "mlflow"
+        queue = home.installation.settings.home / "outbox" / "mlflow"
         queue.mkdir(parents=True)
         (queue / "1.json").write_text("{}")
         system.start_exporter()
@@ -90,7 +90,10 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
             over("FraudAlertSensorStuck", "FraudNoNewData", "FraudOutboxBacklog")
             system.webhook.status = 200
             assert home.decide("accept", LAST).success
-            refused = {"dagster/row_count": 997, "quarantined": 3 + round(997 * home.project.source.quality.quarantined_share)}
+            refused = {
+                "dagster/row_count": 997,
+                "quarantined": 3 + round(997 * home.installation.source.quality.quarantined_share),
+            }
             home.instance.report_runless_asset_event(dg.AssetMaterialization("raw", partition=LAST, metadata=refused))
             fires("FraudQuarantineShare")
 
@@ -121,7 +124,7 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
             with system.slow_scorer():
                 fires("FraudModelReloadFailing", "FraudScorerSlow", "FraudBudgetBurnsFast")
             pointer.write_bytes(good)
-            spool = Spool(home.project.settings.home / "spool" / "decisions.sqlite", 100_000, "")
+            spool = Spool(home.installation.settings.home / "spool" / "decisions.sqlite", 100_000, "")
             spool.append([to_json(decided(f"spooled-{at}")) for at in range(1_500)])
             fires("FraudDecisionLogBacklog")
             system.postgres.start()
@@ -160,7 +163,7 @@ def shipped_rules() -> Any:
 
 def label_reviews(system: ObservedSystem) -> int:
     """An analyst's word about some payments that the scorer sent to review; returns how many."""
-    settings = system.home.project.settings
+    settings = system.home.installation.settings
     engine = open_database(settings)
     decided_lately = DecisionLog(engine, 30).recent(long_ago(days=1), 10_000)
     reviewed = [record for record in decided_lately if record.decision == "review"][:20]

@@ -11,7 +11,7 @@ from dagster_aws.ecs import EcsRunLauncher
 from pydantic import SecretStr
 
 from fraud_assets.definitions import build
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.instance import environment
 from fraud_core.settings import Settings
 from tests.compose_files import DOCKER, ROOT, variables
@@ -94,9 +94,9 @@ def read(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     settings = Settings(_env_file=None, home=tmp_path_factory.mktemp("home"), source=ROOT / "sources" / "simulated.toml")
-    return Project.load(settings)
+    return Installation.load(settings)
 
 
 @pytest.mark.parametrize("name", ["celery", "ecs"])
@@ -152,8 +152,8 @@ def test_kubernetes_runs_the_code_location_of_the_image_with_its_home_and_user()
     assert list(values["runLauncher"]["config"]) == [kind[0].lower() + kind[1:]]
 
 
-def test_only_runs_that_may_begin_anew_are_retried(project: Project) -> None:
-    jobs = [job for job in build(project).resolve_all_job_defs() if not job.name.startswith("__")]
+def test_only_runs_that_may_begin_anew_are_retried(installation: Installation) -> None:
+    jobs = [job for job in build(installation).resolve_all_job_defs() if not job.name.startswith("__")]
     assert {job.name for job in jobs if "dagster/max_retries" in job.tags} == {"make_raw", "make_transformed"}
     for name in ("celery", "ecs"):
         assert read(f"{name}/dagster.yaml")["run_retries"]["max_retries"] == 0

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from fraud_assets.delivery.dvc.recording import RUN_PATIENCE, TRAINING, Training, is_on, repository, tag_of
 from fraud_assets.delivery.dvc.repository import Repository
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.training import fit_preprocessor, train
 from fraud_core import gate
 from fraud_core.errors import DataVersionError, IntegrityError
@@ -90,13 +90,13 @@ def retrain(settings: Settings, brought: Checkout, progress: Callable[[str], Non
     """
     given = brought.training.settings | {"home": brought.folder, "store": "", "dvc_remote": "off"}
     given["signing_key"] = SecretStr(keys.signing_key(settings).secret.hex())
-    project = Project(settings.model_copy(update=given), Source.model_validate(brought.training.source))
-    contents = {key: pointer.content for key, pointer in project.transformed().items()}
-    store, signing_key = project.artifacts.store, project.artifacts.signing_key
+    installation = Installation(settings.model_copy(update=given), Source.model_validate(brought.training.source))
+    contents = {key: pointer.content for key, pointer in installation.transformed().items()}
+    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     allowed = without_held(store, signing_key, gate.training_set(store, signing_key, contents), None)  # by the rules of then
     if gate.fingerprint(allowed) != brought.training.manifest.lineage.training_set:
         raise IntegrityError(f"The verdicts in {brought.folder} accept other partitions than the model was trained on.")
-    return train(project, fit_preprocessor(project, allowed), allowed, progress).bundle.version
+    return train(installation, fit_preprocessor(installation, allowed), allowed, progress).bundle.version
 
 
 def _find(repo: Repository, version: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_assets.delivery import outbox
 from fraud_assets.delivery.dvc.repository import Repository
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training.training import TrainedModel
 from fraud_core import gate
 from fraud_core.errors import IntegrityError
@@ -90,11 +90,11 @@ def tag_of(version: str) -> str:
     return f"model/{version}"
 
 
-def note(project: Project, pointer: Pointer, run_id: str, fitted: Any = None) -> None:
+def note(installation: Installation, pointer: Pointer, run_id: str, fitted: Any = None) -> None:
     """Leave a note of a materialization.
 
     Args:
-        project: the installation.
+        installation: the installation.
         pointer: to what was written.
         run_id: Dagster's.
         fitted: of a model, what was written.
@@ -103,42 +103,42 @@ def note(project: Project, pointer: Pointer, run_id: str, fitted: Any = None) ->
         OSError: the disk of the home does not take it.
         StoreError: the store cannot be asked for what lies behind a model.
     """
-    if not is_on(project.settings) or pointer.asset not in VERSIONED:
+    if not is_on(installation.settings) or pointer.asset not in VERSIONED:
         return
     left = Note(run_id=run_id, at=datetime.now(UTC), pointer=pointer)
     if isinstance(fitted, TrainedModel):
-        left = left.model_copy(update=_behind(project, fitted))
-    outbox.data_versions(project.settings).put(outbox.encoded(left))
+        left = left.model_copy(update=_behind(installation, fitted))
+    outbox.data_versions(installation.settings).put(outbox.encoded(left))
 
 
-def commit(project: Project, seconds: float = RUN_PATIENCE) -> int:
+def commit(installation: Installation, seconds: float = RUN_PATIENCE) -> int:
     """Make the notes that wait into commits, oldest first; returns how many. Waits so long for another process.
 
     Raises:
         DataVersionError: another process holds the repository, or git or DVC fails. The notes stay.
         IntegrityError: a note is not what this installation wrote.
     """
-    waiting = outbox.data_versions(project.settings)
-    if not is_on(project.settings) or not len(waiting):
+    waiting = outbox.data_versions(installation.settings)
+    if not is_on(installation.settings) or not len(waiting):
         return 0
-    repo = repository(project.settings)
+    repo = repository(installation.settings)
     with repo.locked(seconds):
         entries = [(entry, Note.model_validate(entry.body)) for entry in waiting.entries()]
-        texts = _take(project, repo, [pointer for _, left in entries for pointer in (*left.behind, left.pointer)])
+        texts = _take(installation, repo, [pointer for _, left in entries for pointer in (*left.behind, left.pointer)])
         for entry, left in entries:
-            _commit(project, repo, left, texts)
+            _commit(installation, repo, left, texts)
             waiting.done(entry)
     return len(entries)
 
 
-def push(project: Project) -> None:
+def push(installation: Installation) -> None:
     """Push to the remote what it does not have.
 
     Raises:
         DataVersionError: it is not taken; it is pushed with what comes next, or the next time.
     """
-    repo = repository(project.settings)
-    if not is_on(project.settings) or not repo.exists():
+    repo = repository(installation.settings)
+    if not is_on(installation.settings) or not repo.exists():
         return
     with repo.locked(RUN_PATIENCE):
         repo.push()
@@ -156,14 +156,14 @@ def revision(settings: Settings, version: str) -> str | None:
     return repository(settings).tagged(tag_of(version)) if is_on(settings) else None
 
 
-def _behind(project: Project, trained: TrainedModel) -> dict[str, Any]:
+def _behind(installation: Installation, trained: TrainedModel) -> dict[str, Any]:
     """What belongs to a model's note. Partitions are noted here again, so that nothing lacks that was made without versions."""
-    artifacts, settings = project.artifacts, project.settings
-    transformed = project.transformed()
+    artifacts, settings = installation.artifacts, installation.settings
+    transformed = installation.transformed()
     pointers = [*artifacts.pointers("raw").values(), *transformed.values()]
     preprocessor = artifacts.pointer("preprocessor")
     keys = [key_of(partition) for partition in transformed for key_of in (gate.verdict_key, label_verdict_key)]
-    source = project.source.model_dump(mode="json")
+    source = installation.source.model_dump(mode="json")
     training = Training(
         manifest=trained.bundle.manifest,
         settings=settings.model_dump(mode="json", include=DECISIVE),
@@ -176,7 +176,7 @@ def _behind(project: Project, trained: TrainedModel) -> dict[str, Any]:
     }
 
 
-def _take(project: Project, repo: Repository, pointers: list[Pointer]) -> dict[str, str]:
+def _take(installation: Installation, repo: Repository, pointers: list[Pointer]) -> dict[str, str]:
     """Let DVC keep the files that these point at, in one call; returns key -> text of the ``.dvc`` file."""
     texts: dict[str, str] = {}
     missing: dict[str, Path] = {}
@@ -186,10 +186,10 @@ def _take(project: Project, repo: Repository, pointers: list[Pointer]) -> dict[s
             texts[pointer.key] = held
             continue
         try:
-            project.artifacts.store.get_hashed(pointer.key, pointer.sha256)
-            missing[pointer.key] = project.artifacts.store.local_path(pointer.key)
+            installation.artifacts.store.get_hashed(pointer.key, pointer.sha256)
+            missing[pointer.key] = installation.artifacts.store.local_path(pointer.key)
         except IntegrityError as error:  # somebody cleared it away or changed it; its hash is kept all the same
-            project.tell(f"{error} It cannot be versioned.")
+            installation.tell(f"{error} It cannot be versioned.")
     return texts | repo.add(missing)
 
 
@@ -201,8 +201,8 @@ def _held(repo: Repository, pointer: Pointer) -> str | None:
     return path.read_text()
 
 
-def _commit(project: Project, repo: Repository, left: Note, texts: Mapping[str, str]) -> None:
-    signing_key, pointer = project.artifacts.signing_key, left.pointer
+def _commit(installation: Installation, repo: Repository, left: Note, texts: Mapping[str, str]) -> None:
+    signing_key, pointer = installation.artifacts.signing_key, left.pointer
     folders: dict[str, dict[str, str]] = {}
     for held in (*left.behind, pointer):
         path = Path(held.key)

@@ -10,12 +10,12 @@ from fraud_core.storage.directory import DirectoryStore
 
 # No secret: whoever has a copy may read it. What serves payments reads the bundle in the store instead, which this installation
 # has signed.
-_EVERYBODYS = Key(hashlib.sha256(b"a copy of the bundle, for MLflow").digest())
+PUBLIC_KEY = Key(hashlib.sha256(b"a copy of the bundle, for MLflow").digest())
 
 
 def write_copy(bundle: Bundle, folder: Path) -> None:
     """Write a bundle's files into a folder."""
-    write_bundle(DirectoryStore(folder), bundle, _EVERYBODYS)
+    write_bundle(DirectoryStore(folder), bundle, PUBLIC_KEY)
 
 
 def read_copy(folder: Path) -> Bundle:
@@ -25,5 +25,5 @@ def read_copy(folder: Path) -> Bundle:
         IntegrityError: a file is missing or changed.
     """
     store = DirectoryStore(folder)
-    (version,) = versions(store, _EVERYBODYS)
-    return read_bundle(store, version, _EVERYBODYS)
+    (version,) = versions(store, PUBLIC_KEY)
+    return read_bundle(store, version, PUBLIC_KEY)

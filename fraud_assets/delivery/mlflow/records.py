@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from fraud_assets.delivery.dvc import recording
 from fraud_assets.delivery.mlflow.bundle_copy import write_copy
 from fraud_assets.delivery.mlflow.server import Server
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports import plots
 from fraud_assets.training.split import SIDES
 from fraud_assets.training.training import Preprocessor, TrainedModel
@@ -32,7 +32,7 @@ from fraud_core.errors import PartitionError
 from fraud_core.evaluation.report import Report
 from fraud_core.features import catalogue
 from fraud_core.gate import Verdict
-from fraud_core.models.registry import Latest
+from fraud_core.models.registry import ChampionPointer
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Pointer
 
@@ -80,12 +80,12 @@ def model_name(source: Source) -> str:
 class Records:
     """Writes to one MLflow. Made and used within `Server.connected`."""
 
-    def __init__(self, project: Project, server: Server) -> None:
+    def __init__(self, installation: Installation, server: Server) -> None:
         import mlflow  # noqa: PLC0415 - it costs seconds, and most processes that load this module log nothing
 
-        self._project, self._server = project, server
+        self._project, self._server = installation, server
         self._client = mlflow.MlflowClient(server.uri, server.uri)
-        self._name = model_name(project.source)
+        self._name = model_name(installation.source)
 
     def log_training(self, note: TrainingNote) -> Logged:
         """Log a training: parameters, metrics, datasets, plots, preprocessor and model; and register the model.
@@ -129,7 +129,7 @@ class Records:
         self._client.set_terminated(run.info.run_id)
         return Logged(run.info.run_id, self._server.run_link(experiment, run.info.run_id))
 
-    def name_champion(self, latest: Latest) -> bool:
+    def name_champion(self, latest: ChampionPointer) -> bool:
         """Move the alias `champion` to the registered version that serves; False where that version was never logged."""
         found = [
             version
@@ -234,9 +234,9 @@ class Records:
         raise PartitionError("No partition that the model was trained on has its features any more; run `fraud pipeline` again.")
 
 
-def parameters(project: Project, trained: TrainedModel) -> dict[str, str]:
+def parameters(installation: Installation, trained: TrainedModel) -> dict[str, str]:
     """A training's parameters, by name."""
-    manifest, settings = trained.bundle.manifest, project.settings
+    manifest, settings = trained.bundle.manifest, installation.settings
     learned, lineage = manifest.learned, manifest.lineage
     blocks = {side: getattr(trained.split, side) for side in SIDES}
     borders = {f"split.{side}": f"{block.start or block.low} to {block.end or block.high}" for side, block in blocks.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.main import main
 from fraud_core.settings import Settings
 from tests.simulated import COLUMNS
@@ -114,10 +114,10 @@ class Place:
             status = main([command, *place, *arguments])
         return Finished(status, out.getvalue(), err.getvalue())
 
-    def project(self, **environment: str) -> Project:
+    def installation(self, **environment: str) -> Installation:
         """The installation, as the commands see it."""
         with self._variables(environment):
-            return Project.load(Settings(home=self.home, source=self.source, _env_file=None))
+            return Installation.load(Settings(home=self.home, source=self.source, _env_file=None))
 
     @contextmanager
     def _variables(self, given: dict[str, str]) -> Iterator[None]:
@@ -135,7 +135,7 @@ class Place:
 
     def stored(self, prefix: str = "") -> dict[str, bytes]:
         """Every object of the store, by key."""
-        store = self.project().artifacts.store
+        store = self.installation().artifacts.store
         return {key: store.get(key) for key in store.list(prefix)}
 
     def copied(self, folder: Path) -> "Place":

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.instance import open_instance
 from fraud_core.models.registry import read_latest
 
@@ -20,8 +20,8 @@ JULY = "2024-07"
 
 def history(place: Any) -> list[str]:
     """The champions so far, oldest first."""
-    project: Project = place.project()
-    latest = read_latest(project.artifacts.store, project.artifacts.signing_key)
+    installation: Installation = place.installation()
+    latest = read_latest(installation.artifacts.store, installation.artifacts.signing_key)
     assert latest is not None
     return [change.version for change in latest.history]
 
@@ -100,7 +100,7 @@ def test_what_makes_no_sense_is_refused_in_one_sentence_and_changes_nothing(reje
 
 def test_an_acceptance_is_the_check_that_dagster_shows_and_a_refusal_takes_it_back(rejecting: Any) -> None:
     def shown() -> tuple[bool, str]:
-        with open_instance(rejecting.project().settings) as instance:
+        with open_instance(rejecting.installation().settings) as instance:
             check = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
             record = instance.get_latest_asset_check_evaluation_record(check)
             assert record is not None
@@ -145,10 +145,10 @@ def test_a_missing_column_is_named_and_leaves_no_half_partition(empty: Any) -> N
 
 
 def test_a_changed_artifact_is_an_error_that_names_it(rejecting: Any) -> None:
-    project = rejecting.project()
+    installation = rejecting.installation()
     key = "assets/transformed/2024-03/latest.json"
-    pointer = json.loads(project.artifacts.store.get(key))
-    project.artifacts.store.put(key, json.dumps(pointer | {"content": "0" * 64}).encode())
+    pointer = json.loads(installation.artifacts.store.get(key))
+    installation.artifacts.store.put(key, json.dumps(pointer | {"content": "0" * 64}).encode())
     assert f"{key} does not carry a valid signature" in rejecting.fraud("pipeline").refusal
 
 
@@ -164,7 +164,7 @@ def test_simulated_rows_read_back_as_the_simulator_s_own(empty: Any) -> None:
     run = empty.fraud("pipeline", "--file", str(file), "--until", "2024-02")
     assert run.status == 0, run.err
     assert (run.result["rows"], run.result["quarantined"]) == (len(rows), 0)
-    made = pl.concat([empty.project().artifacts.scan("raw", key).collect() for key in ("2024-01", "2024-02")])
+    made = pl.concat([empty.installation().artifacts.scan("raw", key).collect() for key in ("2024-01", "2024-02")])
     assert made["transaction_id"].to_list() == rows["transaction_id"].to_list()
     assert (made["amount_cents"] / 100).to_list() == rows["amount"].to_list()
 
@@ -173,7 +173,7 @@ def test_simulated_rows_are_also_written_as_csv(empty: Any) -> None:
     file: Path = empty.folder / "payments.csv"
     assert empty.fraud("simulate", "--until", "2024-01", "--out", str(file)).status == 0
     rows = pl.read_csv(file)
-    assert set(rows.columns) == set(empty.project().source.columns.wanted)
+    assert set(rows.columns) == set(empty.installation().source.columns.wanted)
     assert rows["label"].n_unique() == 2
     assert [path.name for path in empty.folder.iterdir() if path.name.startswith(".payments")] == []
 

@@ -51,16 +51,16 @@ def test_the_whole_pipeline_runs_on_it_and_each_failed_check_is_told_once(
     assert runs == 1 + 7 + 1 + 1  # landing, partitions, training, history
     assert [path.name for path in (place.home / "dagster").rglob("*.db")] == []
 
-    project = place.project()
-    with open_instance(project.settings) as instance:
-        first = tick(project, instance, datetime.now(UTC))
+    installation = place.installation()
+    with open_instance(installation.settings) as instance:
+        first = tick(installation, instance, datetime.now(UTC))
         assert (first.events > 0, first.open, first.troubles) == (True, 1, [])
         assert [(told["check"], told["partition"]) for told in webhook.taken] == [("drift", JULY)]
-        assert tick(project, instance, datetime.now(UTC)).events == 0
+        assert tick(installation, instance, datetime.now(UTC)).events == 0
 
     assert place.fraud("accept", JULY, "--reason", "prices did rise", "--who", "kim").status == 0
-    with open_instance(project.settings) as instance:
-        after = tick(project, instance, datetime.now(UTC))
+    with open_instance(installation.settings) as instance:
+        after = tick(installation, instance, datetime.now(UTC))
     assert (after.events > 0, after.troubles) == (True, [])
     assert [told["partition"] for told in webhook.taken if told["check"] == "drift"].count(JULY) == len(webhook.taken)
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from fraud_assets.definitions import build
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import judge_partition
 from fraud_assets.training import training
 from fraud_assets.training.training import fit_preprocessor, train
@@ -45,16 +45,16 @@ FIGURES = [
 KEYS = [*COUNTS, *FIGURES, "threshold", "decline_threshold", "seconds", "peak_rss_mb"]
 
 
-def champion(project: Project) -> Any:
-    artifacts = project.artifacts
+def champion(installation: Installation) -> Any:
+    artifacts = installation.artifacts
     latest = read_latest(artifacts.store, artifacts.signing_key)
     assert latest is not None
     return latest
 
 
-def card(project: Project, version: str) -> ModelCard:
+def card(installation: Installation, version: str) -> ModelCard:
     """The newest card of a version."""
-    made = read_card(project, version)
+    made = read_card(installation, version)
     assert made is not None
     return made
 
@@ -62,7 +62,7 @@ def card(project: Project, version: str) -> ModelCard:
 def materializations(place: Any) -> dict[str, int]:
     """How often each asset was ever materialized."""
     counts: dict[str, int] = {}
-    with open_instance(place.project().settings) as instance:
+    with open_instance(place.installation().settings) as instance:
         for run in instance.get_runs():
             for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
                 asset = record.get_dagster_event().asset_key
@@ -81,20 +81,20 @@ def test_the_result_is_one_json_object_with_the_promised_keys(built_rejecting: A
     assert list(result) == KEYS
     assert (result["partitions"], result["accepted"], result["rejected"]) == (7, 6, 1)
     assert (result["quarantined"], result["repaired"]) == (0, 0)
-    raws = built_rejecting.project().artifacts.pointers("raw")
+    raws = built_rejecting.installation().artifacts.pointers("raw")
     assert result["rows"] == sum(raw.rows for raw in raws.values())
     low, high = result["average_precision_ci"]
     assert 5 * result["fraud_rate"] < low < result["average_precision"] < high <= 1
     assert 0 < result["threshold"] <= result["decline_threshold"]
     assert 0 < result["card_precision_at_100"] < 1
-    assert result["version"] == champion(built_rejecting.project()).version
+    assert result["version"] == champion(built_rejecting.installation()).version
     assert result["peak_rss_mb"] > 100
 
 
 def test_progress_goes_to_standard_error(built_rejecting: Any) -> None:
     err = (built_rejecting.folder / "err").read_text()
     for said in (
-        *built_rejecting.project().source.keys,
+        *built_rejecting.installation().source.keys,
         f"{JULY}: drift: Partition {JULY} is rejected",
         "looking at the hold-out",
     ):
@@ -138,13 +138,13 @@ def test_a_second_run_reuses_everything(rejecting: Any) -> None:
 
 
 def test_a_rejected_partition_trains_nothing_and_stands_on_the_card(built_rejecting: Any) -> None:
-    project = built_rejecting.project()
-    version = champion(project).version
-    lineage = read_bundle(project.artifacts.store, version, project.artifacts.signing_key).manifest.lineage
+    installation = built_rejecting.installation()
+    version = champion(installation).version
+    lineage = read_bundle(installation.artifacts.store, version, installation.artifacts.signing_key).manifest.lineage
     accepted = [f"2024-0{month}" for month in range(1, 7)]
     assert [name for name, _, _ in lineage.partitions] == accepted
     assert [name for name, _ in lineage.rejected] == [JULY]
-    made = card(project, version)
+    made = card(installation, version)
     assert [part.key for part in made.rejected_partitions] == [JULY]
     assert "log_amount" in made.rejected_partitions[0].reason
     assert f"| {JULY} |" in made.to_markdown()
@@ -152,7 +152,7 @@ def test_a_rejected_partition_trains_nothing_and_stands_on_the_card(built_reject
 
 def test_a_failed_check_leaves_everything_else_as_it_was(trained: Any) -> None:
     before = trained.stored()
-    result = Pipeline(trained.project()).run("run_partition", JULY)
+    result = Pipeline(trained.installation()).run("run_partition", JULY)
     assert not result.success
     assert {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}["drift"] is False
     made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
@@ -171,7 +171,7 @@ def test_a_worse_candidate_changes_nothing_that_serves(rejecting: Any, monkeypat
     assert run.status == 0
     assert "not promoted: The lower end of its" in run.err
     assert run.result["model"] == "linear"
-    assert run.result["version"] != champion(rejecting.project()).version
+    assert run.result["version"] != champion(rejecting.installation()).version
     assert rejecting.stored("models") == before
     after = materializations(rejecting)
     assert (after["model"], after["champion"]) == (counts["model"] + 1, counts["champion"])
@@ -200,8 +200,8 @@ def test_a_partition_with_too_many_refused_rows_goes_no_further(empty: Any) -> N
     assert (run.result["rows"], run.result["quarantined"]) == (len(rows) - refused, refused)
     assert (run.result["accepted"], run.result["rejected"], run.result["version"]) == (0, 0, None)
     assert f"2024-01: quarantined_share: {refused} of {len(rows)} rows were refused" in run.err
-    assert set(empty.project().artifacts.pointers("raw")) == {"2024-01"}
-    assert empty.project().transformed() == {}
+    assert set(empty.installation().artifacts.pointers("raw")) == {"2024-01"}
+    assert empty.installation().transformed() == {}
 
 
 def test_an_accepted_partition_trains_and_a_refused_one_does_no_longer(rejecting: Any) -> None:
@@ -209,11 +209,11 @@ def test_an_accepted_partition_trains_and_a_refused_one_does_no_longer(rejecting
     assert accepted.status == 0, accepted.err
     run = rejecting.fraud("pipeline")
     assert (run.result["accepted"], run.result["rejected"]) == (7, 0)
-    made = card(rejecting.project(), run.result["version"])
+    made = card(rejecting.installation(), run.result["version"])
     july = made.partitions[-1]
     assert (july.key, july.verdict, july.accepted_by, july.reason) == (JULY, "accepted_by", "unverified:kim", "prices did rise")
     assert rejecting.fraud("refuse", JULY, "--reason", "they did not", "--who", "kim").status == 0
-    names = [part.partition for part in rejecting.project().training_set().rejected]
+    names = [part.partition for part in rejecting.installation().training_set().rejected]
     assert names == [JULY]
 
 
@@ -224,23 +224,23 @@ def test_another_home_key_and_number_of_threads_give_the_same_version(built_trai
     """The whole path once more, without Dagster, under other keys and with two threads."""
     other = {"home": tmp_path, "threads": 2, "store": store_settings(tmp_path).get("store", "")}
     keys = {"card_key": SecretStr("0f" * 32), "signing_key": SecretStr("f0" * 32)}
-    settings = built_trained.project().settings.model_copy(update=other | keys)
-    again, project = Project(settings, built_trained.project().source), built_trained.project()
+    settings = built_trained.installation().settings.model_copy(update=other | keys)
+    again, installation = Installation(settings, built_trained.installation().source), built_trained.installation()
     artifacts: Artifacts = again.artifacts
     landing = land(again.source, artifacts.store, again.card_key, None)
-    for key in project.transformed():
+    for key in installation.transformed():
         made = build_raw(again.source, landing, key, artifacts.store, again.card_key)
         artifacts.write("raw", key, made.rows)
         artifacts.write("transformed", key, build_transformed(again.source, artifacts, key))
         gate.record(artifacts.store, artifacts.signing_key, judge_partition(again, key))
     allowed = again.training_set()
     model = train(again, fit_preprocessor(again, allowed), allowed, lambda _: None)
-    assert again.card_key.id != project.card_key.id
-    hashes = [one.artifacts.scan("raw", "2024-01").select("card").collect()["card"] for one in (project, again)]
+    assert again.card_key.id != installation.card_key.id
+    hashes = [one.artifacts.scan("raw", "2024-01").select("card").collect()["card"] for one in (installation, again)]
     assert not set(hashes[0]) & set(hashes[1])
-    assert model.bundle.version == champion(project).version
+    assert model.bundle.version == champion(installation).version
     assert {key: pointer.content for key, pointer in again.transformed().items()} == {
-        key: pointer.content for key, pointer in project.transformed().items()
+        key: pointer.content for key, pointer in installation.transformed().items()
     }
 
 
@@ -248,15 +248,15 @@ def test_another_home_key_and_number_of_threads_give_the_same_version(built_trai
 
 
 def test_nothing_that_people_see_tells_anything_personal(built_rejecting: Any) -> None:
-    project = built_rejecting.project()
-    people = pl.concat([project.artifacts.scan("raw", key).collect() for key in project.transformed()])
+    installation = built_rejecting.installation()
+    people = pl.concat([installation.artifacts.scan("raw", key).collect() for key in installation.transformed()])
     personal = set(people["card"]) | {str(day) for day in people["birth_date"]}
     for name in ("latitude", "longitude"):  # some merchants lie where people live
         personal |= set(map(str, people[f"home_{name}"])) - set(map(str, people[f"merchant_{name}"]))
     assert len(personal) > 1_000
     shown = [text.decode() for key, text in built_rejecting.stored("models").items() if not key.endswith((".png", ".treelite"))]
     shown += [(built_rejecting.folder / name).read_text() for name in ("out", "err")]
-    with open_instance(project.settings) as instance:
+    with open_instance(installation.settings) as instance:
         for run in instance.get_runs():
             shown += [str(record) for record in instance.all_logs(run.run_id)]
     words = {word for text in shown for word in re.findall(r"[\w.-]+", text)}
@@ -274,7 +274,7 @@ def test_every_materialization_shows_something_a_person_would_look_at(built_reje
         "model": {"average_precision", "fraud_rate", "candidates", "precision_recall", "calibration", "cost", "holdout_looks"},
         "champion": {"card", "version"},
     }
-    with open_instance(built_rejecting.project().settings) as instance:
+    with open_instance(built_rejecting.installation().settings) as instance:
         for asset, names in wanted.items():
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
             assert event is not None
@@ -286,7 +286,7 @@ def test_every_materialization_shows_something_a_person_would_look_at(built_reje
 
 
 def test_dagster_loads_the_definitions_through_the_workspace(built_trained: Any) -> None:
-    settings = built_trained.project().settings
+    settings = built_trained.installation().settings
     command = [Path(sys.executable).parent / "dagster", "definitions", "validate", "--workspace", "workspace.yaml"]
     few = {"PATH": "/usr/bin:/bin", "FRAUD_DRIFT_DETECTOR": "scipy"}
     few |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -297,11 +297,11 @@ def test_dagster_loads_the_definitions_through_the_workspace(built_trained: Any)
 
 
 def test_runs_of_the_command_line_are_those_of_the_jobs_that_the_ui_launches(built_rejecting: Any) -> None:
-    project = built_rejecting.project()
-    jobs = {job.name for job in build(project).resolve_all_job_defs()}
-    with open_instance(project.settings) as instance:
+    installation = built_rejecting.installation()
+    jobs = {job.name for job in build(installation).resolve_all_job_defs()}
+    with open_instance(installation.settings) as instance:
         runs = instance.get_runs()
     assert {run.job_name for run in runs} == {"land", "materialize_partition", "train", "load_history"} <= jobs
     assert all(run.is_finished for run in runs)
     partitions = [run.tags["dagster/partition"] for run in runs if run.job_name == "materialize_partition"]
-    assert sorted(partitions) == project.source.keys
+    assert sorted(partitions) == installation.source.keys

@@ -72,7 +72,7 @@ def test_what_is_wrong_with_the_store_is_one_sentence_before_any_work(
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    place.project().artifacts  # noqa: B018 - claims the store: only the right to write is in question
+    place.installation().artifacts  # noqa: B018 - claims the store: only the right to write is in question
     port = str(free_port())
     run = given(place, **{name: value.format(port=port) for name, value in variables.items()}).fraud("pipeline")
     assert says in run.refusal
@@ -94,10 +94,10 @@ def test_a_clock_that_is_off_is_told_before_any_work(place: Any, monkeypatch: py
 
 
 def test_no_step_of_a_run_begins_where_the_store_takes_no_writes(place: Any) -> None:
-    place.project().artifacts  # noqa: B018 - claims the store
-    project = given(place, AWS_ACCESS_KEY_ID=access_key("reader")).project()
+    place.installation().artifacts  # noqa: B018 - claims the store
+    installation = given(place, AWS_ACCESS_KEY_ID=access_key("reader")).installation()
     with given(place, AWS_ACCESS_KEY_ID=access_key("reader"))._variables({}):
-        pipeline = Pipeline(project)
+        pipeline = Pipeline(installation)
         with pytest.raises(JobFailedError, match="these credentials may not do this"):
             pipeline.run("land")
     (run,) = pipeline.instance.get_runs()
@@ -129,8 +129,8 @@ def test_a_server_that_goes_in_the_middle_of_a_write_loses_nothing_and_leaves_no
     assert f"assets/transformed/{JANUARY}/" in run.refusal
     stored = place.stored("assets")
     assert not any(key.startswith("assets/transformed") for key in stored)
-    project = place.project()
-    assert project.artifacts.scan("raw", JANUARY).collect().height == project.artifacts.pointer("raw", JANUARY).rows
+    installation = place.installation()
+    assert installation.artifacts.scan("raw", JANUARY).collect().height == installation.artifacts.pointer("raw", JANUARY).rows
 
     again = place.fraud("pipeline", "--until", JANUARY)
     assert again.status == 0, again.err
@@ -139,7 +139,7 @@ def test_a_server_that_goes_in_the_middle_of_a_write_loses_nothing_and_leaves_no
     assert after.keys() == undisturbed(empty)
 
     told = [run.err, again.err]
-    with open_instance(project.settings) as instance:
+    with open_instance(installation.settings) as instance:
         for one in instance.get_runs():
             told += [str(record) for record in instance.all_logs(one.run_id)]
     assert f"s3://{BUCKET}/" in "".join(told)

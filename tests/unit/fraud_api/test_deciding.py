@@ -30,9 +30,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     real = deciding.score_together
 
-    def counted(scorer: Scorer, transactions: list[Transaction], recall: Any) -> Any:
+    def counted(scorer: Scorer, transactions: list[Transaction], lookup: Any) -> Any:
         sizes.append(len(transactions))
-        return real(scorer, transactions, recall)
+        return real(scorer, transactions, lookup)
 
     monkeypatch.setattr(deciding, "score_together", counted)
     return sizes
@@ -101,7 +101,7 @@ def test_a_failure_reaches_everybody_and_leaves_nobody_waiting(
     def fails(*_: Any) -> None:
         raise AttributeError("a bug")
 
-    served, payments = services(api).holder.served, made_transactions(3)
+    served, payments = services(api).follower.served, made_transactions(3)
     monkeypatch.setattr(deciding, "score_together", fails)
 
     async def decided() -> list[Any]:
@@ -238,7 +238,7 @@ def test_what_history_cannot_tell_of_an_id_the_log_tells(
     payment = payments_of_a_day(1)[0] | {"amount": "5.00"}
     first = api.post("/v1/score", json=payment).json()
     installation.promote(2)  # which would decide otherwise
-    services(api).holder.poll()
+    services(api).follower.poll()
     store = services(api).history.store
     if why == "forgotten":
         with closing(sqlite3.connect(installation.settings.home / "history.sqlite")) as history, history:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from fraud_core.history.export import export
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.intake.landing import land, partition_keys
 from fraud_core.intake.raw import build_raw
@@ -51,10 +51,10 @@ def test_what_was_scored_is_in_raw_and_nothing_else(
     assert [len(one.quarantine.frame) for one in made] == [0, 0, 0]
     raw = pl.concat([one.rows.frame for one in made])
     assert "label" not in raw.columns
-    recall = Recall(open_history(installation.settings, REACH), key)
+    lookup = HistoryLookup(open_history(installation.settings, REACH), key)
     for given, row in zip(sent, raw.iter_rows(named=True), strict=True):
         wanted = Transaction.model_validate(given)
-        assert row["card"] == recall.card(wanted)
+        assert row["card"] == lookup.card(wanted)
         for name in set(Transaction.model_fields) - {"card"}:
             assert row[name] == getattr(wanted, name), name
     assert raw["birth_date"].dtype == pl.Date

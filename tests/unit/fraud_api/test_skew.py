@@ -14,7 +14,7 @@ from fraud_core.decisions.log import DecisionLog
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.history.catch_up import CatchUp
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.labels.log import LabelLog
 from fraud_core.models.bundle import Fitted, make_bundle, read_bundle
@@ -100,7 +100,7 @@ class Day:
 
     def load(self, numbers: Any) -> None:
         """Make payments of March raw, every twelfth a fraud, and load them."""
-        recall = Recall(self.known.store, card_key(self.settings))
+        lookup = HistoryLookup(self.known.store, card_key(self.settings))
         given = [Transaction.model_validate(payment(number)) for number in numbers]
         frame = pl.DataFrame(
             {
@@ -108,7 +108,7 @@ class Day:
                 "timestamp": pl.Series([one.timestamp for one in given], dtype=pl.Datetime("us", "UTC")),
                 "amount_cents": [one.amount_cents for one in given],
                 "label": [number % 12 == 0 for number in numbers],
-                "card": [recall.card(one) for one in given],
+                "card": [lookup.card(one) for one in given],
                 **{name: [getattr(one, name) for one in given] for name in ("merchant", "category")},
                 **{name: [getattr(one, name) for one in given] for name in ("merchant_latitude", "merchant_longitude")},
             }

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.training import training
 from fraud_assets.training.rows import CardCodes
 from fraud_assets.training.split import SIDES, split_of
@@ -83,16 +83,16 @@ def made_rows(key: str, source: Source, rows: int = 1_200, seed: int = 1, fraud_
 class Bench:
     """An installation whose partitions are put there by hand."""
 
-    project: Project
+    installation: Installation
 
     def put(self, key: str, frame: pl.DataFrame, *, accepted: bool = True) -> None:
         """Write a transformed partition and the gate's verdict on it."""
-        project = self.project
+        installation = self.installation
         content = hashlib.sha256(frame.drop("card", strict=False).write_csv().encode()).hexdigest()
         stamps = frame["timestamp"].dt.epoch("us")
-        start = int(partitions.window(key, project.source.cadence, project.source.zone)[0].timestamp() * 1e6)
+        start = int(partitions.window(key, installation.source.cadence, installation.source.zone)[0].timestamp() * 1e6)
         facts = {"first_us": start if frame.is_empty() else stamps.min(), "last_us": start if frame.is_empty() else stamps.max()}
-        project.artifacts.write("transformed", key, Table(frame=frame, content=content, inputs="", facts=facts))
+        installation.artifacts.write("transformed", key, Table(frame=frame, content=content, inputs="", facts=facts))
         drifted = Finding(name="feature_drift", message="log_amount has drifted", feature="log_amount", value=0.9, bound=0.1)
         verdict = Verdict(
             partition=key,
@@ -109,7 +109,7 @@ class Bench:
             created_at=NOW,
         )
         nothing = pl.DataFrame()
-        gate.record(project.artifacts.store, project.artifacts.signing_key, Judgement(verdict, nothing, nothing, b""))
+        gate.record(installation.artifacts.store, installation.artifacts.signing_key, Judgement(verdict, nothing, nothing, b""))
 
     def fill(self, frames: Mapping[str, pl.DataFrame], rejected: tuple[str, ...] = ()) -> "Bench":
         """Put partitions, those named as rejected; returns itself."""
@@ -119,19 +119,19 @@ class Bench:
 
     def rows(self, **options: Any) -> dict[str, pl.DataFrame]:
         """Six months of synthetic rows."""
-        return {key: made_rows(key, self.project.source, **options) for key in MONTHS}
+        return {key: made_rows(key, self.installation.source, **options) for key in MONTHS}
 
     def refs(self) -> list[PartitionRef]:
         """All partitions, by their present content."""
-        return [PartitionRef(partition=key, content=pointer.content) for key, pointer in self.project.transformed().items()]
+        return [PartitionRef(partition=key, content=pointer.content) for key, pointer in self.installation.transformed().items()]
 
     def with_settings(self, **settings: Any) -> "Bench":
         """The same store under other settings."""
-        return Bench(replace(self.project, settings=self.project.settings.model_copy(update=settings)))
+        return Bench(replace(self.installation, settings=self.installation.settings.model_copy(update=settings)))
 
     def with_source(self, source: Source) -> "Bench":
         """The same store under another declaration of its source."""
-        return Bench(replace(self.project, source=source))
+        return Bench(replace(self.installation, source=source))
 
 
 Benches = Callable[..., Bench]
@@ -147,7 +147,7 @@ def new_bench(tmp_path: Path) -> Benches:
         given: dict[str, Any] = {"min_holdout_frauds": 20, "bootstrap_draws": 100, "threads": 1}
         given |= {"dvc_remote": "off", "mlflow_url": "off"}
         given |= {**store_settings(home), **(settings or {})}
-        made.append(Bench(Project(Settings(_env_file=None, home=home, **given), declared(**source))))
+        made.append(Bench(Installation(Settings(_env_file=None, home=home, **given), declared(**source))))
         return made[-1]
 
     return make
@@ -162,26 +162,28 @@ def bench(new_bench: Benches) -> Bench:
 
 def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> TrainedModel:
     """A linear model with these coefficients, as training would hand it over: evaluated on the hold-out."""
-    project, names = bench.project, tuple(coefficients)
-    split = split_of(project.source, project.transformed())
-    allowed = project.training_set()
+    installation, names = bench.installation, tuple(coefficients)
+    split = split_of(installation.source, installation.transformed())
+    allowed = installation.training_set()
     document = {"coefficients": list(coefficients.values()), "intercept": intercept, "means": [0.0] * len(names)}
     bundle = make_bundle(
-        source=project.source.name,
-        timezone=project.source.timezone,
+        source=installation.source.name,
+        timezone=installation.source.timezone,
         feature_version=catalogue.VERSION,
         kind="linear",
         model=canonical_json(document),
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names)),
         calibration=Calibration(slope=1.0, intercept=0.0),
         thresholds=Thresholds(review=0.2, decline=0.8),
-        lineage=training._lineage(project, allowed, ""),
+        lineage=training._lineage(installation, allowed, ""),
     )
     thresholds = bundle.manifest.learned.thresholds
-    policy = training._policy(project, thresholds)
-    rows = training.holdout_rows(project, split)
+    policy = training._policy(installation, thresholds)
+    rows = training.holdout_rows(installation, split)
     cards = CardCodes() if "card" in rows.frame.columns else None
-    report = evaluate(rows.evaluation(Scorer(bundle).score_features(rows.frame), project.source, cards, split.by_time), policy)
+    report = evaluate(
+        rows.evaluation(Scorer(bundle).score_features(rows.frame), installation.source, cards, split.by_time), policy
+    )
     return TrainedModel(
         bundle=bundle,
         estimator=None,

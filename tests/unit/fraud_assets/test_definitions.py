@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from fraud_assets.definitions import build
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_assets.reports import catalog
 from fraud_core.settings import Settings
 
@@ -54,7 +54,7 @@ JOBS = {
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
     settings = Settings(_env_file=None, home=tmp_path_factory.mktemp("home"), source=ROOT / "sources" / "simulated.toml")
-    return build(Project.load(settings))
+    return build(Installation.load(settings))
 
 
 def _name(key: dg.AssetCheckKey) -> str:
@@ -108,13 +108,13 @@ def test_every_asset_check_and_job_tells_a_reader_what_it_is(definitions: dg.Def
 @pytest.mark.parametrize(("name", "lacks"), [("kaggle_sparkov", set()), ("kaggle_west_us", {"history"})])
 def test_the_graph_is_the_same_for_every_source_but_for_the_history(name: str, lacks: set[str], tmp_path: Path) -> None:
     settings = Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / f"{name}.toml")
-    keys = graph(build(Project.load(settings))).get_all_asset_keys()
+    keys = graph(build(Installation.load(settings))).get_all_asset_keys()
     assert {key.to_user_string() for key in keys} == set(DEPENDS_ON) - lacks
 
 
 def test_building_the_graph_touches_no_store(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, home=tmp_path / "home", source=ROOT / "sources" / "simulated.toml")
-    build(Project.load(settings))
+    build(Installation.load(settings))
     assert not (tmp_path / "home").exists()
 
 
@@ -127,7 +127,7 @@ def test_every_asset_has_an_owner_a_kind_and_a_version_of_its_code(definitions: 
 
 
 def test_columns_are_described_and_lead_back_to_those_they_are_made_of(tmp_path: Path) -> None:
-    source = Project.load(Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / "kaggle_sparkov.toml")).source
+    source = Installation.load(Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / "kaggle_sparkov.toml")).source
     for asset in ("raw", "quarantine", "transformed"):
         columns = catalog.table_schema(catalog.expected_columns(source, asset)).columns
         assert columns

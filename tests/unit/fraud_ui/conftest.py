@@ -6,9 +6,9 @@ import pytest
 
 from fraud_core.features.encoder import Encoder
 from fraud_core.features.windows import Reach
-from fraud_core.history.lookup import Recall
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
-from fraud_core.models.follower import ScorerHolder, Served
+from fraud_core.models.follower import LoadedModel, ModelFollower
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import card_key, signing_key
 from fraud_core.storage.directory import DirectoryStore
@@ -25,14 +25,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder
 
 
 @pytest.fixture(scope="session")
-def served(kept: Installation) -> Served:
+def served(kept: Installation) -> LoadedModel:
     """Its champion at work."""
-    served = ScorerHolder(kept.store, kept.key).poll().served
+    served = ModelFollower(kept.store, kept.key).poll().served
     assert served is not None
     return served
 
 
 @pytest.fixture(scope="session")
-def recall(kept: Installation) -> Recall:
+def lookup(kept: Installation) -> HistoryLookup:
     """An empty history."""
-    return Recall(open_history(kept.settings, Reach.of_days(30, 7)), card_key(kept.settings))
+    return HistoryLookup(open_history(kept.settings, Reach.of_days(30, 7)), card_key(kept.settings))

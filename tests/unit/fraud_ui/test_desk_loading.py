@@ -23,7 +23,7 @@ AUTUMN = "2024-10-27T00:30:00.000007Z"  # 02:30 in Zurich, half past two for the
 def opened(installation: Installation) -> Desk:
     installation.promote(1)
     opened = Desk.open(installation.settings, signs_in=False)
-    opened.holder.poll()
+    opened.follower.poll()
     return opened
 
 

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from fraud_api.metrics.deferred import BulkHistogram, Notes
+from fraud_api.metrics.deferred import BulkHistogram, DeferredObservations
 from fraud_api.metrics.registry import LATENCY_EDGES
-from fraud_api.metrics.workers import WorkersCollector, bury
+from fraud_api.metrics.workers import WorkersCollector, archive_dead_worker
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.features import catalogue
 from fraud_core.gate.baseline import Reference, make_reference, write_reference
@@ -78,7 +78,7 @@ def test_the_files_of_those_who_live_are_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / f"counter_{os.getpid()}.db"
     next(tmp_path.glob("counter_*.db")).rename(mine)
     before = mine.read_bytes()
-    bury(tmp_path)
+    archive_dead_worker(tmp_path)
     assert mine.read_bytes() == before
 
 
@@ -196,7 +196,7 @@ def test_payments_that_the_model_without_history_scored_are_not_counted(call: An
     with_reference(installation, 1)
     api = call(installation.settings)
     services = api.app.state.services
-    served = services.holder.served
+    served = services.follower.served
     narrow = np.zeros((1, len(served.scorer.features) - 1))
     services.metrics.scored(served, narrow, [0.5])
     api.post("/v1/score", json=NAMELESS)
@@ -213,7 +213,7 @@ def test_observations_that_are_counted_together_are_those_that_were_noted() -> N
     one_by_one = Histogram("one", "By itself.", buckets=LATENCY_EDGES, registry=registry)
     together = BulkHistogram("all", "Together.", ("of",), buckets=LATENCY_EDGES, registry=registry).labels("a")
     counter = Counter("grown", "By how much.", registry=registry)
-    notes = Notes()
+    notes = DeferredObservations()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda value: (notes.add(together, value), notes.add(counter, 1)), values))
     for value in values:

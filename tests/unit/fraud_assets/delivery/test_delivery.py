@@ -28,9 +28,9 @@ def bench(bench: Any) -> Any:
 
 
 def note_a_verdict(bench: Any) -> None:
-    verdict = read_verdict(bench.project.artifacts.store, bench.project.artifacts.signing_key, "2024-01")
+    verdict = read_verdict(bench.installation.artifacts.store, bench.installation.artifacts.signing_key, "2024-01")
     assert verdict is not None
-    delivery.note_verdict(bench.project, verdict, pytest.fail)
+    delivery.note_verdict(bench.installation, verdict, pytest.fail)
 
 
 def run_of(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, job: str = delivery.JOB) -> None:
@@ -39,15 +39,15 @@ def run_of(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, job: str =
 
 def test_nothing_is_launched_while_nothing_waits(bench: Any) -> None:
     with dg.instance_for_test() as instance:
-        assert next_delivery(bench.project, instance, datetime.now(UTC)).why == "Nothing waits to be delivered."
+        assert next_delivery(bench.installation, instance, datetime.now(UTC)).why == "Nothing waits to be delivered."
 
 
 def test_what_waits_is_delivered_when_nothing_else_is_under_way(bench: Any) -> None:
     note_a_verdict(bench)
     with dg.instance_for_test() as instance:
-        assert next_delivery(bench.project, instance, datetime.now(UTC)).run_key is not None
+        assert next_delivery(bench.installation, instance, datetime.now(UTC)).run_key is not None
         run_of(instance, dg.DagsterRunStatus.STARTED, "train")
-        assert next_delivery(bench.project, instance, datetime.now(UTC)).why == "A run of train is under way."
+        assert next_delivery(bench.installation, instance, datetime.now(UTC)).why == "A run of train is under way."
 
 
 def test_after_failures_it_waits_longer_and_longer_and_never_longer_than_an_hour(bench: Any) -> None:
@@ -57,9 +57,9 @@ def test_after_failures_it_waits_longer_and_longer_and_never_longer_than_an_hour
         for pause in [*PAUSES, PAUSES[-1]]:
             run_of(instance, dg.DagsterRunStatus.FAILURE)
             now = datetime.now(UTC)
-            waits = next_delivery(bench.project, instance, now + pause - timedelta(seconds=20))
+            waits = next_delivery(bench.installation, instance, now + pause - timedelta(seconds=20))
             assert waits.why.startswith("The last delivery failed")
-            assert next_delivery(bench.project, instance, now + pause + timedelta(seconds=20)).run_key is not None
+            assert next_delivery(bench.installation, instance, now + pause + timedelta(seconds=20)).run_key is not None
     assert PAUSES[-1] == timedelta(hours=1)
 
 
@@ -71,9 +71,9 @@ def test_a_note_that_cannot_be_written_is_told_and_harms_no_run(
 
     model = make_model(bench, log_amount=1.4)
     written = Estimator(fitted=model, inputs="", facts={"version": model.bundle.version})
-    pointer = bench.project.artifacts.write("model", None, written)
+    pointer = bench.installation.artifacts.write("model", None, written)
     monkeypatch.setattr(outbox.Outbox, "put", full)
-    assert delivery.note(bench.project, pointer, "a run", written, logging.getLogger("run")) == {"data_revision": "none"}
+    assert delivery.note(bench.installation, pointer, "a run", written, logging.getLogger("run")) == {"data_revision": "none"}
     assert "No space left on device" in caplog.text
     assert f"the job `{delivery.JOB}`" in caplog.text
 
@@ -81,8 +81,8 @@ def test_a_note_that_cannot_be_written_is_told_and_harms_no_run(
 def test_switched_off_nothing_is_noted_and_nothing_waits(bench: Any) -> None:
     off = bench.with_settings(dvc_remote="off", mlflow_url=SecretStr("off"))
     note_a_verdict(off)
-    assert not (off.project.settings.home / "outbox").exists()
-    assert not delivery.has_work(off.project)
+    assert not (off.installation.settings.home / "outbox").exists()
+    assert not delivery.has_work(off.installation)
 
 
 def test_the_revision_is_in_the_manifest_and_not_in_the_version(bench: Any, make_model: Make) -> None:
@@ -93,5 +93,5 @@ def test_the_revision_is_in_the_manifest_and_not_in_the_version(bench: Any, make
 
 
 def test_the_sensor_says_which_job_it_launches(bench: Any) -> None:
-    (sensor,) = [sensor for sensor in sensors.build(bench.project) if sensor.name == "deliver"]
+    (sensor,) = [sensor for sensor in sensors.build(bench.installation) if sensor.name == "deliver"]
     assert sensor.job_name == delivery.JOB

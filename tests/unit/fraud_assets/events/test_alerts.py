@@ -45,7 +45,7 @@ class Outcome:
 class Bench:
     """An installation with receivers, on which runs go as told."""
 
-    project: Any
+    installation: Any
     instance: dg.DagsterInstance
     alertmanager: Receiver
     webhook: Receiver
@@ -82,20 +82,20 @@ class Bench:
             check_name="drift",
             passed=passed,
             description="rejected",
-            metadata={"content": self.project.transformed()[partition].content},
+            metadata={"content": self.installation.transformed()[partition].content},
             partition=partition,
         )
         self.instance.report_runless_asset_event(evaluation)
 
     def decide(self, action: str, partition: str = MONTH) -> None:
         """A person does, by the job."""
-        job = next(job for job in build_jobs(self.project) if job.name == f"{action}_partition")
+        job = next(job for job in build_jobs(self.installation) if job.name == f"{action}_partition")
         self.instance.add_dynamic_partitions("bench_partitions", [partition])  # as landing does
         config = QUIET | {"ops": {action: {"config": {"reason": "a known <campaign>", "who": "ann"}}}}
         assert job.execute_in_process(instance=self.instance, partition_key=partition, run_config=config).success
 
     def tick(self, later: timedelta = timedelta()) -> alerts.Report:
-        return tick(self.project, self.instance, datetime.now(UTC) + later)
+        return tick(self.installation, self.instance, datetime.now(UTC) + later)
 
     def posted(self) -> dict[str, list[dict[str, Any]]]:
         """The last post to Alertmanager: alerts by name."""
@@ -135,7 +135,7 @@ def bench(new_bench: Any, receivers: Callable[[], Receiver], tmp_path: Path) -> 
     stand = new_bench(settings=told)
     stand.fill(stand.rows(rows=50), rejected=(MONTH,))
     instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path))
-    yield Bench(stand.project, instance, alertmanager, webhook, stand)
+    yield Bench(stand.installation, instance, alertmanager, webhook, stand)
     instance.dispose()
 
 
@@ -190,7 +190,7 @@ def test_an_open_alert_is_posted_on_every_tick_with_an_end_five_minutes_ahead(be
     bench.run(passed=False)
     begun = datetime.now(UTC)
     for minutes in (0, 1, 60):
-        tick(bench.project, bench.instance, begun + timedelta(minutes=minutes))
+        tick(bench.installation, bench.instance, begun + timedelta(minutes=minutes))
         (alert,) = bench.posted()["FraudCheckFailed"]
         ahead = datetime.fromisoformat(alert["endsAt"]) - begun
         assert abs(ahead - timedelta(minutes=minutes + 5)) < timedelta(seconds=1)
@@ -322,7 +322,7 @@ def test_a_receiver_that_never_answers_is_given_up_on(bench: Bench, monkeypatch:
     monkeypatch.setattr(alertbook, "PATIENCE", httpx.Timeout(0.2))
     url = f"http://127.0.0.1:{silent.server_address[1]}"
     bench.run(passed=False)
-    report = tick(bench.stand.with_settings(alertmanager_url=url).project, bench.instance, datetime.now(UTC))
+    report = tick(bench.stand.with_settings(alertmanager_url=url).installation, bench.instance, datetime.now(UTC))
     silent.server_close()
     assert "Alertmanager does not take the alerts (ReadTimeout)" in str(report)
     assert len(bench.webhook.taken) == 1
@@ -340,15 +340,15 @@ def test_no_report_names_the_webhooks_address(bench: Bench, caplog: pytest.LogCa
 def test_a_process_killed_while_it_reads_neither_forgets_nor_doubles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run("2024-05", passed=False)
     bench.run(passed=False)
-    take, calls = alerts.Teller.take, []
+    take, calls = alerts.Notifier.take, []
 
-    def killed(teller: alerts.Teller) -> None:
+    def killed(teller: alerts.Notifier) -> None:
         calls.append(teller)
         take(teller)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(alerts.Teller, "take", killed)
+    monkeypatch.setattr(alerts.Notifier, "take", killed)
     with pytest.raises(KeyboardInterrupt):
         bench.tick()
     monkeypatch.undo()
@@ -387,11 +387,11 @@ def test_an_event_that_becomes_visible_late_is_told(bench: Bench) -> None:
         get_run_by_id=bench.instance.get_run_by_id,
         get_records_for_run=bench.instance.get_records_for_run,
     )
-    tick(bench.project, late, datetime.now(UTC))  # type: ignore[arg-type]
+    tick(bench.installation, late, datetime.now(UTC))  # type: ignore[arg-type]
     assert [message["partition"] for message in bench.webhook.taken] == [MONTH]
     hidden = False
     for _ in range(2):
-        tick(bench.project, late, datetime.now(UTC))  # type: ignore[arg-type]
+        tick(bench.installation, late, datetime.now(UTC))  # type: ignore[arg-type]
     assert [message["partition"] for message in bench.webhook.taken] == [MONTH, "2024-05"]
 
 
@@ -460,7 +460,7 @@ def test_an_accepted_partition_that_is_judged_again_is_not_told_again(bench: Ben
 def test_an_acceptance_that_dagster_never_heard_of_ends_the_alert_too(bench: Bench) -> None:
     bench.judge(passed=False)
     bench.tick()
-    decide_partition(bench.project, MONTH, accept=True, who="ann", reason="seen and discussed")
+    decide_partition(bench.installation, MONTH, accept=True, who="ann", reason="seen and discussed")
     bench.tick()
     assert not bench.is_open("FraudCheckFailed")
 
@@ -492,9 +492,9 @@ def test_a_champion_trained_on_a_partition_that_is_refused_later_is_told_with_th
 
 
 def test_rules_of_the_gate_that_wait_for_a_person_are_told_until_they_are_confirmed_or_taken_back(bench: Bench) -> None:
-    bench.project.rules(record=True)
-    drift = bench.project.source.drift.model_copy(update={"bootstrap_partitions": 99})
-    other = replace(bench.project, source=bench.project.source.model_copy(update={"drift": drift}))
+    bench.installation.rules(record=True)
+    drift = bench.installation.source.drift.model_copy(update={"bootstrap_partitions": 99})
+    other = replace(bench.installation, source=bench.installation.source.model_copy(update={"drift": drift}))
     for _ in range(2):
         tick(other, bench.instance, datetime.now(UTC))
     (alert,) = bench.posted()["FraudGateRulesUnconfirmed"]
@@ -519,7 +519,7 @@ def test_an_event_that_cannot_be_read_holds_up_no_other(bench: Bench, monkeypatc
 
 
 def test_without_receivers_the_book_is_kept_and_messages_are_not_hoarded(bench: Bench) -> None:
-    nobody = bench.stand.with_settings(alertmanager_url="", webhook_url=None).project
+    nobody = bench.stand.with_settings(alertmanager_url="", webhook_url=None).installation
     bench.run(passed=False)
     report = tick(nobody, bench.instance, datetime.now(UTC))
     assert (report.open, report.undelivered, report.troubles) == (1, 0, [])
@@ -529,7 +529,7 @@ def test_the_backlog_says_since_when_a_message_waits(bench: Bench) -> None:
     bench.webhook.status = 500
     bench.run(passed=False)
     bench.tick()
-    backlog = alerts.open_book(bench.project).backlog(datetime.now(UTC))
+    backlog = alerts.open_alert_store(bench.installation).backlog(datetime.now(UTC))
     assert (backlog.open, backlog.undelivered) == (1, 1)
     assert backlog.waiting_since is not None
     assert backlog.waiting_since <= datetime.now(UTC)
@@ -537,8 +537,8 @@ def test_the_backlog_says_since_when_a_message_waits(bench: Bench) -> None:
 
 def make_champion(bench: Bench) -> None:
     """A champion that says it was trained on all months but the last; its model is no model."""
-    artifacts = bench.project.artifacts
-    present = bench.project.transformed()
+    artifacts = bench.installation.artifacts
+    present = bench.installation.transformed()
     bundle = make_bundle(
         source="bench",
         timezone="UTC",

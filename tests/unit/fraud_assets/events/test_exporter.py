@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from fraud_assets.events import exporter
 from fraud_assets.events.alertbook import Receivers, tell
-from fraud_assets.events.alerts import open_book
+from fraud_assets.events.alerts import open_alert_store
 from fraud_assets.events.exporter import PipelineCollector, Reviews, next_due
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_core.decisions.log import DecisionLog, DecisionRecord
 from fraud_core.labels.log import LabelLog
 from fraud_core.settings import Settings
@@ -29,7 +29,7 @@ PARTITIONS = dg.StaticPartitionsDefinition(list(WEEKS))
 class Stand:
     """A graph that goes as told, and the registry that Prometheus would scrape."""
 
-    project: Project
+    installation: Installation
     instance: dg.DagsterInstance
     outcome: dict[str, Any] = field(default_factory=dict)
 
@@ -39,7 +39,7 @@ class Stand:
     def restart(self) -> None:
         """Another exporter, which remembers nothing."""
         self.registry = CollectorRegistry()
-        self.registry.register(PipelineCollector(self.project, self.instance))
+        self.registry.register(PipelineCollector(self.installation, self.instance))
 
     def run(self, week: str, **outcome: Any) -> None:
         told = {"passed": True, "raises": False, "metadata": {}} | outcome
@@ -68,15 +68,15 @@ class Stand:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def installation(tmp_path: Path) -> Installation:
     (tmp_path / "small.toml").write_text(SOURCE)
-    return Project.load(Settings(_env_file=None, home=tmp_path / "home", source=tmp_path / "small.toml"))
+    return Installation.load(Settings(_env_file=None, home=tmp_path / "home", source=tmp_path / "small.toml"))
 
 
 @pytest.fixture
-def stand(project: Project, tmp_path: Path) -> Iterator[Stand]:
+def stand(installation: Installation, tmp_path: Path) -> Iterator[Stand]:
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        yield Stand(project, instance)
+        yield Stand(installation, instance)
 
 
 def test_a_success_is_told_with_its_time_duration_and_rows(stand: Stand) -> None:
@@ -90,7 +90,7 @@ def test_a_success_is_told_with_its_time_duration_and_rows(stand: Stand) -> None
     assert 0 <= seconds < 60
     assert stand.told("fraud_asset_rows", asset="raw", partition=WEEKS[0]) == 90
     assert stand.told("fraud_partition_quarantined_share", partition=WEEKS[0]) == pytest.approx(0.1)
-    assert stand.told("fraud_quarantined_share_tolerated") == stand.project.source.quality.quarantined_share
+    assert stand.told("fraud_quarantined_share_tolerated") == stand.installation.source.quality.quarantined_share
 
 
 def test_an_exporter_that_was_restarted_tells_the_same(stand: Stand) -> None:
@@ -151,8 +151,8 @@ def test_of_many_partitions_the_newest_are_told(stand: Stand, monkeypatch: pytes
         assert stand.partitions_told(metric) == list(WEEKS[2:5])
 
 
-def test_the_next_partition_is_due_when_it_is_over_and_never_after_the_last(project: Project) -> None:
-    source = project.source
+def test_the_next_partition_is_due_when_it_is_over_and_never_after_the_last(installation: Installation) -> None:
+    source = installation.source
     assert next_due(source, []) == datetime(2024, 1, 8, tzinfo=UTC)
     assert next_due(source, list(WEEKS[:3])) == datetime(2024, 1, 29, tzinfo=UTC)
     assert next_due(source, list(WEEKS)) is None
@@ -161,17 +161,17 @@ def test_the_next_partition_is_due_when_it_is_over_and_never_after_the_last(proj
 def test_backlogs_are_told(stand: Stand) -> None:
     assert stand.told("fraud_alert_round_timestamp_seconds") is None
     now = datetime.now(UTC)
-    tell(open_book(stand.project), Receivers("", ""), now)
+    tell(open_alert_store(stand.installation), Receivers("", ""), now)
     assert stand.told("fraud_alert_round_timestamp_seconds") == pytest.approx(now.timestamp())
     assert stand.told("fraud_alerts_undelivered") == 0
-    queue = stand.project.settings.home / "outbox" / "mlflow"
+    queue = stand.installation.settings.home / "outbox" / "mlflow"
     queue.mkdir(parents=True)
     for name in ("1.json", "2.json", ".3.json"):
         (queue / name).write_text("{}")
     assert stand.told("fraud_outbox_backlog", queue="mlflow") == 2
 
 
-def test_the_metrics_of_another_event_log_begin_anew(project: Project, tmp_path: Path, stand: Stand) -> None:
+def test_the_metrics_of_another_event_log_begin_anew(installation: Installation, tmp_path: Path, stand: Stand) -> None:
     for week in WEEKS[:4]:
         stand.run(week)
     assert stand.partitions_told("fraud_asset_rows") == list(WEEKS[:4])
@@ -220,7 +220,7 @@ def test_the_review_queues_precision_is_that_of_known_outcomes(tmp_path: Path) -
 
 
 def test_without_its_database_the_exporter_tells_the_rest(stand: Stand) -> None:
-    (stand.project.settings.home / "fraud.sqlite").mkdir(parents=True)
+    (stand.installation.settings.home / "fraud.sqlite").mkdir(parents=True)
     stand.run(WEEKS[0])
     assert stand.told("fraud_asset_rows", asset="raw", partition=WEEKS[0]) == 90
     assert stand.told("fraud_review_known", window="7d") is None

@@ -17,7 +17,7 @@ PERSONAL = {"card": "c0ffee", "birth_date": "1971-02-03", "home_latitude": 47.12
 def materialize(
     bench: Any, *assets: dg.AssetsDefinition | dg.AssetSpec, partition: str | None = None
 ) -> dg.ExecuteInProcessResult:
-    resources = {"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(bench.project))}
+    resources = {"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(bench.installation))}
     return dg.materialize(list(assets), resources=resources, partition_key=partition, raise_on_error=False)
 
 
@@ -44,15 +44,15 @@ def test_a_table_goes_to_its_partition_and_reads_back_the_same(new_bench: Any) -
     bench, months = new_bench(), dg.StaticPartitionsDefinition(["2024-01", "2024-02"])
     for month, rows in (("2024-01", 3), ("2024-02", 4)):
         assert materialize(bench, returns(table(rows), partitions=months), partition=month).success
-    assert list(bench.project.artifacts.pointers("raw")) == ["2024-01", "2024-02"]
-    assert bench.project.artifacts.scan("raw", "2024-01").collect().equals(table(3).frame)
+    assert list(bench.installation.artifacts.pointers("raw")) == ["2024-01", "2024-02"]
+    assert bench.installation.artifacts.scan("raw", "2024-01").collect().equals(table(3).frame)
 
 
 def test_a_table_shows_where_it_is_what_it_holds_and_a_sample(new_bench: Any) -> None:
     bench = new_bench()
     metadata = shown(materialize(bench, returns(table())))
-    pointer = bench.project.artifacts.pointer("raw")
-    assert metadata["uri"] == bench.project.artifacts.store.uri(pointer.key)
+    pointer = bench.installation.artifacts.pointer("raw")
+    assert metadata["uri"] == bench.installation.artifacts.store.uri(pointer.key)
     assert (metadata["sha256"], metadata["bytes"]) == (pointer.sha256, pointer.size)
     assert (metadata["content"], metadata["rows"], metadata["dagster/row_count"]) == ("the content", 8, 8)
     assert [column.name for column in metadata["dagster/column_schema"].columns] == table().frame.columns
@@ -72,11 +72,11 @@ def test_nothing_personal_is_shown(new_bench: Any) -> None:
 def test_what_was_there_before_is_not_touched_by_a_new_materialization(new_bench: Any) -> None:
     bench = new_bench()
     materialize(bench, returns(table(3)))
-    old = bench.project.artifacts.pointer("raw")
-    data = bench.project.artifacts.store.get(old.key)
+    old = bench.installation.artifacts.pointer("raw")
+    data = bench.installation.artifacts.store.get(old.key)
     materialize(bench, returns(table(4)))
-    assert bench.project.artifacts.pointer("raw").key != old.key
-    assert bench.project.artifacts.store.get(old.key) == data
+    assert bench.installation.artifacts.pointer("raw").key != old.key
+    assert bench.installation.artifacts.store.get(old.key) == data
 
 
 def takes(received: list[Any], name: str, key: str) -> dg.AssetsDefinition:
@@ -114,7 +114,7 @@ class Trap:
 @pytest.mark.parametrize("forge_pointer", [False, True])
 def test_a_fitted_object_that_was_not_written_here_is_never_unpickled(new_bench: Any, tmp_path: Any, forge_pointer: bool) -> None:
     bench, received = new_bench(), []
-    artifacts = bench.project.artifacts
+    artifacts = bench.installation.artifacts
     pointer = artifacts.write("preprocessor", None, Estimator(fitted=[1], inputs="i"))
     dump(Trap(), tmp_path / "trap")
     artifacts.store.put(pointer.key, (tmp_path / "trap").read_bytes())

@@ -20,7 +20,7 @@ from fraud_core.errors import PromotionError
 from fraud_core.evaluation.model_card import ModelCard
 from fraud_core.gate.baseline import read_reference
 from fraud_core.models.bundle import read_bundle, write_bundle
-from fraud_core.models.registry import LATEST, newest_card, point_at, read_latest, versions
+from fraud_core.models.registry import LATEST, latest_model_card, point_at, read_latest, versions
 from fraud_core.storage.artifacts import Estimator
 
 GOOD = {"log_amount": 1.4, "night": 2.0}
@@ -36,9 +36,9 @@ def bench(bench: Any) -> Any:
 
 def promote(bench: Any, model: TrainedModel, **tags: str) -> dg.ExecuteInProcessResult:
     """Materialize the asset, alone, with this as the model."""
-    bench.project.artifacts.write("model", None, Estimator(fitted=model, inputs="", facts={"version": model.bundle.version}))
-    resources = {"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(bench.project))}
-    assets = [*stage.build(bench.project), dg.AssetSpec("model")]
+    bench.installation.artifacts.write("model", None, Estimator(fitted=model, inputs="", facts={"version": model.bundle.version}))
+    resources = {"artifacts": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIOManager(bench.installation))}
+    assets = [*stage.build(bench.installation), dg.AssetSpec("model")]
     return dg.materialize(assets, resources=resources, raise_on_error=False, tags=tags)
 
 
@@ -52,21 +52,21 @@ def cause(result: dg.ExecuteInProcessResult) -> str:
 
 
 def stored(bench: Any) -> dict[str, bytes]:
-    store = bench.project.artifacts.store
+    store = bench.installation.artifacts.store
     return {key: store.get(key) for key in store.list("models")}
 
 
 def promoted(bench: Any, *models: TrainedModel) -> list[str]:
     """Make each the champion in turn; returns their versions."""
     for model in models:
-        store, key = bench.project.artifacts.store, bench.project.artifacts.signing_key
+        store, key = bench.installation.artifacts.store, bench.installation.artifacts.signing_key
         write_bundle(store, model.bundle, key)
         point_at(store, model.bundle.version, key, how="promotion", who="test", at=datetime.now(UTC))
     return [model.bundle.version for model in models]
 
 
 def latest(bench: Any) -> Any:
-    return read_latest(bench.project.artifacts.store, bench.project.artifacts.signing_key)
+    return read_latest(bench.installation.artifacts.store, bench.installation.artifacts.signing_key)
 
 
 # ---- the asset
@@ -77,18 +77,18 @@ def test_a_promotion_leaves_a_whole_bundle_its_card_and_the_pointer(bench: Any, 
     result = promote(bench, model)
     assert result.success
     assert latest(bench).version == model.bundle.version
-    store = bench.project.artifacts.store
-    bundle = read_bundle(store, model.bundle.version, bench.project.artifacts.signing_key, latest(bench).manifest_sha256)
+    store = bench.installation.artifacts.store
+    bundle = read_bundle(store, model.bundle.version, bench.installation.artifacts.signing_key, latest(bench).manifest_sha256)
     assert bundle == model.bundle  # what was evaluated is what ships
     folder = f"models/{model.bundle.version}/runs/{result.run_id}"
     names = {"card.json", "card.md", "precision_recall.png", "calibration.png", "cost.png", "run.json", "reference.json"}
     assert {key.rpartition("/")[2] for key in store.list(folder)} == names
-    card = newest_card(store, model.bundle.version, bench.project.artifacts.signing_key)
+    card = latest_model_card(store, model.bundle.version, bench.installation.artifacts.signing_key)
     assert card is not None
     assert card.is_signed
     assert ModelCard.model_validate(card.body).version == model.bundle.version
     assert json.loads(store.get(f"{folder}/run.json"))["dagster_run_id"] == result.run_id
-    reference = read_reference(store, bench.project.artifacts.signing_key, model.bundle.version)
+    reference = read_reference(store, bench.installation.artifacts.signing_key, model.bundle.version)
     assert reference is not None
     assert {bins.feature for bins in reference.columns} <= set(model.bundle.encoder.features)
     assert reference.rows > 0
@@ -117,7 +117,7 @@ def test_the_same_version_again_leaves_the_pointer_byte_identical(bench: Any, ma
 def test_a_withdrawn_version_is_not_promoted_again(bench: Any, make_model: Make) -> None:
     good = make_model(bench, **GOOD)
     poor_version, good_version = promoted(bench, make_model(bench, **POOR), good)
-    rollback(bench.project, poor_version, who="kim", reason="wrong for Texas")
+    rollback(bench.installation, poor_version, who="kim", reason="wrong for Texas")
     before = stored(bench)
     assert f"Version {good_version} was withdrawn by kim: wrong for Texas" in cause(promote(bench, good))
     assert stored(bench) == before
@@ -150,7 +150,7 @@ def test_what_dies_before_the_pointer_moves_leaves_the_old_champion(
     model = make_model(bench, **GOOD)
     assert "the plug was pulled" in cause(promote(bench, model))
     assert stored(bench)[LATEST] == before
-    whole = versions(bench.project.artifacts.store, bench.project.artifacts.signing_key)
+    whole = versions(bench.installation.artifacts.store, bench.installation.artifacts.signing_key)
     assert sorted(whole) == sorted([old, model.bundle.version])
     monkeypatch.undo()
     assert promote(bench, model).success
@@ -162,7 +162,7 @@ def test_what_dies_before_the_pointer_moves_leaves_the_old_champion(
 
 def test_a_rollback_points_at_the_older_version_and_withdraws_the_newer(bench: Any, make_model: Make) -> None:
     first, second = promoted(bench, make_model(bench, **POOR), make_model(bench, **GOOD))
-    assert rollback(bench.project, first, who="unverified:kim", reason="it declined all of Texas") == second
+    assert rollback(bench.installation, first, who="unverified:kim", reason="it declined all of Texas") == second
     now = latest(bench)
     assert now.version == first
     assert (now.withdrawn[second].who, now.withdrawn[second].reason) == ("unverified:kim", "it declined all of Texas")
@@ -175,8 +175,8 @@ def test_a_rollback_points_at_the_older_version_and_withdraws_the_newer(bench: A
 
 def test_a_restoration_takes_the_rollback_back(bench: Any, make_model: Make) -> None:
     first, second = promoted(bench, make_model(bench, **POOR), make_model(bench, **GOOD))
-    rollback(bench.project, first, who="kim", reason="it declined all of Texas")
-    restore(bench.project, second, who="kim", reason="Texas was the source's fault")
+    rollback(bench.installation, first, who="kim", reason="it declined all of Texas")
+    restore(bench.installation, second, who="kim", reason="Texas was the source's fault")
     assert (latest(bench).version, latest(bench).withdrawn) == (second, {})
     assert latest(bench).history[-1].how == "restoration"
 
@@ -185,7 +185,7 @@ def test_a_rollback_without_sense_changes_nothing(bench: Any, make_model: Make) 
     def refused(message: str, version: str, reason: str = "a good reason") -> None:
         before = stored(bench)
         with pytest.raises(PromotionError, match=message):
-            rollback(bench.project, version, who="kim", reason=reason)
+            rollback(bench.installation, version, who="kim", reason=reason)
         assert stored(bench) == before
 
     refused("no champion yet", "0" * 16)
@@ -194,7 +194,7 @@ def test_a_rollback_without_sense_changes_nothing(bench: Any, make_model: Make) 
     refused("There is no version", "0" * 16)
     refused("Give a reason", first, reason=" - ")
     (third,) = promoted(bench, make_model(bench, intercept=-4.0, **GOOD))
-    rollback(bench.project, second, who="kim", reason="too strict")
+    rollback(bench.installation, second, who="kim", reason="too strict")
     refused(f"Version {third} was withdrawn by kim", third)
 
 
@@ -202,15 +202,15 @@ def test_only_what_is_withdrawn_is_restored(bench: Any, make_model: Make) -> Non
     first, second = promoted(bench, make_model(bench, **POOR), make_model(bench, **GOOD))
     for version in (first, second, "0" * 16):
         with pytest.raises(PromotionError, match="is not withdrawn"):
-            restore(bench.project, version, who="kim", reason="a good reason")
-    rollback(bench.project, first, who="kim", reason="too strict")
+            restore(bench.installation, version, who="kim", reason="a good reason")
+    rollback(bench.installation, first, who="kim", reason="too strict")
     with pytest.raises(PromotionError, match="Give a reason"):
-        restore(bench.project, second, who="kim", reason="")
+        restore(bench.installation, second, who="kim", reason="")
 
 
 def test_both_are_jobs_that_ask_for_a_version_and_a_reason(bench: Any, make_model: Make) -> None:
     first, second = promoted(bench, make_model(bench, **POOR), make_model(bench, **GOOD))
-    back, again = champion_rollback.build_jobs(bench.project)
+    back, again = champion_rollback.build_jobs(bench.installation)
 
     def config(op: str, version: str) -> dict[str, Any]:
         return {"ops": {op: {"config": {"version": version, "reason": "too strict", "who": "kim"}}}}

@@ -44,7 +44,7 @@ class Remembering:
 
     def __init__(self, bench: Any) -> None:
         self.bench = bench
-        self.project = bench.project
+        self.installation = bench.installation
         self.instance = dg.DagsterInstance.ephemeral()
 
     def write(self, frame: pl.DataFrame, *, accepted: bool = True) -> None:
@@ -55,18 +55,18 @@ class Remembering:
             .items()
         ):
             content = fingerprint(rows.write_csv())
-            self.project.artifacts.write("raw", str(key), Table(frame=rows, content=content, inputs=content, facts={}))
+            self.installation.artifacts.write("raw", str(key), Table(frame=rows, content=content, inputs=content, facts={}))
             self.bench.put(str(key), rows, accepted=accepted)
 
     def step(self, now: datetime | None = None) -> Any:
         """What the sensor decides."""
-        return sensors.next_history(self.project, self.instance, now or datetime.now(UTC))
+        return sensors.next_history(self.installation, self.instance, now or datetime.now(UTC))
 
     def run(self, name: str = history.JOB) -> Any:
         """Run a job."""
         check = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("history"), "no_skew"))
         alone = dg.Definitions(jobs=[dg.define_asset_job("no_skew_alone", check)])
-        job = dg.Definitions.merge(build(self.project), alone).resolve_job_def(name)
+        job = dg.Definitions.merge(build(self.installation), alone).resolve_job_def(name)
         return job.execute_in_process(instance=self.instance, run_config=QUIET, raise_on_error=False)
 
     def caught_up(self) -> dict[str, Any]:
@@ -76,9 +76,11 @@ class Remembering:
 
     def state(self, at: datetime, card: str = "c1", merchant: str = "m1") -> dict[str, float]:
         """What the scorer would be told."""
-        store = open_history(self.project.settings, self.project.source.reach)
+        store = open_history(self.installation.settings, self.installation.source.reach)
         query = Query(to_microseconds(at), card, merchant, "fuel")
-        found = dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach, self.project.source.zone), strict=True))
+        found = dict(
+            zip(STATE, state_asof(query, store.look([query])[0], store.reach, self.installation.source.zone), strict=True)
+        )
         store.close()
         return found
 
@@ -89,14 +91,14 @@ class Remembering:
 
     def decide(self, *payments: str) -> None:
         """Have the decision log know payments of `payments`."""
-        with history.catching_up(self.project) as parts:
+        with history.catching_up(self.installation) as parts:
             times = {payment: BEGIN + int(payment[1:]) * HOUR for payment in payments}
             parts.decisions.append([decided(payment, timestamp=at, merchant="m1") for payment, at in times.items()])
 
     def say(self, payment: str, outcome: Any, source: Any = "chargeback", after: timedelta = 3 * DAY) -> None:
         """Add a label about a payment of `payments`."""
         event = BEGIN + int(payment[1:]) * HOUR
-        with history.catching_up(self.project) as parts:
+        with history.catching_up(self.installation) as parts:
             parts.labels.append(
                 transaction_id=payment,
                 outcome=outcome,
@@ -200,7 +202,7 @@ def test_online_equals_batch_where_a_label_came_before_its_payment_was_scored(re
         home.say(*word)
         assert home.caught_up()["labels heard"] == 1
         assert home.step().run_key is None
-    with history.opened(home.project) as store:
+    with history.opened(home.installation) as store:
         store.record([entry(f"p{at}", to_microseconds(BEGIN + at * HOUR)) for at in range(24, 50)])
     assert home.step().run_key is None, "nothing is known of them but by the decision log"
     home.decide(*(f"p{at}" for at in range(24, 50)))
@@ -209,13 +211,13 @@ def test_online_equals_batch_where_a_label_came_before_its_payment_was_scored(re
     assert home.step().run_key is not None
     home.caught_up()
     assert home.step().run_key is None
-    with history.catching_up(home.project) as catch_up:
+    with history.catching_up(home.installation) as catch_up:
         said = log_since(catch_up.labels, 0)
     asked = pl.concat(
         [frame, frame.tail(1).with_columns(transaction_id=pl.lit("asked"), timestamp=pl.lit(at).cast(pl.Datetime("us", "UTC")))]
     )
     wanted = pl.Series([False] * 50 + [True])
-    batch = states(asked, wanted, home.project.source.reach, home.project.source.zone, corrections(said, frame)).row(
+    batch = states(asked, wanted, home.installation.source.reach, home.installation.source.zone, corrections(said, frame)).row(
         0, named=True
     )
     assert {name: value for name, value in home.state(at).items() if "merchant_" in name} == {
@@ -236,10 +238,10 @@ def test_what_waits_is_made_out_where_release_0_1_0_filled_the_store(remembering
     for payment in ("p20", "p30", "p40"):
         home.say(payment, "fraud")
     home.caught_up()
-    with sqlite3.connect(home.project.settings.home / "history.sqlite") as connection:
+    with sqlite3.connect(home.installation.settings.home / "history.sqlite") as connection:
         connection.execute("DELETE FROM waiting")
     home.decide("p40")  # which that release had counted, had it been decided in time
-    with history.opened(home.project) as store:
+    with history.opened(home.installation) as store:
         store.record([entry("p40", to_microseconds(BEGIN + 40 * HOUR))])
     home.write(payments(16, first=24))
     home.caught_up()
@@ -265,7 +267,7 @@ def test_the_sensor_asks_for_it_once_until_raw_changes_or_a_label_comes(remember
 def test_a_run_that_was_cut_short_is_taken_up_where_it_was(remembering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     home = remembering()
     home.write(payments(72))
-    with history.catching_up(home.project) as catch_up, monkeypatch.context() as patched:
+    with history.catching_up(home.installation) as catch_up, monkeypatch.context() as patched:
         real, loads = catch_up.store.load, iter([True, False])
 
         def breaks(frame: pl.DataFrame) -> int:
@@ -289,7 +291,7 @@ def test_a_store_that_was_lost_is_filled_anew(remembering: Make) -> None:
     home.say("p0", "legitimate")
     home.caught_up()
     before = home.state(BEGIN + 4 * DAY)
-    for file in home.project.settings.home.glob("history.sqlite*"):
+    for file in home.installation.settings.home.glob("history.sqlite*"):
         file.unlink()
     assert home.step().run_key is not None
     home.caught_up()
@@ -333,9 +335,9 @@ def test_the_online_state_is_that_of_the_columns_with_the_same_labels(rememberin
         home.say(payment, outcome, "analyst", after * DAY)
         home.caught_up()
     wanted = pl.Series([False] * 48 + [True] * 48)
-    with history.catching_up(home.project) as catch_up:
+    with history.catching_up(home.installation) as catch_up:
         words = log_since(catch_up.labels, 0)
-    offline = states(frame, wanted, home.project.source.reach, home.project.source.zone, corrections(words, frame))
+    offline = states(frame, wanted, home.installation.source.reach, home.installation.source.zone, corrections(words, frame))
     for row, at in zip(offline.iter_rows(named=True), frame["timestamp"].to_list()[48:], strict=True):
         online = home.state(at)
         assert {name: online[name] for name in row if "merchant_" in name} == {n: v for n, v in row.items() if "merchant_" in n}
@@ -366,7 +368,7 @@ def test_one_mismatch_fails_the_check_and_what_came_late_is_shown_apart(
 
 def test_a_check_that_cannot_be_made_has_failed(remembering: Make) -> None:
     home = remembering(history=SecretStr("redis://127.0.0.1:1/0"))
-    with history.catching_up(home.project) as parts:
+    with history.catching_up(home.installation) as parts:
         parts.decisions.append([decided("p1", scored_at=datetime.now(UTC))])
     (evaluation,) = home.run("no_skew_alone").get_asset_check_evaluations()
     assert not evaluation.passed
@@ -375,10 +377,10 @@ def test_a_check_that_cannot_be_made_has_failed(remembering: Make) -> None:
 
 def test_the_day_is_looked_at_once_and_only_if_payments_were_scored(remembering: Make) -> None:
     home, now = remembering(), datetime(2024, 5, 1, 9, tzinfo=UTC)
-    assert sensors.next_served_day(home.project, now).run_key is None
-    with history.opened(home.project) as store:
+    assert sensors.next_served_day(home.installation, now).run_key is None
+    with history.opened(home.installation) as store:
         store.record([entry("a")])
-    keys = {sensors.next_served_day(home.project, now + hours * HOUR).run_key for hours in (0, 5, 14, 15)}
+    keys = {sensors.next_served_day(home.installation, now + hours * HOUR).run_key for hours in (0, 5, 14, 15)}
     assert keys == {"daily_serving 2024-05-01", "daily_serving 2024-05-02"}
 
 

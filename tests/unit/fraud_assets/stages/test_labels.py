@@ -25,7 +25,7 @@ Say = Callable[..., None]
 @pytest.fixture
 def say(bench: Any) -> Say:
     """Add a label: `say("2024-02-7", "fraud")`."""
-    log = LabelLog(open_database(bench.project.settings))
+    log = LabelLog(open_database(bench.installation.settings))
 
     def add(payment: str, outcome: Any, known_at: datetime = NOW - DAY, **changes: Any) -> None:
         given = {"source": "analyst", "author": "ann", "note": "her name is Eve"} | changes
@@ -35,9 +35,9 @@ def say(bench: Any) -> Say:
 
 
 def export(bench: Any, now: datetime = NOW) -> bool:
-    table = labels.export(bench.project, now)
+    table = labels.export(bench.installation, now)
     if table is not None:
-        bench.project.artifacts.write("labels", None, table)
+        bench.installation.artifacts.write("labels", None, table)
     return table is not None
 
 
@@ -49,10 +49,10 @@ def test_exports_add_rows_and_change_none(bench: Any, say: Say) -> None:
     say("a", "fraud")
     say("b", "unsure")
     assert export(bench)
-    first = read_labels(bench.project.artifacts)
+    first = read_labels(bench.installation.artifacts)
     say("a", "legitimate")
     assert export(bench, NOW + DAY)
-    second = read_labels(bench.project.artifacts)
+    second = read_labels(bench.installation.artifacts)
     assert second.head(2).equals(first)
     assert second["outcome"].to_list() == ["fraud", "unsure", "legitimate"]
     assert not export(bench, NOW + 2 * DAY)
@@ -62,46 +62,49 @@ def test_what_the_source_says_later_is_heard_once_as_of_its_arrival_and_trained_
     payment, known = legitimate(bench), NOW - 2 * DAY
     rows = [(payment, NOW - 90 * DAY, True, known), ("other", NOW - 90 * DAY, False, known)]
     relabels = pl.DataFrame(rows, schema=RELABELS, orient="row")
-    assert [labels.hear(bench.project, relabels) for _ in range(2)] == [2, 0]
-    assert labels.has_news(bench.project)
+    assert [labels.hear(bench.installation, relabels) for _ in range(2)] == [2, 0]
+    assert labels.has_news(bench.installation)
     export(bench)
-    assert not labels.has_news(bench.project)
-    told = read_labels(bench.project.artifacts)
+    assert not labels.has_news(bench.installation)
+    told = read_labels(bench.installation.artifacts)
     assert told.select("outcome", "source", "author").rows() == [("fraud", "source", "bench"), ("legitimate", "source", "bench")]
     assert set(told["known_at"]) == {known}
     assert standing(told)["outcome"].to_list() == ["fraud", "legitimate"]
     say(payment, "legitimate")
     export(bench, NOW + DAY)
-    assert standing(read_labels(bench.project.artifacts)).sort("outcome")["outcome"].to_list() == ["legitimate", "legitimate"]
+    assert standing(read_labels(bench.installation.artifacts)).sort("outcome")["outcome"].to_list() == [
+        "legitimate",
+        "legitimate",
+    ]
 
 
 def test_notes_stay_in_the_database(bench: Any, say: Say) -> None:
     say("a", "fraud")
     export(bench)
-    assert "Eve" not in read_labels(bench.project.artifacts).write_csv()
+    assert "Eve" not in read_labels(bench.installation.artifacts).write_csv()
 
 
 def test_a_label_is_heard_from_when_it_is_known(bench: Any, say: Say) -> None:
     say("a", "fraud", known_at=NOW + DAY)
     assert export(bench)
-    assert read_labels(bench.project.artifacts).is_empty()
+    assert read_labels(bench.installation.artifacts).is_empty()
     assert export(bench, NOW + 2 * DAY)
-    assert len(read_labels(bench.project.artifacts)) == 1
+    assert len(read_labels(bench.installation.artifacts)) == 1
 
 
 def test_labels_are_exported_once_a_day_and_only_when_some_came_in(bench: Any, say: Say) -> None:
-    assert not labels.are_waiting(bench.project, NOW)
+    assert not labels.are_waiting(bench.installation, NOW)
     say("a", "fraud")
-    assert labels.are_waiting(bench.project, NOW)
+    assert labels.are_waiting(bench.installation, NOW)
     export(bench)
     say("b", "fraud")
-    assert not labels.are_waiting(bench.project, NOW)
-    assert labels.are_waiting(bench.project, NOW + DAY)
+    assert not labels.are_waiting(bench.installation, NOW)
+    assert labels.are_waiting(bench.installation, NOW + DAY)
 
 
 def test_the_asset_writes_nothing_where_nothing_was_said(bench: Any, say: Say) -> None:
     def written() -> int:
-        asset = labels.build(bench.project)[0]
+        asset = labels.build(bench.installation)[0]
         context = dg.build_asset_context()
         return len(list(asset(context)))  # type: ignore[arg-type]
 
@@ -112,12 +115,12 @@ def test_the_asset_writes_nothing_where_nothing_was_said(bench: Any, say: Say) -
 
 def test_a_training_joins_what_is_known_and_nothing_is_rewritten(bench: Any, say: Say) -> None:
     def frauds() -> int:
-        return int(read_rows(Data.of(bench.project), bench.refs(), Block()).labels.sum())
+        return int(read_rows(Data.of(bench.installation), bench.refs(), Block()).labels.sum())
 
     def inputs() -> str:
-        return training_inputs(bench.project, bench.project.training_set())
+        return training_inputs(bench.installation, bench.installation.training_set())
 
-    before, asked, stored = frauds(), inputs(), bench.project.transformed()
+    before, asked, stored = frauds(), inputs(), bench.installation.transformed()
     say(legitimate(bench), "fraud")
     assert (frauds(), inputs()) == (before, asked)
     export(bench)
@@ -131,13 +134,13 @@ def test_a_training_joins_what_is_known_and_nothing_is_rewritten(bench: Any, say
     say(legitimate(bench), "legitimate", source="chargeback")
     export(bench, NOW + 2 * DAY)
     assert (frauds(), inputs()) == (before, asked)
-    assert bench.project.transformed() == stored
+    assert bench.installation.transformed() == stored
 
 
 def test_an_unsure_payment_trains_nobody(bench: Any, say: Say) -> None:
-    rows = len(read_rows(Data.of(bench.project), bench.refs(), Block()).labels)
+    rows = len(read_rows(Data.of(bench.installation), bench.refs(), Block()).labels)
     say(legitimate(bench), "unsure")
     export(bench)
-    read = read_rows(Data.of(bench.project), bench.refs(), Block())
+    read = read_rows(Data.of(bench.installation), bench.refs(), Block())
     assert len(read.labels) == rows - 1
     assert legitimate(bench) not in read.frame["transaction_id"]

@@ -17,23 +17,23 @@ LAST = "2024-06"
 
 
 def test_neither_check_blocks(bench: Any) -> None:
-    for check in volume.build(bench.project):
+    for check in volume.build(bench.installation):
         (spec,) = check.check_specs
         assert not spec.blocking
 
 
 def test_the_checks_show_their_figures_and_fail_as_warnings(bench: Any) -> None:
     """1,200 rows in a month of 30 days, where the TOML asks for a hundred a day."""
-    source = bench.project.source.model_copy(update={"quality": Quality(rows_per_day=(100.0, 200.0))})
-    project = bench.with_source(source).project
-    assets = [part for part in transformed.build(project) if isinstance(part, dg.AssetsDefinition)]
+    source = bench.installation.source.model_copy(update={"quality": Quality(rows_per_day=(100.0, 200.0))})
+    installation = bench.with_source(source).installation
+    assets = [part for part in transformed.build(installation) if isinstance(part, dg.AssetsDefinition)]
     by_partition = dg.PartitionedConfig(partitions_def(source), run_config_for_partition_key_fn=lambda _: {})
-    checks = dg.AssetSelection.checks(*(check.check_key for check in volume.build(project)))
+    checks = dg.AssetSelection.checks(*(check.check_key for check in volume.build(installation)))
     job = dg.define_asset_job("judge", checks, config=by_partition)
     definitions = dg.Definitions(
-        assets, asset_checks=volume.build(project), jobs=[job], resources={"artifacts": dg.InMemoryIOManager()}
+        assets, asset_checks=volume.build(installation), jobs=[job], resources={"artifacts": dg.InMemoryIOManager()}
     )
-    with dg.DagsterInstance.ephemeral(tempdir=str(project.settings.home)) as instance:
+    with dg.DagsterInstance.ephemeral(tempdir=str(installation.settings.home)) as instance:
         instance.add_dynamic_partitions("bench_partitions", [LAST])
         result = definitions.resolve_job_def("judge").execute_in_process(
             instance=instance,
@@ -52,16 +52,16 @@ def test_the_checks_show_their_figures_and_fail_as_warnings(bench: Any) -> None:
 def test_what_is_usual_comes_from_accepted_partitions_alone(bench: Any) -> None:
     few = {key: frame.head(240) for key, frame in bench.rows().items() if key < LAST}
     bench.fill(few)  # every earlier month has a fifth of the last one's rows ...
-    assert not row_count_of(bench.project, LAST).usual
+    assert not row_count_of(bench.installation, LAST).usual
     bench.fill(few, rejected=tuple(few))  # ... but rejected ones say nothing
-    assert "too few partitions came before" in row_count_of(bench.project, LAST).message
+    assert "too few partitions came before" in row_count_of(bench.installation, LAST).message
 
 
 @pytest.mark.parametrize("damage", ["missing", "edited", "of other content"])
 def test_a_partition_without_a_verdict_to_trust_is_not_compared_with(bench: Any, damage: str) -> None:
-    present = bench.project.transformed()
-    assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-05", "2024-04"]
-    store, key = bench.project.artifacts.store, verdict_key("2024-05")
+    present = bench.installation.transformed()
+    assert volume.accepted_before(bench.installation, LAST, present)[:2] == ["2024-05", "2024-04"]
+    store, key = bench.installation.artifacts.store, verdict_key("2024-05")
     match damage:
         case "missing":
             remove(store, key)
@@ -69,13 +69,13 @@ def test_a_partition_without_a_verdict_to_trust_is_not_compared_with(bench: Any,
             store.put(key, store.get(key).replace(b'"judged"', b'"bootstrap"'))
         case _:
             present |= {"2024-05": present["2024-05"].model_copy(update={"content": "other"})}
-    assert volume.accepted_before(bench.project, LAST, present)[:2] == ["2024-04", "2024-03"]
+    assert volume.accepted_before(bench.installation, LAST, present)[:2] == ["2024-04", "2024-03"]
 
 
 def test_only_rows_whose_labels_are_mature_are_counted(bench: Any) -> None:
-    rates = fraud_rates_of(bench.project, ["2024-05", LAST])
-    until = volume.mature_instant(bench.project, bench.project.transformed())
-    frame = bench.project.artifacts.scan("transformed", LAST).filter(pl.col("timestamp") < until).collect()
+    rates = fraud_rates_of(bench.installation, ["2024-05", LAST])
+    until = volume.mature_instant(bench.installation, bench.installation.transformed())
+    frame = bench.installation.artifacts.scan("transformed", LAST).filter(pl.col("timestamp") < until).collect()
     assert rates["2024-05"][1].rows == 1_200
     assert (rates[LAST][1].rows, rates[LAST][1].frauds) == (frame.height, frame["label"].sum())
     assert frame.height < 1_200
@@ -87,7 +87,7 @@ def test_a_multiple_of_the_usual_frauds_is_a_finding(new_bench: Any) -> None:
         bench.put(f"2023-{month:02d}", bench_rows(bench, f"2023-{month:02d}", 0.05))
     for share, usual in ((0.05, True), (0.3, False)):
         bench.put("2024-01", bench_rows(bench, "2024-01", share))
-        assert fraud_rates_of(bench.project, ["2024-01"])["2024-01"][0].usual is usual
+        assert fraud_rates_of(bench.installation, ["2024-01"])["2024-01"][0].usual is usual
 
 
 def bench_rows(bench: Any, key: str, share: float) -> pl.DataFrame:
@@ -102,4 +102,4 @@ def test_where_no_partition_has_a_row_no_label_is_mature(new_bench: Any) -> None
     empty = bench.rows()[LAST].clear()
     for month in ("2023-01", "2023-02"):
         bench.put(month, empty)
-    assert fraud_rates_of(bench.project, ["2023-02"])["2023-02"][1].rows == 0
+    assert fraud_rates_of(bench.installation, ["2023-02"])["2023-02"][1].rows == 0

@@ -15,12 +15,12 @@ Make = Callable[..., TrainedModel]
 
 
 def card(bench: Any, model: TrainedModel) -> ModelCard:
-    return model_card(model, bench.project.training_set(), judge_promotion(bench.project, model, NOW), NOW)
+    return model_card(model, bench.installation.training_set(), judge_promotion(bench.installation, model, NOW), NOW)
 
 
 def decide(bench: Any, key: str, *, accept: bool) -> None:
-    store, signing_key = bench.project.artifacts.store, bench.project.artifacts.signing_key
-    content = bench.project.transformed()[key].content
+    store, signing_key = bench.installation.artifacts.store, bench.installation.artifacts.signing_key
+    content = bench.installation.transformed()[key].content
     (gate.accept if accept else gate.refuse)(store, signing_key, key, content, who="unverified:kim", reason="a new shop", now=NOW)
 
 
@@ -39,7 +39,7 @@ def test_every_partition_is_on_the_card_with_how_it_passed_the_gate(new_bench: A
     assert set(rejected) == {"2024-02", "2024-04"}
     assert "log_amount has drifted" in rejected["2024-02"].reason
     assert "refused by unverified:kim (a new shop)" in rejected["2024-04"].reason
-    contents = {key: pointer.content for key, pointer in bench.project.transformed().items()}
+    contents = {key: pointer.content for key, pointer in bench.installation.transformed().items()}
     assert {part.key: part.content_hash for part in (*made.partitions, *made.rejected_partitions)} == contents
 
 

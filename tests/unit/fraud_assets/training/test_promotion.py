@@ -25,14 +25,14 @@ Make = Callable[..., TrainedModel]
 
 def point(bench: Any, model: TrainedModel, at: datetime, **how: Any) -> str:
     """Make a model the champion."""
-    store, key = bench.project.artifacts.store, bench.project.artifacts.signing_key
+    store, key = bench.installation.artifacts.store, bench.installation.artifacts.signing_key
     write_bundle(store, model.bundle, key)
     point_at(store, model.bundle.version, key, how=how.pop("how", "promotion"), who="test", at=at, **how)
     return model.bundle.version
 
 
 def judged(bench: Any, model: TrainedModel) -> Promotion:
-    return judge_promotion(bench.project, model, NOW)
+    return judge_promotion(bench.installation, model, NOW)
 
 
 def test_the_first_model_is_promoted_if_it_lies_well_above_the_fraud_rate(bench: Any, make_model: Make) -> None:
@@ -159,14 +159,14 @@ def test_a_champion_that_cannot_score_these_rows_is_named_and_stops_nothing(benc
 def test_a_champion_whose_bundle_was_changed_is_named(bench: Any, make_model: Make) -> None:
     bench = bench.with_settings(promotion_lift=3.0)
     version = point(bench, make_model(bench, **GOOD), NOW - timedelta(days=3))
-    bench.project.artifacts.store.put(f"models/{version}/model.json", b"{}")
+    bench.installation.artifacts.store.put(f"models/{version}/model.json", b"{}")
     reasons = judged(bench, make_model(bench, **FAIR)).reasons
     assert f"Version {version} cannot be compared with" in reasons[-1]
 
 
 def test_judging_writes_nothing(bench: Any, make_model: Make) -> None:
     point(bench, make_model(bench, **GOOD), NOW)
-    store = bench.project.artifacts.store
+    store = bench.installation.artifacts.store
     before = {key: store.get(key) for key in store.list("")}
     judged(bench, make_model(bench, **FAIR))
     assert {key: store.get(key) for key in store.list("")} == before

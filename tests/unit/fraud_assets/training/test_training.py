@@ -31,17 +31,17 @@ def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(bench: Any, progress: Callable[[str], None] = lambda _: None) -> TrainedModel:
-    allowed = bench.project.training_set()
-    return train(bench.project, fit_preprocessor(bench.project, allowed), allowed, progress)
+    allowed = bench.installation.training_set()
+    return train(bench.installation, fit_preprocessor(bench.installation, allowed), allowed, progress)
 
 
 def preprocessor(bench: Any) -> Preprocessor:
-    return fit_preprocessor(bench.project, bench.project.training_set())
+    return fit_preprocessor(bench.installation, bench.installation.training_set())
 
 
 def changed(bench: Any, new_bench: Any, change: Change, *sides: Side) -> Any:
     """Another installation whose rows on these sides, and on no other, were changed."""
-    split = split_of(bench.project.source, bench.project.transformed())
+    split = split_of(bench.installation.source, bench.installation.transformed())
 
     def lies_in(block: Block) -> pl.Expr:
         return pl.col("timestamp").is_between(block.start, block.end, closed="left")
@@ -119,7 +119,7 @@ def test_validation_a_chooses_the_model_and_sets_no_threshold(
 
 
 def test_rows_in_the_label_delays_are_used_by_nobody(bench: Any, new_bench: Any) -> None:
-    split = split_of(bench.project.source, bench.project.transformed())
+    split = split_of(bench.installation.source, bench.installation.transformed())
     used = [(block.start, block.end) for block in (split.training, split.validation_a, split.validation_b, split.holdout)]
     in_use = pl.any_horizontal(pl.col("timestamp").is_between(start, end, closed="left") for start, end in used)
     other = new_bench()
@@ -140,7 +140,7 @@ def test_rows_in_the_label_delays_are_used_by_nobody(bench: Any, new_bench: Any)
 def test_the_holdout_is_read_once_and_after_the_model_is_chosen(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     read = training.read_rows
-    split = split_of(bench.project.source, bench.project.transformed())
+    split = split_of(bench.installation.source, bench.installation.transformed())
 
     def spy(artifacts: Any, partitions: Any, block: Block) -> Any:
         events.append("hold-out" if block == split.holdout else "validation")
@@ -201,7 +201,7 @@ def test_the_second_model_is_the_one_that_a_source_without_history_gets(remember
     model = trained(remembering)
     without = new_bench()
     for key in remembering.rows():
-        without.put(key, remembering.project.artifacts.scan("transformed", key).collect())
+        without.put(key, remembering.installation.artifacts.scan("transformed", key).collect())
     alone = trained(without)
     assert alone.fallback is None
     assert model.fallback is not None
@@ -216,7 +216,7 @@ def test_the_second_model_is_the_one_that_a_source_without_history_gets(remember
 def test_the_card_says_how_well_the_second_model_does(remembering: Any) -> None:
     bench, model = remembering, trained(remembering)
     promotion = Promotion(promoted=True, reasons=("It is the first.",))
-    card = model_card(model, bench.project.training_set(), promotion, datetime(2024, 8, 1, tzinfo=UTC))
+    card = model_card(model, bench.installation.training_set(), promotion, datetime(2024, 8, 1, tzinfo=UTC))
     assert card.fallback is not None
     assert card.fallback.candidates[0].chosen
     assert card.fallback.features == model.bundle.manifest.learned.fallback.features
@@ -231,7 +231,7 @@ def test_neither_threads_nor_the_card_key_change_the_version(bench: Any, new_ben
     rehashed = new_bench(settings={"threads": 2, "card_key": "0f" * 32})
     for key, frame in bench.rows().items():
         rehashed.put(key, frame.with_columns(("another key " + pl.col("card")).hash(seed=1).cast(pl.String).alias("card")))
-    assert rehashed.project.card_key.id != bench.project.card_key.id
+    assert rehashed.installation.card_key.id != bench.installation.card_key.id
     before, after = trained(bench), trained(rehashed)
     assert before.bundle.version == after.bundle.version
     assert before.holdout == after.holdout
@@ -246,7 +246,7 @@ def test_thinned_training_rows_give_the_same_version_again(bench: Any) -> None:
 
 def test_inputs_change_with_what_a_training_depends_on_and_with_nothing_else(bench: Any) -> None:
     def inputs(one: Any) -> str:
-        return training_inputs(one.project, one.project.training_set())
+        return training_inputs(one.installation, one.installation.training_set())
 
     before = inputs(bench)
     assert inputs(bench.with_settings(threads=7, promotion_margin=0.5, api_port=1)) == before
@@ -302,8 +302,8 @@ def test_too_short_a_history_is_not_yet_trainable(new_bench: Any) -> None:
 
 def held_out_longer(bench: Any, days: int) -> Any:
     """The same installation with a hold-out of so many days, which end with June less the label delay."""
-    split = bench.project.source.split.model_copy(update={"holdout_days": days, "validation_days": 20})
-    return bench.with_source(bench.project.source.model_copy(update={"split": split}))
+    split = bench.installation.source.split.model_copy(update={"holdout_days": days, "validation_days": 20})
+    return bench.with_source(bench.installation.source.model_copy(update={"split": split}))
 
 
 def test_a_rejected_partition_trains_nothing_and_stays_in_the_holdout(new_bench: Any) -> None:
@@ -345,10 +345,10 @@ def test_the_holdout_is_also_reported_without_its_rejected_rows(new_bench: Any) 
 
 
 def test_a_rejected_partition_that_comes_last_changes_nothing(bench: Any) -> None:
-    before, inputs = trained(bench), training_inputs(bench.project, bench.project.training_set())
+    before, inputs = trained(bench), training_inputs(bench.installation, bench.installation.training_set())
     july = bench.rows()["2024-06"].with_columns(pl.col("timestamp") + pl.duration(days=30))
     bench.put("2024-07", july, accepted=False)
-    assert training_inputs(bench.project, bench.project.training_set()) == inputs
+    assert training_inputs(bench.installation, bench.installation.training_set()) == inputs
     after = trained(bench)
     assert (after.bundle.version, after.split) == (before.bundle.version, before.split)
     bench.put("2024-07", july)
@@ -360,14 +360,14 @@ def test_a_preprocessor_of_other_partitions_is_refused(bench: Any) -> None:
     frame = bench.rows()["2024-01"]
     bench.put("2024-01", frame, accepted=False)
     with pytest.raises(GateRefusalError, match="materialize preprocessor, then model"):
-        train(bench.project, fitted, bench.project.training_set(), print)
+        train(bench.installation, fitted, bench.installation.training_set(), print)
 
 
 def test_a_preprocessor_of_another_split_is_refused(bench: Any) -> None:
     fitted = preprocessor(bench)
     other = held_out_longer(bench, 25)
     with pytest.raises(GateRefusalError, match="another split"):
-        train(other.project, fitted, other.project.training_set(), print)
+        train(other.installation, fitted, other.installation.training_set(), print)
     assert trained(other).split != fitted.split
 
 

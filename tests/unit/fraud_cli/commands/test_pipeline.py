@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from fraud_assets.installation import Project
+from fraud_assets.installation import Installation
 from fraud_cli.commands import pipeline
 from fraud_cli.commands.pipeline import JobFailedError, Pipeline, rolling
 from fraud_core.errors import SourceError
@@ -63,7 +63,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: Any, **options: Any) -> dg.ExecuteInProcessResult:
         monkeypatch.setattr(pipeline, "build", lambda _: Work(*arguments, **options).definitions)
         settings = Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / "simulated.toml")
-        return Pipeline(Project.load(settings)).run("work")
+        return Pipeline(Installation.load(settings)).run("work")
 
     return run
 

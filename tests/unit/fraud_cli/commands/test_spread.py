@@ -35,7 +35,7 @@ def homes(tmp_path: Path) -> Iterator[list[Home]]:
 
 def judged(home: Home) -> dict[str, Any]:
     """The verdicts, and what raw and transformed hold."""
-    artifacts = home.project.artifacts
+    artifacts = home.installation.artifacts
     verdicts = {key: gate.read_verdict(artifacts.store, artifacts.signing_key, key) for key in KEYS}
     return {
         "verdicts": {key: verdict and verdict.model_dump(exclude={"created_at"}) for key, verdict in verdicts.items()},
@@ -56,11 +56,12 @@ def test_partitions_made_in_any_order_and_judged_in_order_are_what_they_are_one_
         assert alone.run("materialize_partition", key).success
     assert judged(scattered) == judged(alone)
 
-    project = scattered.project
-    assert all(spread.has_raw(project, key) and spread.is_tolerable(project, key) for key in KEYS)
-    assert not any(spread._wants_transformed(project, key) for key in KEYS)
+    installation = scattered.installation
+    assert all(spread.has_raw(installation, key) and spread.is_tolerable(installation, key) for key in KEYS)
+    assert not any(spread._wants_transformed(installation, key) for key in KEYS)
     tolerates_none = SimpleNamespace(
-        source=project.source.model_copy(update={"quality": SimpleNamespace(quarantined_share=-1)}), artifacts=project.artifacts
+        source=installation.source.model_copy(update={"quality": SimpleNamespace(quarantined_share=-1)}),
+        artifacts=installation.artifacts,
     )
     assert not spread.is_tolerable(tolerates_none, KEYS[0])  # type: ignore[arg-type]
 
@@ -87,7 +88,7 @@ def test_a_run_that_was_lost_before_it_began_is_handed_out_again(homes: list[Hom
     assert home.run("land").success
     instance = Instance()
 
-    def hand_out(project: Any, job: str, keys: list[str], identity: str) -> None:
+    def hand_out(installation: Any, job: str, keys: list[str], identity: str) -> None:
         for key in keys:
             lost = not instance.runs
             if not lost:
@@ -97,12 +98,12 @@ def test_a_run_that_was_lost_before_it_began_is_handed_out_again(homes: list[Hom
             instance.runs.append(dg.DagsterRun(job, tags=tags, status=status))
 
     monkeypatch.setattr(spread, "_hand_out", hand_out)
-    wanted, project = KEYS[:2], home.project
+    wanted, installation = KEYS[:2], home.installation
 
     def missing() -> list[str]:
-        return [key for key in wanted if not spread.has_raw(project, key)]
+        return [key for key in wanted if not spread.has_raw(installation, key)]
 
-    spread._make(project, instance, "make_raw", missing, said.append)  # type: ignore[arg-type]
+    spread._make(installation, instance, "make_raw", missing, said.append)  # type: ignore[arg-type]
     assert said == ["make_raw: 2 partitions go to the workers", "make_raw: 1 partitions go to the workers again"]
     assert not missing()
 
@@ -110,8 +111,8 @@ def test_a_run_that_was_lost_before_it_began_is_handed_out_again(homes: list[Hom
 def test_where_no_worker_answers_it_is_said_and_nothing_is_handed_out(homes: list[Home], monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(workers, "answering", lambda broker: [])
-    project = SimpleNamespace(settings=SimpleNamespace(broker=SecretStr("redis://127.0.0.1:1/0")))
-    spread.spread(project, homes[0].instance, KEYS, said.append)  # type: ignore[arg-type]
+    installation = SimpleNamespace(settings=SimpleNamespace(broker=SecretStr("redis://127.0.0.1:1/0")))
+    spread.spread(installation, homes[0].instance, KEYS, said.append)  # type: ignore[arg-type]
     assert said == ["no worker answers, so partitions are made here"]
     assert homes[0].instance.get_runs_count() == 0
 

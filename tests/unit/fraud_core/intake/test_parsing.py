@@ -248,16 +248,16 @@ def test_a_row_is_refused_with_its_column_reason_and_mask(
 
 
 def test_in_a_text_that_is_too_long_for_a_name_nothing_is_looked_for(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[str] = []
+    render_case: list[str] = []
     monkeypatch.setattr(
-        "fraud_core.signing.card_numbers.holds_card_number", lambda text, *, alone: looked_at.append(text) or False
+        "fraud_core.signing.card_numbers.holds_card_number", lambda text, *, alone: render_case.append(text) or False
     )
     path = intake.rows(
         {"id": "1 " * 50_000, "shop": "1 2" * 50_000, "pan": "3" * 50_000}, {"shop": "4" * 50_000}, {"pan": "5" * 65}
     )
     chunk = read(path, intake.source())
     result = parse(chunk, path.name, intake.source(), CARD_KEY)
-    assert max(map(len, looked_at)) <= 201
+    assert max(map(len, render_case)) <= 201
     assert max(map(len, chunk["shop"])) <= LONGEST_CELL + 1
     assert result.refused["reason"].to_list() == [f"is longer than {most} characters" for most in (128, 200, 64)]
 

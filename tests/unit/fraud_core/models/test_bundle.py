@@ -13,7 +13,7 @@ from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle, read_bundle, write_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Manifest, ModelKind, Thresholds
-from fraud_core.models.registry import LATEST, Latest, StoredCard, newest_card, point_at, read_latest, versions
+from fraud_core.models.registry import LATEST, ChampionPointer, StoredCard, latest_model_card, point_at, read_latest, versions
 from fraud_core.signing.keys import Key, canonical_json, sign
 from fraud_core.storage.directory import DirectoryStore
 
@@ -73,11 +73,11 @@ def three(store: DirectoryStore) -> list[str]:
     return [each.version for each in made]
 
 
-def promote(store: DirectoryStore, version: str, **changes: Any) -> Latest:
+def promote(store: DirectoryStore, version: str, **changes: Any) -> ChampionPointer:
     return point_at(store, version, KEY, **({"how": "promotion", "who": "pipeline", "at": NOW} | changes))
 
 
-def latest(store: DirectoryStore) -> Latest:
+def latest(store: DirectoryStore) -> ChampionPointer:
     found = read_latest(store, KEY)
     assert found is not None
     return found
@@ -123,15 +123,15 @@ def test_a_card_made_by_hand_is_unsigned_beside_none_and_nothing_beside_a_signed
     made = {"version": "v", "created": "2026-01-01", "holdout": {"average_precision": 0.8}}
     by_hand = made | {"created": "2027-01-01", "holdout": {"average_precision": 0.9999}}
     store.put("models/v/runs/b/card.json", canonical_json(by_hand))
-    found = newest_card(store, "v", KEY)
+    found = latest_model_card(store, "v", KEY)
     assert found is not None
     assert not found.is_signed
     store.put("models/v/runs/a/card.json", canonical_json(sign(made, KEY)))
     for forged in (by_hand, sign(by_hand, OTHER), sign(made, KEY) | by_hand, sign(by_hand | {"version": "w"}, KEY)):
         store.put("models/v/runs/b/card.json", canonical_json(forged))
-        assert newest_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
+        assert latest_model_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
     store.put("models/v/runs/b/card.json", b"[]")
-    assert newest_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
+    assert latest_model_card(store, "v", KEY) == StoredCard(body=made, is_signed=True)
 
 
 def test_a_version_whose_manifest_does_not_hold_or_whose_files_lack_is_not_listed(store: DirectoryStore) -> None:

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from fraud_api.app import create_app
-from fraud_core.history.lookup import Recall
-from fraud_core.models.follower import Served
+from fraud_core.history.lookup import HistoryLookup
+from fraud_core.models.follower import LoadedModel
 from fraud_ui.kit.wording import signed
 from fraud_ui.views import case
 from fraud_ui.views.case import Form, Sliders, WrongFormError
@@ -43,7 +43,7 @@ def form_of(sent: dict[str, Any]) -> Form:
 
 
 def test_two_hundred_cases_have_the_apis_scores_to_the_last_digit(
-    kept: Installation, served: Served, recall: Recall, made_transactions: Callable[[int], list[dict[str, Any]]]
+    kept: Installation, served: LoadedModel, lookup: HistoryLookup, made_transactions: Callable[[int], list[dict[str, Any]]]
 ) -> None:
     sent = [
         {**row, "timestamp": row["timestamp"][:19] + "Z"}  # a form knows no fractions of a second
@@ -58,7 +58,7 @@ def test_two_hundred_cases_have_the_apis_scores_to_the_last_digit(
                 return [(await http.post("/v1/score?explain=true", json=row)).json() for row in sent]
 
     for row, answer in zip(sent, asyncio.run(asked()), strict=True):
-        shown = case.result(case.tested(served, case.typed_payment(form_of(row), ZURICH), recall, None))
+        shown = case.result(case.tested(served, case.typed_payment(form_of(row), ZURICH), lookup, None))
         assert re.search(r"Exactly <code>([^<]+)</code>", shown)[1] == repr(answer["probability"])  # type: ignore[index]
         assert f'class="decision {answer["decision"]}"' in shown
 
@@ -98,8 +98,8 @@ def test_empty_fields_count_as_missing() -> None:
     assert (payment.merchant, payment.card, payment.category, payment.home_latitude) == (None, None, None, None)
 
 
-def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: Served, recall: Recall) -> None:
-    tested = case.tested(served, case.typed_payment(replace(FORM, category="<b>odd</b>"), ZURICH), recall, None)
+def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: LoadedModel, lookup: HistoryLookup) -> None:
+    tested = case.tested(served, case.typed_payment(replace(FORM, category="<b>odd</b>"), ZURICH), lookup, None)
     shown = case.result(tested)
     assert "<b>odd" not in shown
     assert shown.count('class="bar ') == min(len(tested.reasons), case.SHOWN_REASONS) > 3
@@ -109,23 +109,23 @@ def test_every_reason_is_told_with_its_part_and_no_markup_gets_through(served: S
         assert name not in shown
 
 
-def test_weak_reasons_are_told_together(served: Served, recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weak_reasons_are_told_together(served: LoadedModel, lookup: HistoryLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case, "SHOWN_REASONS", 2)
-    tested = case.tested(served, case.typed_payment(FORM, ZURICH), recall, None)
+    tested = case.tested(served, case.typed_payment(FORM, ZURICH), lookup, None)
     shown = case.result(tested)
     assert f"{len(tested.reasons) - 2} other reasons together." in shown
     assert signed(sum(reason.contribution for reason in tested.reasons[2:])) in shown
 
 
-def test_the_examples_can_be_scored_and_are_yesterdays(served: Served, recall: Recall) -> None:
+def test_the_examples_can_be_scored_and_are_yesterdays(served: LoadedModel, lookup: HistoryLookup) -> None:
     now = datetime(2024, 3, 31, 9, tzinfo=UTC)
     for name, form in case.examples(now, served.scorer.zone, ZURICH).items():
         payment = case.typed_payment(form, ZURICH)
         assert payment.timestamp.astimezone(served.scorer.zone).date().isoformat() == "2024-03-30", name
-        assert 0 <= case.tested(served, payment, recall, None).examined.probability <= 1
+        assert 0 <= case.tested(served, payment, lookup, None).examined.probability <= 1
 
 
-def test_sliders_begin_at_the_case_and_change_only_what_is_moved(served: Served) -> None:
+def test_sliders_begin_at_the_case_and_change_only_what_is_moved(served: LoadedModel) -> None:
     payment = case.typed_payment(FORM, ZURICH)
     zone = served.scorer.zone
     begin = case.sliders_of(payment, zone)
@@ -138,7 +138,7 @@ def test_sliders_begin_at_the_case_and_change_only_what_is_moved(served: Served)
     assert (moved.home_latitude, moved.birth_date) == (payment.home_latitude, payment.birth_date)
 
 
-def test_a_place_is_moved_along_its_own_direction(served: Served) -> None:
+def test_a_place_is_moved_along_its_own_direction(served: LoadedModel) -> None:
     payment = case.typed_payment(FORM, ZURICH)
     east, north = case._offset(payment)  # type: ignore[misc]
     moved = case.changed(payment, replace(case.sliders_of(payment, served.scorer.zone), distance=500.0), served.scorer.zone)
@@ -146,12 +146,12 @@ def test_a_place_is_moved_along_its_own_direction(served: Served) -> None:
     assert further_east / further_north == pytest.approx(east / north, rel=1e-6)
 
 
-def test_what_if_shows_a_curve_for_each_slider_and_none_for_an_unknown_place(served: Served, recall: Recall) -> None:
+def test_what_if_shows_a_curve_for_each_slider_and_none_for_an_unknown_place(served: LoadedModel, lookup: HistoryLookup) -> None:
     payment = case.typed_payment(FORM, ZURICH)
-    shown = case.what_if(served, payment, Sliders(250.0, 3, 900.0), recall)
+    shown = case.what_if(served, payment, Sliders(250.0, 3, 900.0), lookup)
     assert shown.count("<svg") == 3
     assert "250.00 at 03:00, 900 km from home" in shown
     without = case.typed_payment(replace(FORM, home_latitude=None), ZURICH)
     assert case.sliders_of(without, served.scorer.zone).distance is None
-    assert case.what_if(served, without, Sliders(250.0, 3, None), recall).count("<svg") == 2
+    assert case.what_if(served, without, Sliders(250.0, 3, None), lookup).count("<svg") == 2
     assert case.place(without) == ""

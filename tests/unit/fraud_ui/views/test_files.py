@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring import file as filescoring
 from fraud_core.scoring.file import ARROW_SCHEMA
 from fraud_core.scoring.score import score_together
@@ -39,7 +39,7 @@ def ended(job: FileJob) -> FileJob:
 
 
 @pytest.fixture
-def score(kept: Installation, served: Served) -> Callable[[Path], FileJob]:
+def score(kept: Installation, served: LoadedModel) -> Callable[[Path], FileJob]:
     return lambda path: ended(FileJob(path, served, kept.settings, threading.Semaphore(1)))
 
 
@@ -48,7 +48,7 @@ def csv_of(rows: list[dict[str, Any]]) -> bytes:
 
 
 def test_a_file_has_the_scores_of_its_payments_and_is_removed(
-    score: Callable[[Path], FileJob], tmp_path: Path, served: Served, made_transactions: Make
+    score: Callable[[Path], FileJob], tmp_path: Path, served: LoadedModel, made_transactions: Make
 ) -> None:
     sent = made_transactions(300)
     path = uploaded(tmp_path, "sent.csv", csv_of(sent))
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence_and_removed(
     assert not path.exists()
 
 
-def test_a_file_of_another_kind_is_refused_and_removed(kept: Installation, served: Served, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_and_removed(kept: Installation, served: LoadedModel, tmp_path: Path) -> None:
     path = uploaded(tmp_path, "book.xlsx", b"x")
     with pytest.raises(UnfitFileError, match="neither a"):
         FileJob(path, served, kept.settings, threading.Semaphore(1))
@@ -108,7 +108,7 @@ def test_more_rows_than_are_scored_here_end_it(
 
 
 def test_only_its_owner_cancels_a_job_and_nothing_is_kept(
-    kept: Installation, served: Served, tmp_path: Path, made_transactions: Make
+    kept: Installation, served: LoadedModel, tmp_path: Path, made_transactions: Make
 ) -> None:
     jobs = FileJobs(kept.settings)
     taken = [jobs._turn.acquire(blocking=False) for _ in range(kept.settings.files_at_once)]
@@ -152,7 +152,7 @@ def test_expected_cost_is_the_policys(kept: Installation) -> None:
     assert sum(row["unwatched"] for row in costs.values()) == pytest.approx(0.01 * 57.97 + 0.5 * 200 + 0.95 * 1000.05)
 
 
-def test_the_summary_counts_decides_and_shows_the_riskiest_first(kept: Installation, served: Served) -> None:
+def test_the_summary_counts_decides_and_shows_the_riskiest_first(kept: Installation, served: LoadedModel) -> None:
     refused = rows(1).with_columns(
         pl.lit("amount is missing").alias("problems"),
         pl.lit(None, pl.Float64).alias("probability"),

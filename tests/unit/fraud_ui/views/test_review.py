@@ -12,7 +12,7 @@ from fraud_core.access.users import Role, User
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import StoreError
 from fraud_core.labels.log import LabelLog
-from fraud_core.models.follower import Served
+from fraud_core.models.follower import LoadedModel
 from fraud_core.review.backlog import Waiting
 from fraud_core.review.claims import Claims
 from fraud_core.review.queue import Case, CaseError, ReviewQueue
@@ -37,7 +37,7 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def queue(installation: Installation, served: Served) -> Iterator[ReviewQueue]:
+def queue(installation: Installation, served: LoadedModel) -> Iterator[ReviewQueue]:
     engine = open_database(installation.settings)
     queue = ReviewQueue(DecisionLog(engine, 400), LabelLog(engine), Claims(engine, timedelta(minutes=30)), capacity=50)
     installation.promote(1)
@@ -130,7 +130,7 @@ def test_figures_count_what_was_judged_and_each_day_in_the_readers_zone(queue: R
 
 
 def test_a_case_is_shown_with_its_reasons_and_without_anything_personal(
-    queue: ReviewQueue, served: Served, now: datetime
+    queue: ReviewQueue, served: LoadedModel, now: datetime
 ) -> None:
     case = queue.case("case-004")
     card = case.record.card
@@ -138,7 +138,7 @@ def test_a_case_is_shown_with_its_reasons_and_without_anything_personal(
     reasons = review.recorded_reasons(case.record, served)
     assert re.search(r"The cardholder&#x27;s age of 4[45]", reasons)
     past = review.past(queue.decisions.of_card(card, 10), {}, ZONE, but=case.record.transaction_id)
-    shown = review.looked_at(case, ZONE, served, reasons, past)
+    shown = review.render_case(case, ZONE, served, reasons, past)
     assert "Kirlin &amp; Sons" in shown
     assert case.record.transaction_id not in past
     assert card not in shown

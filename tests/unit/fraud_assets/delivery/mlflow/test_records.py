@@ -31,16 +31,16 @@ def test_every_average_precision_stands_beside_a_fraud_rate_and_its_interval(ben
 
 def test_the_parameters_say_what_was_trained_on_what(bench: Any, make_model: Make) -> None:
     model = make_model(bench, log_amount=1.4)
-    told = parameters(bench.project, model)
+    told = parameters(bench.installation, model)
     assert told["training_set"] == model.bundle.manifest.lineage.training_set
-    assert told["seed"] == str(bench.project.settings.seed)
+    assert told["seed"] == str(bench.installation.settings.seed)
     assert told["features"] == "log_amount"
     assert str(model.split.holdout.start) in told["split.holdout"]
 
 
 def test_a_verdict_s_figures_follow_a_person_s_decision(bench: Any) -> None:
     bench.put("2024-03", bench.rows()["2024-03"], accepted=False)
-    store, key = bench.project.artifacts.store, bench.project.artifacts.signing_key
+    store, key = bench.installation.artifacts.store, bench.installation.artifacts.signing_key
     verdict = read_verdict(store, key, "2024-03")
     assert verdict is not None
     assert verdict_metrics(verdict)["accepted"] == 0
