@@ -1,4 +1,4 @@
-"""The application: its parts, put together."""
+"""The FastAPI application: middleware, endpoints and background work, put together."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection

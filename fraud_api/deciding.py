@@ -1,5 +1,4 @@
-"""Decisions on single payments: what is known of card and merchant is read, the payment is scored, recorded and logged, and then
-answered.
+"""Decide on single payments: read the past of card and merchant, score, record, log, and then answer.
 
 Payments that arrive together are decided together: NumPy costs the same for one row as for twenty, and a commit the same for one
 record as for twenty. So a request leaves its payment here, and at the end of the event loop's turn all that were left are taken

@@ -1,4 +1,4 @@
-"""What goes out: the answers. What comes in is a `fraud_core.transactions.transaction.Transaction`."""
+"""Response schemas. What comes in is a `fraud_core.transactions.transaction.Transaction`."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""The answers about payments. Scores come from the core alone."""
+"""Explanations as they are answered. Scores come from the core alone."""
 
 from fraud_api.schemas import Explanation, Reason
 from fraud_core.scoring.score import Examined

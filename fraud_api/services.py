@@ -1,4 +1,4 @@
-"""What the routes work with, made once for each application."""
+"""Dependencies of the endpoints, made once for each application."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files sent for scoring: spooled to disk within a quota, scored in a process of their own, answered as a stream."""
+"""File scoring: uploads spooled to disk within a quota, scored in a process of their own, answered as a stream."""
 
 import asyncio
 import csv

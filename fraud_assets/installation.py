@@ -1,4 +1,4 @@
-"""What every asset works with: the settings, the source, the keys and the artifacts of one installation."""
+"""Installation: the settings, source, keys, stores and artifacts that every asset works with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

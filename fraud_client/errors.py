@@ -1,4 +1,4 @@
-"""How a call of the scoring API can fail."""
+"""Errors of the client: how a call of the scoring API can fail."""
 
 from fraud_client.types import FieldProblem
 

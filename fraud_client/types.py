@@ -1,4 +1,4 @@
-"""What goes to the scoring API and what comes back, as plain dataclasses."""
+"""Requests and answers of the scoring API as plain dataclasses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

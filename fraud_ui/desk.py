@@ -1,4 +1,4 @@
-"""The desk: what stands where, and which handler answers to what. What is shown is made by other modules."""
+"""Layout and handlers of the desk. What is shown is made by other modules."""
 
 import math
 import time

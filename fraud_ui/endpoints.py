@@ -1,4 +1,4 @@
-"""Handlers as Gradio calls them. Each is an endpoint that anybody may call by its name, so each asks who is calling."""
+"""Wrapper of Gradio handlers. Each is an endpoint that anybody may call by its name, so each asks who is calling."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes from the desk: how long its handlers take, and how often something failed that should not have."""
+"""Prometheus metrics of the desk: how long its handlers take, and how often one failed that should not have."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 

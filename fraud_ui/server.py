@@ -1,4 +1,4 @@
-"""Runs the desk: one process, its own port, nothing loaded from elsewhere."""
+"""Server process of the desk: its own port, nothing loaded from elsewhere."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What the desk works with, and who is asking."""
+"""Dependencies of the desk's handlers, and who is asking."""
 
 import getpass
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The door of the desk: who signed in, for how long, and what a browser may load. Nothing behind it is reached without it."""
+"""Authentication of the desk's users: sign-in, sessions, and what a browser may load. Nothing is reached without it."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""The desk's colours: dark enough to be read by everybody (WCAG AA), and fonts that every machine has."""
+"""Theme of the desk: colours dark enough to be read by everybody (WCAG AA), and fonts that every machine has."""
 
 import gradio as gr
 

@@ -1,4 +1,4 @@
-"""What there is to say about models: the one that scores, and all others in the store."""
+"""Model registry as it is answered: the model that scores, and all others in the store."""
 
 from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
 from fraud_core.models.follower import LoadedModel, Status

@@ -1,4 +1,4 @@
-"""Bodies: bounded in size and time before anything reads them."""
+"""Body limits: bodies are bounded in size and time before anything reads them."""
 
 import asyncio
 from dataclasses import dataclass

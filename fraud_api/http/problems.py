@@ -1,4 +1,4 @@
-"""Refusals as problem documents (RFC 9457). They name every wrong field and never repeat what was sent."""
+"""Problem documents (RFC 9457): refusals that name every wrong field and never repeat what was sent."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus

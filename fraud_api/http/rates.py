@@ -1,4 +1,4 @@
-"""A rate limit that all workers of a machine share: one number a key, in a file that each of them maps into memory."""
+"""Rate limiting of requests, shared by all workers of a machine: one number a key, in a file that each maps into memory."""
 
 import fcntl
 import mmap

@@ -1,4 +1,4 @@
-"""Who may call: API keys with scopes, checked before anything of a request is read."""
+"""Authentication of API callers: keys with scopes, checked before anything of a request is read."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: a span for each request, sent to a collector by OTLP over HTTP. Imported only where that is set."""
+"""Tracing by OpenTelemetry: a span for each request, sent to a collector by OTLP over HTTP. Imported only where that is set."""
 
 from fastapi import FastAPI
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -1,4 +1,4 @@
-"""Observations that are noted now and counted later, many at a time: a request pays for a note, not for a histogram.
+"""Deferred observations: noted now and counted later, many at a time. A request pays for a note, not for a histogram.
 
 A histogram of prometheus_client costs one to three microseconds for each observation, most of it locks, and with the files of
 several workers a write. Sorted into buckets by NumPy, a thousand observations cost as much as a few of them.

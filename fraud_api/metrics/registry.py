@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: requests, by the instrumentator, and everything else by us. docs/observability.md lists it.
+"""Prometheus metrics of the scorer: of requests by the instrumentator, all others by us. docs/observability.md lists them.
 
 Labels are bounded: routes, methods, kinds of problem, decisions, features and their bins, and the one version that is served.
 Several workers keep their metrics in files of one folder (see `shared_metrics`); the same code serves one process and many.

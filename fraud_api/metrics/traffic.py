@@ -1,4 +1,4 @@
-"""What the served payments look like, counted into the bins of the champion's reference (see `fraud_core.gate.baseline`).
+"""Traffic monitoring: served payments, counted into the bins of the champion's baseline (see `fraud_core.gate.baseline`).
 
 A request leaves its row of the matrix here and goes on, which costs a third of a microsecond. Rows are counted many at a time:
 when enough have gathered, at each look at the pointer, and before a scrape. Prometheus' rules make the index of the counts, over

@@ -1,4 +1,4 @@
-"""Metrics of several workers as those of one: each writes files of its own, and whoever is asked reads them all.
+"""Multiprocess metrics: each worker writes files of its own, and whoever is asked reads them all.
 
 Workers die and are replaced. What a dead one counted is moved into one file for all the dead, its gauges are forgotten, and its
 files are removed: else there would be more of them with every restart, and without its counts the sums would fall.

@@ -1,4 +1,4 @@
-"""Telling other servers: versions of the data go to DVC's remote, trainings and verdicts to MLflow.
+"""Delivery to other servers: versions of the data to DVC's remote, trainings and verdicts to MLflow.
 
 A run only leaves notes on disk (fraud_assets/delivery/outbox.py). The job `deliver` takes them where they belong; `fraud
 pipeline` runs it at its end, and the sensor of that name whenever something waits. A remote that is down or full thus fails that

@@ -1,4 +1,4 @@
-"""The book of alerts: which are open and which messages are not delivered, in SQLite; and telling them to the receivers.
+"""Alert store: which alerts are open and which messages are not delivered, in SQLite; and their delivery to the receivers.
 
 Open alerts are posted on every round with an end five minutes ahead, since Alertmanager forgets when it restarts and a repeat is
 harmless there. A message goes to the webhook until it is taken, and no more after that.

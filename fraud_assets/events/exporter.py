@@ -1,4 +1,4 @@
-"""What Prometheus scrapes of the pipeline: read from Dagster's event log, the book of alerts and the outboxes.
+"""Prometheus exporter of the pipeline: read from Dagster's event log, the alert store and the outboxes.
 
 A run that ends, or is killed, leaves its events behind, whoever started it; so this process may come and go, and need not be told
 of anything (docs/adr/exporter.md says why this and not the Pushgateway). Events are read once, by their storage id.

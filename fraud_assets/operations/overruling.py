@@ -1,4 +1,4 @@
-"""A person overrules the gate: jobs that accept or refuse a partition's present content, shown as the check's new record.
+"""Overrule the gate by hand: jobs that accept or refuse a partition's present content, shown as the check's new record.
 
 And one that lets the rules of the gate be those that the source's TOML declares.
 """

@@ -1,4 +1,4 @@
-"""The source's partitions, as Dagster knows them."""
+"""Dagster partitions of a source."""
 
 from math import ceil
 

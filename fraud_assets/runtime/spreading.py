@@ -1,4 +1,4 @@
-"""What may run on other machines: raw and transformed partitions, each by itself. The gate judges them afterwards, in order."""
+"""Distributed partitions: raw and transformed may be made on other machines. The gate judges them afterwards, in order."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # Dagster exports it nowhere

@@ -1,4 +1,4 @@
-"""Everything that acts by itself: new files land, partitions are taken, the gate is asked for training, and alerts are told.
+"""Sensors: new files land, partitions are taken, the gate is asked for training, and alerts are told.
 
 Plain sensors over the store, one way for all, rather than Dagster's automation conditions. What has to be made follows from
 hashes that the store holds: which files went into which partition, which raw partitions into which transformed one. Conditions

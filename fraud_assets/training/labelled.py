@@ -1,4 +1,4 @@
-"""The labels of the accepted partitions, judged before they train (see `fraud_core.gate.labels`)."""
+"""Judge the labels of the accepted partitions before they train (see `fraud_core.gate.labels`)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""May the candidate become champion? Judged on the same hold-out rows as the champion and the best of the last twelve months."""
+"""Promotion of a candidate: judged on the same hold-out rows as the champion and the best of the last twelve months."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

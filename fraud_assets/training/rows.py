@@ -1,4 +1,4 @@
-"""Rows of a side of the split, read partition by partition, so that memory is bounded by the side and not by the store."""
+"""Training rows of a side of the split, read partition by partition: memory is bounded by the side, not by the store."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is held out: by time with label delays between, or by cardholder."""
+"""Train, validation and hold-out split: by time with label delays between, or by cardholder."""
 
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal

@@ -1,4 +1,4 @@
-"""A process that `fraud up` runs."""
+"""Service: a process that `fraud up` runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Addresses that services bind to, and that no proxy stands before."""
+"""Network addresses: what services bind to, and what no proxy stands before."""
 
 import ipaddress
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The people who use the analyst's desk: who may sign in, as what, and which cards are their own.
+"""Users of the analyst's desk: who may sign in, as what, and which cards are their own.
 
 Passwords are made here, shown once, and kept as argon2id hashes alone. A person who left is revoked and stays on record, because
 labels bear their name.

@@ -1,4 +1,4 @@
-"""Writes decisions in groups, and keeps them on this machine's disk while the database is gone.
+"""Durable writer of the decision log: in groups, and onto this machine's disk while the database is gone.
 
 A group is what has come in while the last one was committed: nobody waits for a later decision, and under load many share
 a commit.

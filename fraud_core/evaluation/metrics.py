@@ -1,4 +1,4 @@
-"""The figures by which a scorer is judged, in plain NumPy so that light processes can compute them.
+"""Evaluation metrics: average precision, ROC AUC, bootstrap intervals, precision and recall; in NumPy alone.
 
 Throughout, `labels` is bool[n] (True: fraud), `scores` float64[n] (higher: more suspicious; a probability where a threshold,
 a cost or calibration is concerned), and a row is alerted at a threshold if its score is at least the threshold. Rows with the

@@ -1,4 +1,4 @@
-"""The same for columns of payments: a partition's, from its own rows and those that it looks back into.
+"""Window counts for columns of payments (batch engine): from a partition's own rows and those that it looks back into.
 
 Windows are pairs of places in the payments sorted by card and time, found by binary search; sums are differences of running
 sums of whole numbers. A payment that counts in a contiguous run of windows is added at its first and taken off after its last.

@@ -1,4 +1,4 @@
-"""The features: one definition for training and serving.
+"""Feature catalogue: one definition for training and serving.
 
 Every feature is computed by the same NumPy code for a column of a million rows and for one row, and lies on a stated grid
 (whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).

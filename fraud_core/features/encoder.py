@@ -1,4 +1,4 @@
-"""From features to the numbers a model reads: missing values filled, categories looked up. Fitted elsewhere, applied here."""
+"""Feature encoder: missing values filled, categories looked up, a matrix out. Fitted elsewhere, applied here."""
 
 from collections.abc import Mapping
 from functools import cached_property

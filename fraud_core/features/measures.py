@@ -1,4 +1,4 @@
-"""From what is remembered of a card and a merchant to features: arithmetic on whole numbers, the same to the last bit everywhere.
+"""History features out of window counts: arithmetic on whole numbers, the same to the last bit everywhere.
 
 Each function takes arrays of equal length n, `windows.STATE` among them, and returns float64[n]; NaN: missing.
 """

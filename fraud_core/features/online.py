@@ -1,4 +1,4 @@
-"""What a card and a merchant did before one payment, from what a history store holds of them."""
+"""Window counts for one payment (online engine), from what a history store holds of its card and merchant."""
 
 import math
 from bisect import bisect_left, bisect_right

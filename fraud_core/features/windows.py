@@ -1,4 +1,4 @@
-"""What is remembered of a card and a merchant: the windows, their borders, and the names of what is counted in them.
+"""Windows over the past of a card and a merchant: their borders, and the names of what is counted in them.
 
 Everything counted is a whole number (payments, cents, hours), so that it is the same number in whatever order it is added up:
 `asof` counts for one payment, `columns` for a million, and both take their borders from here. Missing is NaN.

@@ -1,4 +1,4 @@
-"""How features are spoken of: a code for programs, and the beginning of a sentence for people."""
+"""Reason codes and wording of features: a code for programs, and the beginning of a sentence for people."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a champion expects to see: how its columns and its scores were distributed where it was last validated.
+"""Monitoring baseline of a champion: how its columns and its scores were distributed where it was last validated.
 
     models/<version>/runs/<run>/reference.json    signed; beside the card, and like it no part of the bundle
 

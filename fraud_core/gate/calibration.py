@@ -1,4 +1,4 @@
-"""How often the drift gate is wrong: false alarms on unshifted data, and power against shifts that are put in.
+"""Calibration of the drift gate: false alarms on unshifted data, and power against shifts that are put in.
 
 Everything runs the gate's own code over partitions in memory, walking forward, so that each is judged against what was accepted
 before it. Partitions come from the simulator (or, for `walk`, from a source's own transformed partitions).

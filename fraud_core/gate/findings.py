@@ -1,4 +1,4 @@
-"""What is wrong with a partition, beside and because of the comparison of its features: each has a name and a sentence."""
+"""Findings of the gate: what is wrong with a partition beside the drift of its features, each with a name and a sentence."""
 
 from collections.abc import Sequence
 

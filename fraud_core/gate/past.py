@@ -1,4 +1,4 @@
-"""Which accepted partitions a partition is judged against: the last ones, and those that do not move on with them."""
+"""Reference partitions of the gate: the last accepted ones, and those that do not move on with them."""
 
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta

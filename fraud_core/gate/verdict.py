@@ -1,4 +1,4 @@
-"""What the gate says about a partition: the verdict, its evidence, and the decisions of people upon it."""
+"""Verdict of the gate on a partition: its evidence, and the decisions of people upon it."""
 
 import re
 from collections.abc import Mapping

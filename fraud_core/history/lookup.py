@@ -1,4 +1,4 @@
-"""What a scorer is told of the past of payments: the store's answer for each, counted."""
+"""History lookup: what a store remembers of the past of payments, counted for the scorer."""
 
 import time
 from collections.abc import Sequence

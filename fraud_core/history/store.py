@@ -1,4 +1,4 @@
-"""The history store: what cards and merchants did, kept for the scorer, and which payment got which answer.
+"""Feature store of the past: what cards and merchants did, kept for the scorer, and which payment got which answer.
 
 A store decides nothing about definitions: it hands out what it holds of a card and a merchant, and `history.asof` counts.
 What is kept of a card or a merchant goes by its own newest payment, never by the wall clock: events older than that by more than

@@ -1,4 +1,4 @@
-"""Records payments in the history, and keeps them on this machine's disk while it is gone."""
+"""Durable writer of history: records payments, and keeps them on this machine's disk while the store is gone."""
 
 import json
 import logging

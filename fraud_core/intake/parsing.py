@@ -1,4 +1,4 @@
-"""From the source's own columns to canonical rows, by the declared formats. A row that does not fit is refused, with a reason.
+"""Parse a source's own columns into canonical rows, by the declared formats. A row that does not fit is refused, with a reason.
 
 Card numbers leave this module only as keyed hashes. What must not depend on the key (the split bucket and the content digest)
 is taken before.

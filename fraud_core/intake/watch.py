@@ -1,4 +1,4 @@
-"""Looking at a source's files without reading them: what is there, and whether it changed."""
+"""Watch a source's files without reading them: what is there, and whether it changed."""
 
 from dataclasses import dataclass
 from pathlib import Path

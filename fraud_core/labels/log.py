@@ -1,4 +1,4 @@
-"""The labels: what became of payments, by whose word, and since when that is known. Only ever added to."""
+"""Label log: what became of payments, by whose word, and since when that is known. Only ever added to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

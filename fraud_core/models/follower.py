@@ -1,4 +1,4 @@
-"""The holder of the scorer: follows the pointer to the champion, and swaps the scorer without a pause.
+"""Model follower: polls the pointer to the champion, verifies, and swaps the scorer without a pause.
 
 What is served is one immutable object, replaced by one assignment: whoever took it for a request keeps it to the end, so no
 answer mixes two models. Whatever goes wrong on the way to a newer one, the present one stays.

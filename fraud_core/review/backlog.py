@@ -1,4 +1,4 @@
-"""The backlog of reviews: what the scorer sent to review, what of it waits for somebody's word, and what was said.
+"""Review backlog: what the scorer sent to review, what of it waits for somebody's word, and what was said.
 
 The database itself keeps a narrow table of it, by triggers on decisions and labels, whoever writes those. So what waits is found
 without looking at what was judged already, which also takes no place from it.

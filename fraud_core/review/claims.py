@@ -1,4 +1,4 @@
-"""Who looks at which case of the review queue. A claim lapses, so that a case that somebody left open comes back."""
+"""Claims on review cases: who looks at which. A claim lapses, so that a case that somebody left open comes back."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta

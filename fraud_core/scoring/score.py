@@ -1,4 +1,4 @@
-"""From checked payments to probabilities and what is behind them. The API, the desk and files come through here."""
+"""Score checked payments: probabilities and what is behind them. The API, the desk and files come through here."""
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Whether what the scorer saw is what the pipeline computes: logged features, recomputed as of what was known at each decision.
+"""Training-serving skew: logged features against those recomputed as of what was known at each decision.
 
 Known at a decision are the recorded payments up to the sequence that it saw, raw as far as it had been loaded, and the labels
 that the store had heard. Labels are heard now and then, so a decision may have been made with fewer than were there: then its

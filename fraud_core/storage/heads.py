@@ -1,4 +1,4 @@
-"""Heads: the newest change of each signed document that was seen, kept where whoever writes to the object store cannot reach.
+"""Rollback protection: the newest change (head) of each signed document that was seen, kept outside of the object store.
 
 A signature says who wrote a document, not that it is the newest: an old one that is put back is signed as well. So documents
 carry a sequence, and whoever follows one remembers how far it was.

@@ -1,4 +1,4 @@
-"""Labels as a table: what is to be believed of each payment, and what that changes in what merchants are known for.
+"""Labels as a table: which label of each payment stands as of a day, and what that changes in merchants' fraud rates.
 
 `stores.labels` is the log that they come from, and its `resolve` says the same of one payment that this module says of many.
 A payment's own label, in raw, is the first word of its data source: whatever the log says comes after it.

@@ -1,4 +1,4 @@
-"""How many rows a partition has, and how many of them are fraud, against what is usual. Neither blocks; both are findings."""
+"""Row counts and fraud rates of partitions against what is usual. Neither blocks; both are findings."""
 
 import math
 from collections.abc import Sequence

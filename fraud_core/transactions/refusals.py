@@ -1,4 +1,4 @@
-"""What is wrong with a payment, field by field, in plain words that never repeat a value."""
+"""Validation messages of a payment, field by field, in plain words that never repeat a value."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The clock on a source's wall: instants to local time, its hours, and what is night.
+"""Time: local clocks of a source, hours and night, microseconds since 1970.
 
 Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
 """

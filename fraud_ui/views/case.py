@@ -1,4 +1,4 @@
-"""One case: what was typed, checked by the API's own rules; its score with every reason; and what if it were otherwise."""
+"""Case page: what was typed, checked by the API's own rules; its score with every reason; and what if it were otherwise."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Files: scored by a process of their own while the page shows how far it is; then a summary, and all rows to take away."""
+"""File page: scored by a process of their own while the page shows how far it is; then a summary, and all rows to take away."""
 
 import io
 import logging

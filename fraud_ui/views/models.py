@@ -1,4 +1,4 @@
-"""Model and data: the card of a version, champion against challenger, the partitions with their verdicts, and what changed."""
+"""Model page: the card of a version, champion against challenger, the partitions with their verdicts, and what changed."""
 
 import json
 import re

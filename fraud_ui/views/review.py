@@ -1,4 +1,4 @@
-"""The review queue: what the scorer sent to review, the greatest expected loss first, one analyst a case, and their labels."""
+"""Review page: the case at hand, what waits, what is known of the card, and figures of the last days."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

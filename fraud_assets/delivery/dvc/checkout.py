@@ -1,4 +1,4 @@
-"""Bringing a data version back: what a model was trained on, verified by hash, on any machine that has the remote and the key."""
+"""Check out a data version: what a model was trained on, verified by hash, on any machine that has the remote and the key."""
 
 import hashlib
 import secrets

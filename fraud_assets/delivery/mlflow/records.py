@@ -1,4 +1,4 @@
-"""What MLflow is told: a run for each training and its model; a run for each verdict of the gate; the champion's alias.
+"""MLflow runs: one for each training and its model, one for each verdict of the gate; and the champion's alias.
 
 A training's run is opened by dagster-mlflow, which finds it again by the Dagster run's id, so that a record that was cut off goes
 on where it stopped. The rest is MLflow's own interface. docs/adr/0001-mlflow.md says why.
