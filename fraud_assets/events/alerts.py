@@ -16,7 +16,7 @@ from dagster import DagsterEventType
 
 from fraud_assets.events.alertbook import Alert, AlertStore, AlertTransaction, Receivers, Subject, tell
 from fraud_assets.events.causes import chain, is_failed_check, own_sentence
-from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
+from fraud_assets.events.reader import read_new_events
 from fraud_assets.installation import Installation
 from fraud_assets.operations.overruling import BY_PERSON_TAG, CHECK
 from fraud_assets.runtime.partitioning import PARTITION_TAG
@@ -101,7 +101,7 @@ def _news(instance: dg.DagsterInstance, page: AlertTransaction) -> list[tuple[in
         page.rows.execute("DELETE FROM handled")
     page.rows.execute("UPDATE progress SET storage_id = ?", (news.cursor,))
     page.rows.executemany("INSERT INTO handled VALUES (?)", [(storage_id,) for storage_id, _ in news.entries])
-    page.rows.execute("DELETE FROM handled WHERE storage_id <= ?", (news.cursor - LOOK_AGAIN,))
+    page.rows.execute("DELETE FROM handled WHERE storage_id <= ?", (news.settled,))
     return news.entries
 
 

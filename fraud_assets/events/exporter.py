@@ -8,7 +8,7 @@ Labels are bounded: assets and checks are those of the graph, and of partitions 
 
 import logging
 import threading
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from fraud_assets.events.alerts import open_alert_store
 from fraud_assets.events.causes import is_failed_check
-from fraud_assets.events.reader import LOOK_AGAIN, read_new_events
+from fraud_assets.events.reader import read_new_events
 from fraud_assets.installation import Installation
 from fraud_assets.operations.overruling import CHECK as GATE
 from fraud_core.decisions.log import DecisionLog
@@ -132,7 +132,7 @@ class PipelineCollector(Collector):
         self._instance = instance
         self._record = Record()
         self._cursor = 0
-        self._handled: deque[int] = deque(maxlen=4 * LOOK_AGAIN)
+        self._handled: list[int] = []
         self._reading = threading.Lock()
         engine = open_database(installation.settings)
         self._reviews = Reviews(DecisionLog(engine, REVIEW_DAYS[-1]), LabelLog(engine))
@@ -152,12 +152,13 @@ class PipelineCollector(Collector):
             news = read_new_events(self._instance, EVENTS, self._cursor, self._handled, EVENTS_AT_ONCE)
             if news.restarted:
                 self._record = Record()
-                self._handled.clear()
+                self._handled = []
             elif news.cursor == self._cursor and not news.entries:
                 return
-            for storage_id, entry in news.entries:
+            for _, entry in news.entries:
                 self._record.take(entry)
-                self._handled.append(storage_id)
+            handled = [*self._handled, *(storage_id for storage_id, _ in news.entries)]
+            self._handled = [storage_id for storage_id in handled if storage_id > news.settled]
             self._cursor = news.cursor
 
 

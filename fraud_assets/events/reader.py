@@ -15,12 +15,14 @@ class NewEvents:
 
     Attributes:
         entries: storage id and event, by ascending id, without those that were handled.
-        cursor: where the next reading begins; ids up to `cursor - LOOK_AGAIN` need not be remembered as handled.
+        cursor: where the next reading begins.
+        settled: events up to this id are not read again; nobody need remember that they were handled.
         restarted: this is another event log, whose ids begin again: what was known of the former one is void.
     """
 
     entries: list[tuple[int, dg.EventLogEntry]]
     cursor: int
+    settled: int
     restarted: bool
 
 
@@ -50,4 +52,4 @@ def read_new_events(
             newest = min(newest, records[-1].storage_id)
     known = frozenset(handled)
     fresh = sorted(storage_id for storage_id in found if storage_id <= newest and storage_id not in known)
-    return NewEvents([(storage_id, found[storage_id]) for storage_id in fresh], newest, restarted)
+    return NewEvents([(storage_id, found[storage_id]) for storage_id in fresh], newest, newest - LOOK_AGAIN, restarted)

@@ -13,7 +13,7 @@ import dagster as dg
 import httpx
 import pytest
 
-from fraud_assets.events import alertbook, alerts
+from fraud_assets.events import alertbook, alerts, reader
 from fraud_assets.events.alerts import tick
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.overruling import build_jobs
@@ -397,7 +397,7 @@ def test_an_event_that_becomes_visible_late_is_told(bench: Bench) -> None:
 
 def test_more_events_than_a_tick_takes_are_read_in_order_over_several(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "EVENTS_A_TICK", 2)
-    monkeypatch.setattr(alerts, "LOOK_AGAIN", 0)
+    monkeypatch.setattr(reader, "LOOK_AGAIN", 0)
     for passed in (False, True, False, True):
         bench.run(passed=passed)
     reports = [bench.tick() for _ in range(12)]

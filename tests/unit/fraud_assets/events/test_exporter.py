@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fraud_assets.events import exporter
+from fraud_assets.events import exporter, reader
 from fraud_assets.events.alertbook import Receivers, tell
 from fraud_assets.events.alerts import open_alert_store
 from fraud_assets.events.exporter import PipelineCollector, Reviews, next_due
@@ -108,7 +108,7 @@ def test_an_exporter_that_was_restarted_tells_the_same(stand: Stand) -> None:
 
 def test_more_events_than_are_read_at_once_are_all_read(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "EVENTS_AT_ONCE", 1)
-    monkeypatch.setattr(exporter, "LOOK_AGAIN", 1)
+    monkeypatch.setattr(reader, "LOOK_AGAIN", 1)
     for week in WEEKS:
         stand.run(week)
     stand.restart()
