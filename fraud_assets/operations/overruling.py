@@ -16,8 +16,10 @@ from fraud_assets.reports.metadata import decision_metadata, sentence, verdict_n
 from fraud_assets.runtime.evaluations import log_evaluation
 from fraud_assets.runtime.partitioning import partitions_def
 from fraud_core import gate
+from fraud_core.errors import GateRefusalError
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("transformed"), "drift")
+BACKFILL_TAG = "dagster/backfill"
 BY_PERSON_TAG = "fraud/by_person"  # of runs that somebody starts by hand and watches
 
 
@@ -107,6 +109,8 @@ def confirm_rules_of(installation: Installation, *, who: str, reason: str, resto
 
 def _decide(installation: Installation, context: dg.OpExecutionContext, config: Decide, *, accept: bool) -> None:
     """Record the decision, then evaluate the check anew: the verdict with its decisions is what the check says."""
+    if BACKFILL_TAG in context.run.tags:
+        raise GateRefusalError("Decide on one partition at a time, from the launchpad: a backfill would give one reason for all.")
     who, key = who_started(context.run, config.who), context.partition_key
     verdict = decide_partition(installation, key, accept=accept, who=who, reason=config.reason)
     context.log.info(sentence(verdict))

@@ -19,7 +19,7 @@ from fraud_core.evaluation.model_card import ModelCard
 from fraud_core.gate.baseline import make_reference, write_reference
 from fraud_core.models.bundle import Bundle, write_bundle
 from fraud_core.models.registry import point_at
-from fraud_core.signing.keys import canonical_json, sign
+from fraud_core.signing.documents import signed_document
 from fraud_core.storage.artifacts import Document
 
 
@@ -74,7 +74,7 @@ def _write_run(installation: Installation, model: TrainedModel, card: ModelCard,
     """What is known about this training, beside the bundle: the card and the plots."""
     folder = f"models/{model.bundle.version}/runs/{run_id}"
     files = {
-        "card.json": canonical_json(sign(card.model_dump(mode="json"), installation.artifacts.signing_key)),
+        "card.json": signed_document(card, installation.artifacts.signing_key),
         "card.md": card.to_markdown().encode(),
         "precision_recall.png": plots.pr_plot(model.validation, model.holdout),
         "calibration.png": plots.calibration_plot(model.validation, model.holdout),

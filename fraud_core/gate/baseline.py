@@ -12,18 +12,19 @@ which is zero for equal shares; above 0.1 something moved, above 0.25 a lot did 
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from fraud_core.errors import IntegrityError
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
-from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.signing.documents import open_document, signed_document
+from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.units.arrays import Floats
 
@@ -108,8 +109,7 @@ def make_reference(bundle: Bundle, matrix: Floats, created: datetime) -> Referen
 
 def write_reference(store: ObjectStore, key: Key, run: str, reference: Reference) -> None:
     """Write it beside the card of a training run."""
-    document = sign(reference.model_dump(mode="json"), key)
-    store.put(f"models/{reference.version}/runs/{run}/reference.json", canonical_json(document))
+    store.put(f"models/{reference.version}/runs/{run}/reference.json", signed_document(reference, key))
 
 
 def read_reference(store: ObjectStore, key: Key, version: str) -> Reference | None:
@@ -157,11 +157,7 @@ def _bins(feature: str, values: Floats, edges: Floats) -> Bins:
 
 
 def _parsed(data: bytes, key: Key, version: str, where: str) -> Reference:
-    body: dict[str, Any] = open_signed(data, key, where)
-    try:
-        reference = Reference.model_validate(body)
-    except ValidationError as error:
-        raise IntegrityError(f"{where} is signed, but is not a reference that this release reads.") from error
+    reference = open_document(Reference, data, key, where)
     if reference.version != version:
         raise IntegrityError(f"{where} speaks of version {reference.version}; it is not used.")
     return reference

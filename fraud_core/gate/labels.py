@@ -7,7 +7,6 @@ content too, as long as these give no reason that was not accepted, and for othe
 champion ranks no worse.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,12 +14,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import GateRefusalError, IntegrityError
 from fraud_core.evaluation.metrics import roc_auc
 from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet
-from fraud_core.signing.keys import Key, open_signed, sign
+from fraud_core.signing.documents import open_document, signature_of, signed_document
+from fraud_core.signing.keys import Key
 from fraud_core.storage.heads import Head, Heads
 from fraud_core.storage.objects import ObjectStore
 
@@ -297,10 +297,10 @@ def record_labels(store: ObjectStore, key: Key, verdict: LabelVerdict, heads: He
     tagged = store.get_tagged(where)
     seen = 0 if heads is None else heads.sequence(where)
     written = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
-    document = sign(written.model_dump(mode="json"), key)
-    store.put_if(where, json.dumps(document, sort_keys=True).encode(), None if tagged is None else tagged[1])
+    data = signed_document(written, key)
+    store.put_if(where, data, None if tagged is None else tagged[1])
     if heads is not None:
-        heads.older({where: Head(written.sequence, str(document["signature"]))})
+        heads.older({where: Head(written.sequence, signature_of(data))})
     return written
 
 
@@ -311,15 +311,15 @@ def _read(store: ObjectStore, key: Key, partition: str) -> tuple[LabelVerdict, H
     if found is None:
         return None
     try:
-        verdict = LabelVerdict.model_validate(open_signed(found[0], key, f"The verdict on labels {where}"))
-    except (IntegrityError, ValidationError) as error:
+        verdict = open_document(LabelVerdict, found[0], key, f"The verdict on labels {where}")
+    except IntegrityError as error:
         raise GateRefusalError(
             f"The verdict on the labels of {partition} was changed by hand, or is of another release. Restore "
             f"{store.uri(where)} from a backup. {_BACK}"
         ) from error
     if verdict.partition != partition:
         raise GateRefusalError(f"{store.uri(where)} speaks of {verdict.partition}: it was moved there, and is not used.")
-    return verdict, Head(verdict.sequence, str(json.loads(found[0])["signature"]))
+    return verdict, Head(verdict.sequence, signature_of(found[0]))
 
 
 def _behind(found: Mapping[str, tuple[LabelVerdict, Head] | None], heads: Heads | None) -> dict[str, str]:

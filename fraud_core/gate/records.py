@@ -4,13 +4,11 @@ Whoever follows the verdicts remembers in `Heads` how far each was; without (`he
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
-from pydantic import ValidationError
 
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.gate.past import select_past
@@ -27,7 +25,8 @@ from fraud_core.gate.verdict import (
     sample_key,
     verdict_key,
 )
-from fraud_core.signing.keys import Key, canonical_json, sign, verify
+from fraud_core.signing.documents import open_document, signature_of, signed_document
+from fraud_core.signing.keys import Key, canonical_json, open_signed
 from fraud_core.sources.source import Drift
 from fraud_core.storage.heads import Head, Heads
 from fraud_core.storage.objects import ObjectStore
@@ -98,7 +97,8 @@ def load_past(
 def record(store: ObjectStore, key: Key, judgement: Judgement, heads: Heads | None = None) -> Verdict:
     """Write the sample and the signed verdict, and return it as written.
 
-    What people decided about this very content is carried over; decisions about other content go with its verdict.
+    What people decided about this very content is carried over; decisions about other content go with its verdict. Where a
+    verdict that was seen has been changed by hand, nobody knows what it said: the new one is refused until a person decides.
 
     Raises:
         GateRefusalError: the verdict in its place is not the newest that was seen, or is gone.
@@ -112,6 +112,11 @@ def record(store: ObjectStore, key: Key, judgement: Judgement, heads: Heads | No
         problem = _behind({partition: found}, heads).get(partition)
         if problem is not None:
             raise GateRefusalError(problem)
+        if data is not None and heads is not None and heads.sequence(verdict_key(partition)) and not _is_signed(data, key):
+            at = judgement.verdict.created_at
+            return judgement.verdict.model_copy(
+                update={"decisions": (Decision(action="refuse", who="drift gate", reason=_TAMPERED, at=at),)}
+            )
         previous = found.verdict  # what does not verify decides nothing, and is replaced
         same = previous is not None and previous.content == judgement.verdict.content
         sequence = 0 if previous is None else previous.sequence
@@ -246,7 +251,7 @@ def _found(data: bytes | None, key: Key, partition: str) -> _Found:
     if data is None:
         return _Found()
     try:
-        return _Found(_parse(data, key, partition), str(json.loads(data)["signature"]))
+        return _Found(_parse(data, key, partition), signature_of(data))
     except IntegrityError as error:
         return _Found(problem=str(error))
 
@@ -282,6 +287,17 @@ _BACK = (
 )
 
 
+_TAMPERED = "the verdict that lay here was changed by hand, so what people had decided is not known; a person decides anew"
+
+
+def _is_signed(data: bytes, key: Key) -> bool:
+    try:
+        open_signed(data, key, "The verdict")
+    except IntegrityError:
+        return False
+    return True
+
+
 def _read_sample(store: ObjectStore, part: PartitionRef, sha256: str) -> pl.DataFrame:
     try:
         data = store.get(sample_key(part))
@@ -298,18 +314,9 @@ def _read_sample(store: ObjectStore, part: PartitionRef, sha256: str) -> pl.Data
 def _parse(data: bytes, key: Key, partition: str) -> Verdict:
     what = f"The drift verdict {verdict_key(partition)}"
     try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise IntegrityError(f"{what} is not JSON; run the check `drift` on transformed for {partition} again.") from error
-    if not isinstance(document, dict):
-        raise IntegrityError(f"{what} is not a verdict; run the check `drift` on transformed for {partition} again.")
-    body = verify(document, key, what)
-    try:
-        verdict = Verdict.model_validate(body)
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{what} was written by another version of this product; run the check `drift` on transformed for {partition} again."
-        ) from error
+        verdict = open_document(Verdict, data, key, what)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error} Run the check `drift` on transformed for {partition} again.") from error
     if verdict.partition != partition:
         raise IntegrityError(f"{what} speaks of partition {verdict.partition}: it was moved there, and is not used.")
     return verdict
@@ -329,7 +336,7 @@ def _update(
         verdict = change(data)
         seen = 0 if heads is None else heads.sequence(verdict_key(partition))
         verdict = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
-        document = json.dumps(sign(verdict.model_dump(mode="json"), key), indent=1, sort_keys=True).encode()
+        document = signed_document(verdict, key, indent=1)
         try:
             store.put_if(verdict_key(partition), document, tag)
         except StoreConflictError:

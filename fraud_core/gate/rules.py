@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.gate.verdict import FOLDER, Decision, has_words
-from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.signing.documents import open_document, signature_of, signed_document
+from fraud_core.signing.keys import Key, canonical_json
 from fraud_core.sources.source import Source
 from fraud_core.storage.heads import Head, Heads
 from fraud_core.storage.objects import ObjectStore
@@ -190,7 +191,7 @@ def _require_first(store: ObjectStore, key: Key, heads: Heads | None) -> None:
 
 
 def _write(store: ObjectStore, key: Key, rules: Rules, tag: str | None, heads: Heads | None) -> Rules:
-    data = json.dumps(sign(rules.model_dump(mode="json"), key), indent=1, sort_keys=True).encode()
+    data = signed_document(rules, key, indent=1)
     store.put_if(RULES, data, tag)
     if heads is not None:
         heads.older({RULES: _head(data, rules)})
@@ -198,14 +199,12 @@ def _write(store: ObjectStore, key: Key, rules: Rules, tag: str | None, heads: H
 
 
 def _head(data: bytes, rules: Rules) -> Head:
-    return Head(rules.sequence, str(json.loads(data)["signature"]))
+    return Head(rules.sequence, signature_of(data))
 
 
 def _parse(data: bytes, key: Key, store: ObjectStore) -> Rules:
     try:
-        return Rules.model_validate(open_signed(data, key, store.uri(RULES)))
-    except ValidationError as error:
-        raise GateRefusalError(f"{store.uri(RULES)} was written by another version of this product.") from error
+        return open_document(Rules, data, key, store.uri(RULES))
     except IntegrityError as error:
         raise GateRefusalError(f"{error} Restore it from a backup; nothing is judged before.") from error
 

@@ -28,9 +28,9 @@ from fraud_core.models.manifest import (
     ModelKind,
     SignedPart,
     Thresholds,
-    open_document,
 )
-from fraud_core.signing.keys import Key, canonical_json, sign
+from fraud_core.signing.documents import open_document, signed_document
+from fraud_core.signing.keys import Key, canonical_json
 from fraud_core.storage.objects import ObjectStore
 
 
@@ -100,7 +100,7 @@ def write_bundle(store: ObjectStore, bundle: Bundle, key: Key) -> None:
     """Write the bundle under its version, the manifest last. A version that is there already is left as it is."""
     folder = f"models/{bundle.version}"
     contents = _files(bundle, MAIN) | ({} if bundle.fallback is None else _files(bundle.fallback, FALLBACK))
-    contents["manifest.json"] = canonical_json(sign(bundle.manifest.model_dump(mode="json"), key))
+    contents["manifest.json"] = signed_document(bundle.manifest, key)
     for name, data in contents.items():
         try:
             store.put_if(f"{folder}/{name}", data, None)

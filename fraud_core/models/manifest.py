@@ -1,13 +1,12 @@
 """Manifest of a bundle: everything that is signed about a model, its files, thresholds and lineage."""
 
 import hashlib
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from fraud_core.errors import IntegrityError
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
-from fraud_core.signing.keys import Key, canonical_json, open_signed
+from fraud_core.signing.keys import canonical_json
 
 FORMAT = 2
 SUFFIXES = {"boosting": "treelite", "forest": "treelite", "linear": "json"}
@@ -107,15 +106,3 @@ class Manifest(SignedPart):
     version: str
     learned: Learned
     lineage: Lineage
-
-
-Signed = TypeVar("Signed", bound=BaseModel)
-
-
-def open_document(kind: type[Signed], data: bytes, key: Key, where: str) -> Signed:
-    """A signed document, verified before it is parsed."""
-    body = open_signed(data, key, where)
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:  # signed by us, and yet another document, or another release's
-        raise IntegrityError(f"{where} is signed, but is not a {kind.__name__.lower()} that this release reads.") from error

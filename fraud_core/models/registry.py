@@ -9,8 +9,9 @@ from pydantic import Field
 
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
 from fraud_core.models.bundle import read_bundle, read_manifest
-from fraud_core.models.manifest import FALLBACK, MAIN, SUFFIXES, SignedPart, open_document
-from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.models.manifest import FALLBACK, MAIN, SUFFIXES, SignedPart
+from fraud_core.signing.documents import open_document, signature_of, signed_document
+from fraud_core.signing.keys import Key, open_signed
 from fraud_core.storage.heads import Head, Heads
 from fraud_core.storage.objects import ObjectStore
 
@@ -114,7 +115,7 @@ def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> 
 
 def pointer_head(data: bytes, latest: ChampionPointer) -> Head:
     """Which change of the pointer these bytes are; they were verified before."""
-    return Head(latest.sequence, str(json.loads(data)["signature"]))
+    return Head(latest.sequence, signature_of(data))
 
 
 def follow_latest(store: ObjectStore, key: Key, heads: Heads) -> ChampionPointer | None:
@@ -189,7 +190,7 @@ def point_at(
         history=(*(current.history if current else ()), change),
         withdrawn=withdrawn,
     )
-    data = canonical_json(sign(latest.model_dump(mode="json"), key))
+    data = signed_document(latest, key)
     try:
         store.put_if(LATEST, data, None if found is None else found[1])
     except StoreConflictError as error:

@@ -13,7 +13,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import IntegrityError, PartitionError, SourceError, StoreConflictError
-from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.signing.documents import open_document, signed_document
+from fraud_core.signing.keys import Key, canonical_json
 from fraud_core.storage.objects import ObjectStore, put_content
 
 OWNER = "source.json"  # names the source that a store belongs to
@@ -133,7 +134,7 @@ class Artifacts:
                 "facts": value.facts,
             }
         )
-        self.store.put(f"{_folder(asset, partition)}/latest.json", canonical_json(sign(pointer.model_dump(), self.signing_key)))
+        self.store.put(f"{_folder(asset, partition)}/latest.json", signed_document(pointer, self.signing_key))
         return pointer
 
     def pointer(self, asset: str, partition: str | None = None) -> Pointer | None:
@@ -146,7 +147,7 @@ class Artifacts:
         found = self.store.get_tagged(key)
         if found is None:
             return None
-        pointer = Pointer.model_validate(open_signed(found[0], self.signing_key, self.store.uri(key)))
+        pointer = open_document(Pointer, found[0], self.signing_key, self.store.uri(key))
         if (pointer.asset, pointer.partition) != (asset, partition):
             raise IntegrityError(f"{self.store.uri(key)} was copied from {pointer.asset} {pointer.partition}; it is not used.")
         return pointer

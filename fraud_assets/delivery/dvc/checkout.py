@@ -19,7 +19,7 @@ from fraud_core.gate.labels import without_held
 from fraud_core.models.manifest import Lineage
 from fraud_core.settings import Settings
 from fraud_core.signing import keys
-from fraud_core.signing.keys import open_signed
+from fraud_core.signing.documents import open_document
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Pointer
 from fraud_core.storage.directory import DirectoryStore
@@ -73,7 +73,7 @@ def checkout(settings: Settings, version: str, folder: Path) -> Checkout:
             signed = repo.read(revision, TRAINING)
             (draft / "training.json").write_text(signed)
             key = keys.signing_key(settings)
-            training = Training.model_validate(open_signed(signed.encode(), key, f"{TRAINING} of {revision[:12]}"))
+            training = open_document(Training, signed.encode(), key, f"{TRAINING} of {revision[:12]}")
             files, size = _verify(Artifacts(DirectoryStore(store), key), training, version)
             if folder.exists():
                 folder.rmdir()

@@ -25,6 +25,7 @@ from fraud_core.errors import IntegrityError
 from fraud_core.gate.labels import label_verdict_key
 from fraud_core.models.manifest import Manifest
 from fraud_core.settings import Settings
+from fraud_core.signing.documents import signed_document
 from fraud_core.signing.keys import canonical_json, sign
 from fraud_core.storage.artifacts import Pointer
 
@@ -206,7 +207,7 @@ def _commit(installation: Installation, repo: Repository, left: Note, texts: Map
     folders: dict[str, dict[str, str]] = {}
     for held in (*left.behind, pointer):
         path = Path(held.key)
-        files = {"latest.json": canonical_json(sign(held.model_dump(), signing_key)).decode()}
+        files = {"latest.json": signed_document(held, signing_key).decode()}
         if held.key in texts:
             files[f"{path.name}.dvc"] = texts[held.key]
         folders[path.parent.as_posix()] = files

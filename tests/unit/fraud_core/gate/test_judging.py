@@ -548,6 +548,21 @@ def test_a_forged_verdict_does_not_move_what_was_seen(store: DirectoryStore, hea
     assert len(gate.training_set(store, KEY, contents, heads=heads).accepted) == 1
 
 
+def test_a_verdict_changed_by_hand_takes_no_refusal_with_it(store: DirectoryStore, heads: Heads) -> None:
+    contents = fill(store, {"2024-01": transformed(seed=1), "2024-02": transformed(seed=2)})
+    content = contents["2024-02"]
+    gate.refuse(store, KEY, "2024-02", content, who="bob", reason="wrong file delivered", now=NOW, heads=heads)
+    for damaged in (b"{", json.dumps(json.loads(store.get("drift/2024-02.json")) | {"decisions": []}).encode()):
+        store.put("drift/2024-02.json", damaged)
+        again = judge_in(store, "2024-02", transformed(seed=2), contents, 1, heads)
+        assert again.accepted, "by the statistics alone it would train"
+        assert not again.is_accepted
+        assert again.refused_by is not None
+        assert "changed by hand" in again.refused_by.reason
+    gate.accept(store, KEY, "2024-02", content, who="bob", reason="the right file", now=NOW, heads=heads)
+    assert len(gate.training_set(store, KEY, contents, heads=heads).accepted) == 2
+
+
 def test_verdicts_from_before_they_were_counted_are_followed(store: DirectoryStore, heads: Heads) -> None:
     contents = fill(store, {"2024-01": transformed(seed=1)})
     document = json.loads(store.get("drift/2024-01.json"))
@@ -606,7 +621,7 @@ def test_a_verdict_that_is_not_there_is_none(store: DirectoryStore) -> None:
     ("text", "says"),
     [
         (b"{", "not JSON"),
-        (b"[]", "not a verdict"),
+        (b"[]", "not a JSON object"),
         (b"{}", "valid signature"),
         (json.dumps(sign({"partition": "2024-06", "format": 0}, KEY)).encode(), "another version"),
     ],

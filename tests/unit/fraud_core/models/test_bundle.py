@@ -307,7 +307,7 @@ def test_a_signed_document_of_another_kind_is_refused(store: DirectoryStore, thr
     with pytest.raises(IntegrityError, match="is signed, but is not a manifest"):
         read_bundle(store, three[1], KEY)
     store.put(LATEST, store.get(f"models/{three[0]}/manifest.json"))
-    with pytest.raises(IntegrityError, match="is signed, but is not a latest"):
+    with pytest.raises(IntegrityError, match="is signed, but is not a champion pointer"):
         read_latest(store, KEY)
 
 
