@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from installation import install
 from starlette.types import Message, Receive, Scope, Send
 
-from fraud_api.endpoints.routes import router
+from fraud_api.endpoints.score import router
 from fraud_api.metrics.registry import Metrics
 from fraud_api.metrics.workers import FOLDER_VARIABLE
 from fraud_core.gate.baseline import make_reference, write_reference

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from fraud_api.deciding import Deciding
-from fraud_api.endpoints import openapi
-from fraud_api.endpoints.routes import METRICS, router
+from fraud_api.endpoints import files, labels, models, openapi, operations, score
+from fraud_api.endpoints.operations import METRICS
 from fraud_api.http import pages
 from fraud_api.http.access_log import Draining, RequestLog
 from fraud_api.http.bodies import BodyLimit, BodyLimits
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = (score, files, labels, models, operations)  # in the order of the OpenAPI document
 WIDE_REACH = Reach.of_days(90, 180)  # before the first champion says how far back it looks, nothing it may need is removed
 
 
@@ -93,7 +94,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.services = services
-    routes = [*router.routes, *pages.router.routes]
+    routes = [route for part in (*ENDPOINTS, pages) for route in part.router.routes]
     app.router.routes += [route for route in routes if not (own_door and getattr(route, "path", "") == METRICS)]
     app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)

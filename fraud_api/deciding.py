@@ -20,8 +20,7 @@ import pydantic_core
 
 from fraud_api.http.problems import Refused
 from fraud_api.metrics.registry import Metrics
-from fraud_api.schemas import Score
-from fraud_api.scoring import explanation_of
+from fraud_api.schemas import Explanation, Reason, Score
 from fraud_core.decisions.log import DecisionRecord, same_payment
 from fraud_core.decisions.record import columns_of
 from fraud_core.decisions.writer import DecisionWriter
@@ -290,3 +289,16 @@ def _fail(group: list[_Asked], error: BaseException) -> None:
     for asked in group:
         if not asked.future.done():
             asked.future.set_exception(error)
+
+
+def explanation_of(examined: Examined) -> Explanation:
+    """The strongest reasons for a score, and what is left over."""
+    reasons = examined.reasons
+    named = sum(reason.contribution for reason in reasons)
+    return Explanation(
+        unit=examined.explainer.unit,
+        base=examined.base,
+        reasons=[Reason.model_validate(reason, from_attributes=True) for reason in reasons],
+        others=examined.total - examined.base - named,
+        total=examined.total,
+    )

@@ -1,25 +1,44 @@
-"""Model registry as it is answered: the model that scores, and all others in the store."""
+"""Model registry endpoints: the model that scores, and all others in the store."""
 
-from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, Readiness, TrainedOn
-from fraud_core.models.follower import LoadedModel, Status
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+
+from fraud_api.endpoints import openapi
+from fraud_api.endpoints.requests import model_of, operation_id
+from fraud_api.http.problems import Refused
+from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, TrainedOn
+from fraud_api.services import services_of
+from fraud_core.errors import StoreError
+from fraud_core.models.follower import LoadedModel
 from fraud_core.models.registry import latest_model_card, versions
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
 
+logger = logging.getLogger(__name__)
+router = APIRouter(generate_unique_id_function=operation_id)
+_T = TypeVar("_T")
+
 _FIELD_OF = {"amount_cents": "amount"}
 
 
-def readiness(status: Status, *, stopping: bool = False, unrecorded: bool = False) -> Readiness:
-    """Whether this process can score. A newest model that cannot be loaded does not make it unready: the one before scores."""
-    served = status.served
-    return Readiness(
-        ready=served is not None and not stopping and not unrecorded,
-        stopping=stopping,
-        model_version=served.version if served else None,
-        sequence=served.latest.sequence if served else None,
-        checked_at=status.checked_at,
-        problem="StoreError" if unrecorded else status.problem_kind,
-    )
+@router.get("/v1/model", tags=["models"], summary="The model that scores", responses=openapi.refusals(503))
+async def model(request: Request) -> ModelDetails:
+    """Its thresholds, the partitions it learned from, its metrics and its card."""
+    services = services_of(request)
+    served = model_of(request, services)
+    return await asyncio.to_thread(_from_store, details, services.follower.store, services.follower.signing_key, served)
+
+
+@router.get("/v1/models", tags=["models"], summary="All models", responses=openapi.refusals(503))
+async def all_models(request: Request) -> ModelList:
+    """Every version in the store, which one is champion, which are withdrawn, and how it came to that."""
+    services = services_of(request)
+    follower = services.follower
+    return await asyncio.to_thread(_from_store, overview, follower.store, follower.signing_key, follower.served)
 
 
 def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
@@ -69,3 +88,11 @@ def overview(store: ObjectStore, key: Key, served: LoadedModel | None) -> ModelL
         for c in (latest.history if latest else ())
     ]
     return ModelList(models=states, history=changes)
+
+
+def _from_store(read: Callable[..., _T], *arguments: Any) -> _T:
+    try:
+        return read(*arguments)
+    except (StoreError, OSError) as error:
+        logger.error("the store cannot be read: %s", error)
+        raise Refused(503, "store-unreachable", "The model store cannot be reached; scoring goes on.") from error

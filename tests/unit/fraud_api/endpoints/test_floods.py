@@ -58,8 +58,8 @@ def test_a_batch_is_scored_beside_the_event_loop(
         threads.append(threading.current_thread())
         return score_rows(*arguments, **options)
 
-    monkeypatch.setattr("fraud_api.endpoints.routes.score_rows", spy)
-    monkeypatch.setattr("fraud_api.endpoints.routes.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("fraud_api.endpoints.score.score_rows", spy)
+    monkeypatch.setattr("fraud_api.endpoints.score.ROWS_AT_ONCE", 100)
     sent = made_transactions(250)
 
     async def two() -> list[Any]:
