@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from fraud_core.decisions.log import DecisionLog
-from tests.unit.fraud_core.stores.decided import NOON, decided
+from tests.decided import NOON, decided
 
 
 @pytest.fixture

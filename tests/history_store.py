@@ -295,7 +295,7 @@ import sys
 from pathlib import Path
 from pydantic import SecretStr
 from fraud_core.settings import Settings
-from fraud_core.stores.history import open_history
+from fraud_core.history.open import open_history
 from tests.history_store import REACH, entry
 place = sys.argv[1]
 named = {"history": SecretStr(place)} if "://" in place else {"home": Path(place)}

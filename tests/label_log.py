@@ -13,7 +13,7 @@ from fraud_core.errors import StoreError
 from fraud_core.labels.log import LabelLog
 from fraud_core.labels.resolve import LEAD, Label, resolve
 from fraud_core.storage.database import reached
-from tests.unit.fraud_core.stores.decided import NOON
+from tests.decided import NOON
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fraud_core.decisions.log import DecisionLog
 from fraud_core.labels.log import LabelLog, NewLabel
 from fraud_core.labels.resolve import LabelSource, Outcome, resolve
 from fraud_core.review.backlog import ReviewBacklog
-from tests.unit.fraud_core.stores.decided import NOON, decided
+from tests.decided import NOON, decided
 
 
 def word(identity: str, outcome: Outcome, source: LabelSource = "analyst", role: str = "", minutes: int = 0) -> NewLabel:

@@ -262,7 +262,7 @@ class _Counting:
         """Count a payment, unless it is counted already or too late.
 
         Args:
-            keeper: see `history.keeper_of`.
+            keeper: see `history.store.shard_key`.
             event: the payment.
             fraud: what a file's label says (1 or 0); None: nothing.
 

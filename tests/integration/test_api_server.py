@@ -198,7 +198,7 @@ import asyncio, ctypes, json, pickle, sys
 import httpx
 from fraud_core.settings import Settings
 from fraud_api.app import create_app
-from fraud_core.payment import EXAMPLE
+from fraud_core.transactions.transaction import EXAMPLE
 
 def forbidden(*_, **__):
     raise AssertionError("the scorer unpickled something or loaded a shared object")

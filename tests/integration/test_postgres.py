@@ -16,12 +16,12 @@ from fraud_core.labels.log import LabelLog
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
 from tests.api_server import eventually
+from tests.decided import NOON, decided
 from tests.decision_log import *  # noqa: F403 - the promises are tests
 from tests.label_log import *  # noqa: F403
 from tests.label_log import said
 from tests.review_backlog import *  # noqa: F403
 from tests.servers.postgres_server import POSTGRES, PostgresServer
-from tests.unit.fraud_core.stores.decided import NOON, decided
 
 pytestmark = [
     pytest.mark.integration,

@@ -33,30 +33,30 @@ fraud_rate = 0.008
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from fraud_assets.project import Project
+from fraud_assets.installation import Installation
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
 from fraud_core.settings import Settings
-from fraud_core.transform import build_transformed
+from fraud_core.training_data.transform import build_transformed
 
-project = Project.load(Settings(home=Path(sys.argv[1]), source=Path(sys.argv[2])))
-artifacts, begin, rows, stages = project.artifacts, time.perf_counter(), 0, {"raw": 0.0, "transformed": 0.0}
-landing = land(project.source, artifacts.store, project.card_key, None)
-for key in project.source.keys:
+installation = Installation.load(Settings(home=Path(sys.argv[1]), source=Path(sys.argv[2])))
+artifacts, begin, rows, stages = installation.artifacts, time.perf_counter(), 0, {"raw": 0.0, "transformed": 0.0}
+landing = land(installation.source, artifacts.store, installation.card_key, None)
+for key in installation.source.keys:
     started = time.perf_counter()
-    made = build_raw(project.source, landing, key, artifacts.store, project.card_key)
+    made = build_raw(installation.source, landing, key, artifacts.store, installation.card_key)
     artifacts.write("raw", key, made.rows)
     artifacts.write("quarantine", key, made.quarantine)
     rows += len(made.rows.frame)
     del made
     between = time.perf_counter()
-    artifacts.write("transformed", key, build_transformed(project.source, artifacts, key))
+    artifacts.write("transformed", key, build_transformed(installation.source, artifacts, key))
     stages["raw"] += between - started
     stages["transformed"] += time.perf_counter() - between
 # Of this program alone; getrusage would count what the process was that started it.
 (peak,) = [int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:")]
 seconds = time.perf_counter() - begin
-print(json.dumps({"rows": rows, "partitions": len(project.source.keys), "seconds": seconds, **stages, "peak_rss_mb": peak}))
+print(json.dumps({"rows": rows, "partitions": len(installation.source.keys), "seconds": seconds, **stages, "peak_rss_mb": peak}))
 """
 
 

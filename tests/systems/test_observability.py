@@ -19,11 +19,11 @@ from fraud_core.storage.database import open_database
 from fraud_core.storage.spool import Spool
 from tests.api_server import Servers, eventually
 from tests.dashboard_pictures import draw, expressions
+from tests.decided import decided
 from tests.observed_system import LAST, OBSERVABILITY, Callers, ObservedSystem, long_ago
 from tests.servers.alertmanager_server import ALERTMANAGER
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 from tests.servers.prometheus_server import PROMETHEUS
-from tests.unit.fraud_core.stores.decided import decided
 
 pytestmark = [
     pytest.mark.integration,

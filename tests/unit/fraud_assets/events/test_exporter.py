@@ -19,8 +19,8 @@ from fraud_core.decisions.log import DecisionLog, DecisionRecord
 from fraud_core.labels.log import LabelLog
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
+from tests.decided import decided
 from tests.home import QUIET, SOURCE, WEEKS
-from tests.unit.fraud_core.stores.decided import decided
 
 PARTITIONS = dg.StaticPartitionsDefinition(list(WEEKS))
 

@@ -23,9 +23,9 @@ from fraud_core.scoring.skew import Mismatch, Skew
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.training_data.labels import corrections, log_since
 from fraud_core.units.time import HOUR_US, to_microseconds
+from tests.decided import decided
 from tests.history_store import entry
 from tests.home import QUIET
-from tests.unit.fraud_core.stores.decided import decided
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ from fraud_core.settings import Settings
 PROGRAM = """
 import sys
 from pathlib import Path
-from fraud_cli import up
+from fraud_cli.commands import up
 from fraud_core.settings import Settings
 
 folder, port, fails = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "fails"
@@ -91,7 +91,9 @@ def test_ctrl_c_stops_everything_that_was_started(start: Start, tmp_path: Path, 
     assert process.stdout is not None
     said = ""
     while "fraud --help" not in said:
-        said += process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=60)[1]  # it ended
+        said += line
     assert f"http://127.0.0.1:{port}" in said
     assert str(tmp_path / "home") in said
     eventually(lambda: (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text() != "")

@@ -14,8 +14,8 @@ from fraud_core.settings import Settings
 from fraud_core.sources import schema
 from fraud_core.sources.schema import PERSONAL
 from fraud_core.storage.database import open_database
+from tests.decided import decided
 from tests.decision_log import *  # noqa: F403 - the promises are tests
-from tests.unit.fraud_core.stores.decided import decided
 
 
 @pytest.fixture

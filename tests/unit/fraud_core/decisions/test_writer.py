@@ -21,7 +21,7 @@ from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
 from fraud_core.storage.spool import Spool
 from tests.api_server import eventually
-from tests.unit.fraud_core.stores.decided import NOON, decided
+from tests.decided import NOON, decided
 
 
 class MoodyLog(DecisionLog):
@@ -253,10 +253,10 @@ WRITING = """
 import sys
 from pathlib import Path
 from fraud_core.settings import Settings
-from fraud_core.stores.database import open_database
-from fraud_core.stores.decision_writer import open_decision_writer
-from fraud_core.stores.decisions import DecisionLog
-from tests.unit.fraud_core.stores.decided import decided
+from fraud_core.storage.database import open_database
+from fraud_core.decisions.writer import open_decision_writer
+from fraud_core.decisions.log import DecisionLog
+from tests.decided import decided
 settings = Settings(_env_file=None, home=Path(sys.argv[1]))
 writer = open_decision_writer(settings, DecisionLog(open_database(settings), 36_500))
 number = 0

@@ -308,10 +308,11 @@ unpickled = []
 sys.addaudithook(lambda event, given: unpickled.append(str(given)) if event == "pickle.find_class" else None)
 from pathlib import Path
 import numpy as np
-from fraud_core.bundle import read_bundle, read_latest
-from fraud_core.keys import Key
-from fraud_core.scorer import Scorer
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.models.bundle import read_bundle
+from fraud_core.models.registry import read_latest
+from fraud_core.signing.keys import Key
+from fraud_core.models.scorer import Scorer
+from fraud_core.storage.directory import DirectoryStore
 
 store, key = DirectoryStore(Path(sys.argv[1])), Key(b"k" * 32)
 latest = read_latest(store, key)

@@ -11,8 +11,8 @@ from fraud_core.labels.log import LabelLog
 from fraud_core.review.backlog import ReviewBacklog
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
+from tests.decided import NOON
 from tests.review_backlog import *  # noqa: F403 - the promises are tests
-from tests.unit.fraud_core.stores.decided import NOON
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, pieces
 
 ATTACK = """
 import ctypes, os, socket, sys
-from fraud_core import fileparsing
-had = fileparsing.prepare("parquet", 2_000_000_000)
+from fraud_core.scoring import file_parsing
+had = file_parsing.prepare("parquet", 2_000_000_000)
 assert "files" in had, had
 def reached(what):
     try:

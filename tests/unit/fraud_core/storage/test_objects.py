@@ -172,7 +172,7 @@ COUNTING = """
 import sys
 from pathlib import Path
 from fraud_core.errors import StoreConflictError
-from fraud_core.stores.objects import DirectoryStore
+from fraud_core.storage.directory import DirectoryStore
 
 store, made = DirectoryStore(Path(sys.argv[1])), 0
 print("ready", flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 ATTACK = """
 import ctypes, json, os, resource, socket, subprocess, sys, tempfile
-from fraud_core.sandbox import seal
+from fraud_core.system.sandbox import seal
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(54321); os.setuid(54321)
 victim = subprocess.Popen(["sleep", "30"], env={"SECRET": "x"}, stdout=subprocess.DEVNULL)
