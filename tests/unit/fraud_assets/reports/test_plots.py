@@ -122,7 +122,7 @@ def test_the_markdown_image_carries_the_very_bytes():
 
 def test_plotting_leaves_no_global_state():
     program = (
-        "import sys, numpy as np; from fraud_assets import plots; "
+        "import sys, numpy as np; from fraud_assets.reports import plots; "
         "plots.feature_shift_plot('x', np.arange(100.0), np.arange(100.0)); print('matplotlib.pyplot' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -184,7 +184,7 @@ def test_what_somebody_landed_by_hand_is_not_landed_again(files: Files) -> None:
 
 
 def test_the_simulator_lands_once(files: Files) -> None:
-    simulated = Path(__file__).parents[3] / "sources" / "simulated.toml"
+    simulated = Path(__file__).parents[4] / "sources" / "simulated.toml"
     installation = Installation.load(
         files.installation.settings.model_copy(update={"source": simulated, "home": files.folder / "other"})
     )

@@ -478,7 +478,7 @@ def test_the_reasons_of_a_scored_transaction_add_up_to_its_log_odds() -> None:
 
 
 def test_the_page_on_reasons_lists_every_code() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "reasons.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "reasons.md").read_text(encoding="utf-8")
     for wording in WORDINGS.values():
         states = ["_MISSING", *(["_HIGH", "_LOW", "_TYPICAL"] if wording.scale else [])]
         assert all(f"`{wording.code}{state}`" in page for state in states), wording.code

@@ -73,7 +73,7 @@ def test_a_damaged_key_file_is_refused_by_its_path_and_not_replaced(tmp_path: Pa
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from fraud_core import keys; from fraud_core.settings import Settings\n"
+        "import sys; from pathlib import Path; from fraud_core.settings import Settings; from fraud_core.signing import keys\n"
         "home = Path(sys.argv[1]); print('ready', flush=True); sys.stdin.readline()\n"
         "print(keys.signing_key(Settings(home=home, _env_file=None)).secret.hex())"
     )

@@ -354,7 +354,7 @@ def test_an_impossible_configuration_is_refused_with_a_sentence(values: dict[str
 
 
 def test_the_shipped_source_has_all_canonical_columns_and_about_300_000_rows() -> None:
-    source = load_source(Path(__file__).parents[3] / "sources" / "simulated.toml")
+    source = load_source(Path(__file__).parents[4] / "sources" / "simulated.toml")
     assert source.simulator is not None
     assert len(source.keys) == 12
     assert 250_000 < source.simulator.transactions_per_day * 366 < 350_000

@@ -8,7 +8,7 @@ import pytest
 from fraud_core.errors import SourceError
 from fraud_core.sources.source import CardholderSplit, Source, TimeSplit, load_source
 
-SOURCES = Path(__file__).parents[3] / "sources"
+SOURCES = Path(__file__).parents[4] / "sources"
 SHIPPED = sorted(SOURCES.glob("*.toml"))
 BASE = """
 name = "mine"
