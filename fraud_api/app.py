@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 
 from fraud_api.deciding import Deciding
@@ -66,8 +67,9 @@ def create_app(
     store = open_store(settings.store_url, settings.home / "cache")
     key = signing_key(settings)
     metrics = Metrics(store, key)
-    follower = ModelFollower(store, key, metrics.follow, Heads(open_database(settings), store.url))
-    services = _services(settings, follower, metrics)
+    engine = open_database(settings)
+    follower = ModelFollower(store, key, metrics.follow, Heads(engine, store.url))
+    services = _services(settings, follower, metrics, engine)
     own_door = settings.metrics_port != 0
     traces = _traces(settings)
 
@@ -126,11 +128,11 @@ def _traces(settings: Settings) -> "Traces | None":
     return Traces(settings.traces_url)
 
 
-def _services(settings: Settings, follower: ModelFollower, metrics: Metrics) -> Services:
+def _services(settings: Settings, follower: ModelFollower, metrics: Metrics, engine: Engine) -> Services:
     history = open_history(settings, WIDE_REACH)
     lookup = HistoryLookup(history, card_key(settings))
-    engine = open_database(settings)
-    log = DecisionLog(open_database(settings, settings.decision_log_timeout), settings.decision_retention_days)
+    hasty = open_database(settings, settings.decision_log_timeout)
+    log = DecisionLog(hasty, settings.decision_retention_days)
     decisions = open_decision_writer(settings, log)
     writer = open_history_writer(settings, history)
     metrics.watch_backlog(lambda: decisions.backlog + decisions.spool.waiting())
@@ -147,6 +149,7 @@ def _services(settings: Settings, follower: ModelFollower, metrics: Metrics) -> 
         uploads=Uploads(settings),
         batches=ThreadPoolExecutor(1, "batches"),
         draining=Draining(),
+        engines=(engine, hasty),
     )
 
 

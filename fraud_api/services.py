@@ -3,6 +3,7 @@
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from sqlalchemy import Engine
 from starlette.requests import Request
 
 from fraud_api.deciding import Deciding
@@ -32,6 +33,7 @@ class Services:
     uploads: Uploads
     batches: Executor  # one thread, for all requests about many payments: single ones share the interpreter with no more
     draining: Draining
+    engines: tuple[Engine, ...]  # behind labels, decisions and what was seen of the store
 
     @property
     def unrecorded(self) -> str | None:
@@ -44,6 +46,8 @@ class Services:
         self.decisions.close()
         self.history.close()
         self.history.store.close()
+        for engine in self.engines:
+            engine.dispose()
 
 
 def services_of(request: Request) -> Services:
