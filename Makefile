@@ -40,11 +40,15 @@ run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: 
 test: setup ## unit and integration tests
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/proofs --ignore=tests/systems
 
-stores: setup ## the tests of pipeline, gate and scorer again, on a real bucket
+stores: setup ## the tests of what reads and writes the store again, on a real bucket
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --store s3 \
 		tests/integration/pipeline/test_pipeline.py tests/integration/pipeline/test_command_line.py \
 		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py tests/integration/test_daemon.py \
-		tests/unit/fraud_api tests/unit/fraud_assets tests/unit/fraud_ui tests/unit/fraud_core/models/test_follower.py
+		$(addprefix tests/unit/, \
+			fraud_api/test_served.py fraud_api/test_skew.py fraud_api/endpoints/test_score.py \
+			fraud_assets/runtime/test_io_manager.py fraud_assets/schedule fraud_assets/stages \
+			fraud_assets/training/test_promotion.py fraud_assets/training/test_rows.py \
+			fraud_core/models/test_follower.py fraud_ui/test_desk_loading.py fraud_ui/views/test_models.py)
 
 systems: setup ## whole systems, started as people start them: documents, containers' commands, workers, the full stack
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/systems
