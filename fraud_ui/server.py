@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from fraud_core.access.addresses import is_loopback
+from fraud_core.access.addresses import must_authenticate
 from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
@@ -47,12 +47,9 @@ def must_sign_in(settings: Settings, host: str) -> bool:
     Raises:
         SettingsError: it would be open to whoever reaches an address that is not loopback.
     """
-    if settings.ui_auth == "users":
-        return True
-    if is_loopback(host):
-        return False
-    if settings.ui_auth == "auto":
-        return True
+    asked = must_authenticate(settings.ui_auth, host)
+    if asked is not None:
+        return asked
     raise SettingsError(
         f"FRAUD_UI_AUTH=off on {host} would let everyone who reaches that address work as a lead. Let people sign in "
         "(FRAUD_UI_AUTH=users, `fraud users create`), or bind to 127.0.0.1."

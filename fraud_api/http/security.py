@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fraud_api.http import pages
 from fraud_api.http.problems import Refused, response
 from fraud_api.http.rates import SharedRate
-from fraud_core.access.addresses import is_loopback
+from fraud_core.access.addresses import must_authenticate
 from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.access.browsers import foreign
 from fraud_core.errors import SettingsError
@@ -36,12 +36,9 @@ def must_show_key(settings: Settings, host: str) -> bool:
     Raises:
         SettingsError: it would be open to whoever reaches a public address, and nobody said that this is meant.
     """
-    if settings.api_auth == "keys":
-        return True
-    if is_loopback(host):
-        return False
-    if settings.api_auth == "auto":
-        return True
+    asked = must_authenticate(settings.api_auth, host)
+    if asked is not None:
+        return asked
     if not settings.api_open_to_everyone_who_reaches_it:
         raise SettingsError(
             f"FRAUD_API_AUTH=off on {host} would let everyone who reaches that address score payments. Use API keys "

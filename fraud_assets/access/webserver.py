@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraud_assets.access.attribution import signed_in
-from fraud_core.access.addresses import is_loopback
+from fraud_core.access.addresses import must_authenticate
 from fraud_core.access.browsers import foreign, own_hosts
 from fraud_core.access.users import User, Users
 from fraud_core.errors import SettingsError, StoreError
@@ -183,12 +183,9 @@ def must_sign_in(settings: Settings, host: str) -> bool:
     Raises:
         SettingsError: it would be open to whoever reaches an address that is not loopback.
     """
-    if settings.dagster_auth == "users":
-        return True
-    if is_loopback(host):
-        return False
-    if settings.dagster_auth == "auto":
-        return True
+    asked = must_authenticate(settings.dagster_auth, host)
+    if asked is not None:
+        return asked
     raise SettingsError(
         f"FRAUD_DAGSTER_AUTH=off on {host} would let everyone who reaches that address accept partitions. Let people sign in "
         "(FRAUD_DAGSTER_AUTH=users, `fraud users create NAME --role lead`), or bind to 127.0.0.1."

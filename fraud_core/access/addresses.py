@@ -16,6 +16,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def must_authenticate(mode: str, host: str) -> bool | None:
+    """Whether callers must say who they are where a service binds to this address; None: they need not, and others reach it.
+
+    Args:
+        mode: "auto" (wherever others than this machine reach it), "off", or the way that is always asked for.
+        host: what the service binds to.
+    """
+    if mode not in {"auto", "off"}:
+        return True
+    if is_loopback(host):
+        return False
+    return True if mode == "auto" else None
+
+
 def direct_to_loopback(variables: Mapping[str, str]) -> dict[str, str]:
     """NO_PROXY in both spellings, with this machine added: behind HTTP_PROXY our own servers would never answer."""
     named = variables.get("no_proxy") or variables.get("NO_PROXY") or ""

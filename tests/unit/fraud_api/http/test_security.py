@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fraud_api.http.rates import SharedRate
-from fraud_api.http.security import OPEN_PATHS, SCOPES_OF, is_loopback, must_show_key
+from fraud_api.http.security import OPEN_PATHS, SCOPES_OF, must_show_key
+from fraud_core.access.addresses import is_loopback
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.errors import SettingsError
 from fraud_core.transactions.transaction import EXAMPLE
