@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
+from playwright.sync_api import expect
 
 from fraud_core import gate
 from fraud_core.access.users import Users
@@ -31,6 +32,8 @@ from fraud_core.storage.database import open_database
 from fraud_ui.sign_in import cookie_name
 from tests.api_server import eventually
 from tests.scored import decide, suspicious
+
+expect.set_options(timeout=60_000)  # a machine with other work is no fault of the page
 
 
 def card_of(version: str, champion: str | None) -> ModelCard:
