@@ -19,12 +19,13 @@ from sqlalchemy import Engine, inspect
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.access.users import Users
 from fraud_core.decisions.log import DecisionLog
-from fraud_core.errors import SchemaError
+from fraud_core.errors import SchemaError, StoreError
 from fraud_core.labels.log import LabelLog
 from fraud_core.review.backlog import ReviewBacklog
 from fraud_core.review.claims import Claims
 from fraud_core.storage import schema
 from fraud_core.storage.heads import Head, Heads
+from tests.api_server import eventually
 from tests.review_backlog import word
 from tests.unit.fraud_core.stores.decided import NOON, decided
 
@@ -122,6 +123,15 @@ def test_what_a_newer_release_upgraded_is_refused_by_a_sentence_and_not_touched(
     for use in (lambda: schema.upgrade(engine), lambda: schema.upgrade_at_start(engine), lambda: Users(engine).list()):
         with pytest.raises(SchemaError, match=rf"version {version}, (and this program|which is none)"):
             use()
+
+
+def test_who_has_no_patience_is_told_at_once_and_the_schema_is_brought_up_to_date_meanwhile(make_database: Make) -> None:
+    log = DecisionLog(make_database(UNVERSIONED, patience=250), 36_500)
+    with pytest.raises(StoreError, match="being brought up to date"):
+        log.append([decided("next")])
+    eventually(lambda: schema.version_of(log.engine) == schema.VERSION)
+    assert log.append([decided("next")]) == {}
+    assert log.count() == 5
 
 
 def test_what_a_newer_release_only_added_to_is_used_as_it_is(make_database: Make) -> None:

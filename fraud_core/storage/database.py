@@ -32,7 +32,7 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
         settings.home.mkdir(parents=True, exist_ok=True)
         seconds = BUSY_SECONDS if patience is None else patience / 1_000
         url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
-        engine = create_engine(url, connect_args={"timeout": seconds})
+        engine = create_engine(url, connect_args={"timeout": seconds}, execution_options={"patience": patience})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         _stay_with_the_file(engine, settings.home / "fraud.sqlite")
@@ -40,7 +40,12 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
     url = postgresql_url(settings.database, "FRAUD_DATABASE")
     silent = GONE_SECONDS * 1_000 if patience is None else patience
     options = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": silent}
-    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=options)
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args=options,
+        execution_options={"patience": patience},
+    )
     if patience is not None:
         event.listen(engine, "connect", lambda connection, _: _give_up_after(connection, patience))
     return engine
@@ -75,6 +80,11 @@ def reached(engine: Engine) -> Iterator[None]:
         raise StoreError(
             f"{described(engine)} cannot be used ({cause}); see that it runs and that FRAUD_DATABASE is right."
         ) from error
+
+
+def is_patient(engine: Engine) -> bool:
+    """Whether its statements may take as long as they need; see `open_database`."""
+    return engine.get_execution_options().get("patience") is None
 
 
 def described(engine: Engine) -> str:

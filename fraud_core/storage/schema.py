@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, MetaData, inspect
 
 from fraud_core.errors import SchemaError, StoreError
-from fraud_core.storage.database import described, reached
+from fraud_core.storage.database import described, is_patient, reached
 
 logger = logging.getLogger(__name__)
 
@@ -74,24 +74,41 @@ def version_of(engine: Engine) -> Version:
 def upgrade(engine: Engine) -> Version:
     """Bring the schema up to date, whole or not at all, one process after the other; returns the version before.
 
-    Costs one look where it is up to date.
+    Costs one look where it is up to date. Who has no patience does not wait: another thread upgrades meanwhile.
 
     Raises:
-        StoreError: the database cannot be reached, or refuses.
+        StoreError: the database cannot be reached, or refuses, or there is no patience for an upgrade.
         SchemaError: a newer release upgraded it.
     """
     before = version_of(engine)
     if _is_current(engine, before):
         return before
+    if is_patient(engine):
+        _upgrade(engine)
+        return before
+    if not _ALONE.locked():
+        threading.Thread(target=_upgrade_meanwhile, args=(engine,), name="schema", daemon=True).start()
+    raise StoreError(f"{described(engine)} has a schema of version {before}, which is being brought up to date.")
+
+
+def _upgrade_meanwhile(engine: Engine) -> None:
+    try:
+        _upgrade(engine)
+    except StoreError as error:
+        logger.error("%s Its schema is not up to date, which is tried again at its next use.", error)
+
+
+def _upgrade(engine: Engine) -> None:
     with _ALONE, reached(engine), engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         if not _is_current(engine, found := _noted(connection)):  # or another process was quicker
             logger.info("upgrading the schema of the database from version %s to %s", found, VERSION)
             _migrate(connection)
-    return before
 
 
 def upgrade_at_start(engine: Engine) -> None:

@@ -60,7 +60,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 def make_database(server: PostgresServer, settings: Settings) -> Iterator[Make]:
     made: list[Engine] = []
 
-    def make(content: Path | None = None) -> Engine:
+    def make(content: Path | None = None, patience: int | None = None) -> Engine:
         name = f"made{len(made)}"
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
@@ -69,7 +69,7 @@ def make_database(server: PostgresServer, settings: Settings) -> Iterator[Make]:
         if content is not None:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute((content / "postgresql.sql").read_bytes())
-        made.append(open_database(settings.model_copy(update={"database": SecretStr(url)})))
+        made.append(open_database(settings.model_copy(update={"database": SecretStr(url)}), patience))
         return made[-1]
 
     yield make

@@ -23,9 +23,9 @@ def make_database(tmp_path: Path) -> Iterator[Make]:
     made: list[Engine] = []
     numbers = count()
 
-    def make(content: Path | None = None) -> Engine:
+    def make(content: Path | None = None, patience: int | None = None) -> Engine:
         home = tmp_path / f"home{next(numbers)}"
-        made.append(open_database(Settings(_env_file=None, home=home)))
+        made.append(open_database(Settings(_env_file=None, home=home), patience))
         if content is not None:
             with closing(sqlite3.connect(home / "fraud.sqlite")) as database:
                 database.executescript((content / "sqlite.sql").read_text())
