@@ -88,7 +88,7 @@ def install(home: Path, *, history: bool = False, redis: str | None = None) -> M
     store, key = open_store(settings.store_url, home / "cache"), signing_key(settings)
     write_bundle(store, bundle, key)
     point_at(store, bundle.version, key, how="promotion", who="bench", at=datetime.now(UTC))
-    _, token = ApiKeys(home / "api_keys.sqlite").create("bench", ["score", "admin"])
+    _, token = ApiKeys.of(settings).create("bench", ["score", "admin"])
     return Measured(settings, token, as_sent(frame.tail(MEASURED)), matrix[-MEASURED:], estimator)
 
 

@@ -24,7 +24,7 @@ from fraud_api.metrics.registry import Metrics
 from fraud_api.metrics.workers import join_registry, shared_folder
 from fraud_api.services import Services
 from fraud_api.uploads import Uploads
-from fraud_core.access.api_keys import ApiKeys
+from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.decisions.writer import open_decision_writer
 from fraud_core.features.windows import Reach
@@ -70,18 +70,23 @@ def create_app(
     engine = open_database(settings)
     follower = ModelFollower(store, key, metrics.follow, Heads(engine, store.url))
     services = _services(settings, follower, metrics, engine)
+    ring = KeyRing(ApiKeys.of(settings, engine)) if asks_for_keys else None
     own_door = settings.metrics_port != 0
     traces = _traces(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         follower.start(settings.poll_seconds)
+        if ring is not None:
+            ring.start()
         door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else None
         on_start(services.draining)
         yield
         if door is not None:
             door.close()
         follower.stop()
+        if ring is not None:
+            ring.stop()
         services.close()
         metrics.settle()
         if traces is not None:
@@ -107,10 +112,10 @@ def create_app(
     app.add_middleware(
         BodyLimits, limits=_limits(settings), default=BodyLimit(settings.api_body_bytes, settings.api_body_seconds)
     )
-    if asks_for_keys:
+    if ring is not None:
         rate = SharedRate(settings.home / "run" / "rates", settings.api_rate, settings.api_rate_burst)
         open_paths = OPEN_PATHS | {METRICS} if settings.metrics_access == "open" else OPEN_PATHS
-        app.add_middleware(Guard, keys=ApiKeys(settings.home / "api_keys.sqlite"), rate=rate, open_paths=open_paths)
+        app.add_middleware(Guard, ring=ring, rate=rate, open_paths=open_paths)
     else:
         app.add_middleware(OwnPagesOnly, hosts=hosts)
     services.metrics.instrument(app)

@@ -29,6 +29,8 @@ from fraud_core.access.browsers import own_hosts
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.storage.database import open_database
+from fraud_core.storage.schema import upgrade_at_start
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
 
     Raises:
         SettingsError: the address cannot be bound, or would be open to everyone and nobody said that this is meant.
+        SchemaError: a newer release upgraded the database.
     """
     host = settings.api_host if host is None else host
     port = settings.api_port if port is None else port
@@ -53,6 +56,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
     hosts = own_hosts(settings.allowed_hosts) if is_loopback(host) else None
     signing_key(settings)  # made here, by one process, if there is none yet
     card_key(settings)
+    upgrade_at_start(open_database(settings))
     config = uvicorn.Config(
         partial(worker_app, settings, asks_for_keys=asks_for_keys, hosts=hosts),
         factory=True,

@@ -89,10 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--to", type=Path, help="new folder for it (default: checkouts/VERSION of the home)")
     data.add_argument("--retrain", action="store_true", help="train on it, and say whether that gives the same version")
 
-    keys = add("keys", _keys, "Make, list and revoke API keys.")
-    keys.add_argument("action", choices=["create", "list", "revoke"])
-    keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
-    keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
+    _add_database(add)
 
     _add_desk(add)
 
@@ -118,6 +115,17 @@ def _add_up(add: Callable[..., argparse.ArgumentParser]) -> None:
         default="embedded",
         help="full: with an S3 server, Redis, MLflow, Prometheus and Alertmanager beside it (default: embedded)",
     )
+
+
+def _add_database(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands of the SQL database: its schema, and the API keys in it."""
+    database = add("db", _db, "The SQL database: show the version of its schema, or bring it up to date.")
+    database.add_argument("action", choices=["status", "upgrade"])
+
+    keys = add("keys", _keys, "Make, list and revoke API keys.")
+    keys.add_argument("action", choices=["create", "list", "revoke"])
+    keys.add_argument("name", nargs="?", help="create: who will hold it; revoke: the key's id")
+    keys.add_argument("--scope", action="append", default=[], help="score, label, metrics or admin; repeatable (default: score)")
 
 
 def _add_desk(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -264,8 +272,15 @@ def _data(arguments: argparse.Namespace) -> int:
     return check_out(_load_settings(arguments), arguments.version, arguments.to, retrain=arguments.retrain)
 
 
+def _db(arguments: argparse.Namespace) -> int:
+    from fraud_cli.commands.database.schema import print_status, upgrade_schema
+
+    settings = _load_settings(arguments)
+    return upgrade_schema(settings) if arguments.action == "upgrade" else print_status(settings)
+
+
 def _keys(arguments: argparse.Namespace) -> int:
-    from fraud_cli.commands.keys import list_keys, make_key, revoke_key
+    from fraud_cli.commands.database.keys import list_keys, make_key, revoke_key
 
     settings = _load_settings(arguments)
     if arguments.action == "list":
@@ -285,7 +300,7 @@ def _ui(arguments: argparse.Namespace) -> int:
 
 
 def _users(arguments: argparse.Namespace) -> int:
-    from fraud_cli.commands.users import UserCommands
+    from fraud_cli.commands.database.users import UserCommands
 
     commands = UserCommands(_load_settings(arguments))
     if arguments.action == "list":

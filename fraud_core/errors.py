@@ -21,6 +21,10 @@ class StoreError(FraudError):
     """The object store cannot be reached, or refuses."""
 
 
+class SchemaError(StoreError):
+    """The SQL database has a schema that this program does not know."""
+
+
 class StoreConflictError(StoreError):
     """A conditional write lost: somebody else wrote the key in between."""
 

@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     )
     database: SecretStr | None = Field(
         None,
-        description="SQL database of decisions, labels, users and the review queue: postgresql://user:password@host/name. "
+        description="SQL database of decisions, labels, users, API keys and the review queue: "
+        "postgresql://user:password@host/name. "
         "Empty: an SQLite file under the home.",
     )
     history: SecretStr | None = Field(

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,8 @@ from fraud_core.access.addresses import must_authenticate
 from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
+from fraud_core.storage.database import open_database
+from fraud_core.storage.schema import upgrade_at_start
 from fraud_ui.services import Desk
 from fraud_ui.sign_in import Door, token_of
 from fraud_ui.uploads import add_file_routes
@@ -69,14 +70,21 @@ def create_app(desk: Desk) -> FastAPI:
 
     clear_folder(desk.folder)
     signs_in = desk.users is not None
+    # With FRAUD_METRICS_ACCESS=key, as at the API: where people sign in, a program shows a key.
+    asks_key = signs_in and desk.settings.metrics_access == "key"
+    keys = KeyRing(ApiKeys.of(desk.settings)) if asks_key else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk.follower.start(desk.settings.poll_seconds)
+        if keys is not None:
+            keys.start()
         sweeping = asyncio.create_task(_sweep(desk))
         yield
         sweeping.cancel()
         desk.follower.stop()
+        if keys is not None:
+            keys.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -84,15 +92,11 @@ def create_app(desk: Desk) -> FastAPI:
     def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok")
 
-    # With FRAUD_METRICS_ACCESS=key, as at the API: where people sign in, a program shows a key.
-    asks_key = signs_in and desk.settings.metrics_access == "key"
-    keys = KeyRing(ApiKeys(desk.settings.home / "api_keys.sqlite")) if asks_key else None
-
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
         if keys is not None:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            key = keys.holder_of(token.strip(), time.monotonic()) if scheme.lower() == "bearer" else None
+            key = keys.holder_of(token.strip()) if scheme.lower() == "bearer" else None
             if key is None or not (key.allows("metrics") or key.allows("admin")):
                 told = "Send a living API key of the scope `metrics` as `Authorization: Bearer ...`."
                 return PlainTextResponse(told, 401, {"WWW-Authenticate": "Bearer"})
@@ -154,6 +158,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
 
     Raises:
         SettingsError: the address cannot be bound, or would be open to everyone.
+        SchemaError: a newer release upgraded the database.
     """
     host = settings.ui_host if host is None else host
     port = settings.ui_port if port is None else port
@@ -161,6 +166,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "'HTTP_422")  # Gradio's, with every click
     signs_in = must_sign_in(settings, host)
+    upgrade_at_start(open_database(settings))
     desk = Desk.open(settings, signs_in=signs_in)
     config = uvicorn.Config(
         create_app(desk),

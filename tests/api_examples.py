@@ -82,8 +82,8 @@ def _without_model(recorder: Recorder, api: Any) -> None:
 
 
 def _refused_to_keys(recorder: Recorder, call: Callable[..., Any], settings: Any) -> None:
+    _, key = ApiKeys.of(settings).create("till", ["label"])
     held = call(settings.model_copy(update={"api_rate": 0.01, "api_rate_burst": 1}), asks_for_keys=True)
-    _, key = ApiKeys(settings.home / "api_keys.sqlite").create("till", ["label"])
     sent = {"Authorization": f"Bearer {key}"}
     recorder.take(EVERYWHERE, held.post("/v1/score", json=EXAMPLE), "no key")
     recorder.take(EVERYWHERE, held.post("/v1/score", json=EXAMPLE, headers=sent), "key without the scope")

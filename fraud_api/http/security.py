@@ -10,7 +10,7 @@ from fraud_api.http import pages
 from fraud_api.http.problems import Refused, response
 from fraud_api.http.rates import SharedRate
 from fraud_core.access.addresses import must_authenticate
-from fraud_core.access.api_keys import ApiKeys, KeyRing
+from fraud_core.access.api_keys import KeyRing
 from fraud_core.access.browsers import foreign
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
@@ -72,10 +72,10 @@ class OwnPagesOnly:
 class Guard:
     """ASGI middleware: 401 without a living key, 403 where it lacks the scope, 429 above its rate; open paths ask for none."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, rate: SharedRate, open_paths: frozenset[str] = OPEN_PATHS) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, rate: SharedRate, open_paths: frozenset[str] = OPEN_PATHS) -> None:
         self._app = app
         self._open_paths = open_paths
-        self._ring = KeyRing(keys)
+        self._ring = ring
         self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +88,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        now = time.monotonic()
-        key = self._ring.holder_of(_bearer_token(scope), now)
+        key = self._ring.holder_of(_bearer_token(scope))
         if key is None and self._ring.is_damaged:
             raise Refused(
                 503,
@@ -108,7 +107,7 @@ class Guard:
         scopes = SCOPES_OF.get(scope["path"], EVERY_OTHER_PATH)
         if not any(key.allows(one) for one in scopes):
             raise Refused(403, "scope-missing", f"This needs a key with the scope {' or '.join(scopes)}; ask for one.")
-        wait = self._rate.take(key.number, now)
+        wait = self._rate.take(key.number, time.monotonic())
         if wait:
             raise Refused(
                 429,

@@ -18,6 +18,8 @@ from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
 from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
+from fraud_core.storage.database import open_database
+from fraud_core.storage.schema import upgrade
 
 GRACE_SECONDS = 15
 PATIENCE_SECONDS = 300  # a slow machine takes a minute for the slowest
@@ -84,6 +86,7 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
 
     Raises:
         SettingsError: a port is taken, or a program is missing; nothing was started.
+        StoreError: the SQL database cannot be reached, or (SchemaError) was upgraded by a newer release.
     """
     servers: list[Service] = []
     hint = ""
@@ -104,6 +107,7 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
     try:
         if not running.start(servers):
             return running.status
+        upgrade(open_database(settings))  # once, before several processes want it
         if _needs_champion(settings):
             print("There is no champion yet: running the pipeline once.", file=sys.stderr)
             command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]

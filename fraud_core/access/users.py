@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from sqlalchemy import BigInteger, Column, Engine, MetaData, Row, String, Table, Text, insert, select, update
+from sqlalchemy import BigInteger, Column, Engine, Row, String, Table, Text, insert, select, update
 
 from fraud_core.errors import SettingsError
-from fraud_core.storage.database import Tables
+from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.units.time import from_microseconds, to_microseconds
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ Role = Literal["analyst", "lead"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,39}")
 
-_METADATA = MetaData()
 _USERS = Table(
     "users",
-    _METADATA,
+    METADATA,
     Column("name", String(40), primary_key=True),
     Column("role", String(16), nullable=False),
     Column("password", Text, nullable=False),
@@ -35,7 +34,7 @@ _USERS = Table(
 )
 _CARDS = Table(
     "user_cards",
-    _METADATA,
+    METADATA,
     Column("name", String(40), primary_key=True),
     Column("card", String(32), primary_key=True),
 )
@@ -60,7 +59,7 @@ class Users:
     """The users in the SQL database. Every method may be called from any thread, and raises StoreError where it is gone."""
 
     def __init__(self, engine: Engine) -> None:
-        self._tables = Tables(engine, _METADATA)
+        self._tables = Tables(engine)
 
     def create(self, name: str, role: str, now: datetime | None = None) -> tuple[User, str]:
         """Let somebody in.

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
-    MetaData,
     Row,
     Table,
     Text,
@@ -25,23 +24,21 @@ from sqlalchemy import (
     false,
     func,
     insert,
-    inspect,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.decisions.record import LoggedTransaction
-from fraud_core.storage.database import Tables
+from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.transaction import Transaction
 from fraud_core.units.time import DAY_US, from_microseconds, to_microseconds
 
 logger = logging.getLogger(__name__)
 
-_METADATA = MetaData()
 _DECISIONS = Table(
     "decisions",
-    _METADATA,
+    METADATA,
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("transaction_id", Text, nullable=False),
     Column("scored_at", BigInteger, nullable=False),  # times are microseconds since 1970 UTC
@@ -135,7 +132,7 @@ class DecisionLog:
     """The decisions in the SQL database. Safe to share between threads.
 
     Args:
-        engine: see `database.open_database`. The table is made at the first use.
+        engine: see `database.open_database`.
         retention_days: how long a decision is kept after it was made.
     """
 
@@ -144,13 +141,9 @@ class DecisionLog:
     def __init__(self, engine: Engine, retention_days: int) -> None:
         self.retention_days = retention_days
         self.engine = engine
-        self._tables = Tables(engine, _METADATA, _upgrade)
+        self._tables = Tables(engine)
         dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
         self._insert = dialect.insert(_DECISIONS).on_conflict_do_nothing()
-
-    def prepare(self) -> None:
-        """Make the table, or bring it to its present form, where that was not done yet."""
-        self._tables.prepare()
 
     def append(self, records: Sequence[DecisionRecord], *, answered: bool = False) -> dict[str, DecisionRecord]:
         """Write decisions in one commit. Of an id that has one already, the first one stays.
@@ -276,29 +269,6 @@ def same_payment(one: DecisionRecord, other: DecisionRecord) -> bool:
 def _is_repeated(record: DecisionRecord, standing: Mapping[str, DecisionRecord]) -> bool:
     before = standing.get(record.transaction_id)
     return before is not None and not same_payment(before, record)
-
-
-def _upgrade(connection: Connection) -> None:
-    """Bring the table of version 0.1.0, in which the column itself said that ids are unique, to the present form."""
-    if "repeated" in {column["name"] for column in inspect(connection).get_columns(_DECISIONS.name)}:
-        return
-    if connection.dialect.name == "postgresql":
-        for statement in (
-            "LOCK TABLE decisions IN ACCESS EXCLUSIVE MODE",
-            "ALTER TABLE decisions ADD COLUMN IF NOT EXISTS repeated boolean NOT NULL DEFAULT false",
-            "ALTER TABLE decisions DROP CONSTRAINT IF EXISTS decisions_transaction_id_key",
-            "CREATE UNIQUE INDEX IF NOT EXISTS decisions_id ON decisions (transaction_id) WHERE repeated IS false",
-            "DROP INDEX IF EXISTS decisions_review",
-        ):
-            connection.exec_driver_sql(statement)
-        return
-    names = ", ".join(f'"{column.name}"' for column in _DECISIONS.columns if column.name != "repeated")
-    for index in _DECISIONS.indexes:
-        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name}")
-    connection.exec_driver_sql("ALTER TABLE decisions RENAME TO decisions_before")
-    _METADATA.create_all(connection)
-    connection.exec_driver_sql(f"INSERT INTO decisions ({names}) SELECT {names} FROM decisions_before")  # noqa: S608 - our own names
-    connection.exec_driver_sql("DROP TABLE decisions_before")
 
 
 def to_json(record: DecisionRecord) -> str:

@@ -6,37 +6,26 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     CheckConstraint,
     Column,
-    ColumnElement,
-    Connection,
     Engine,
     Index,
     Integer,
-    MetaData,
-    ScalarSelect,
     Table,
     Text,
-    and_,
-    case,
-    event,
     insert,
-    inspect,
     select,
     text,
 )
-from sqlalchemy.schema import CreateIndex
 
-from fraud_core.labels.resolve import LEAD, Label, LabelSource, Outcome
-from fraud_core.storage.database import Tables
+from fraud_core.labels.resolve import Label, LabelSource, Outcome
+from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.units.time import from_microseconds, to_microseconds
 
-_METADATA = MetaData()
 _LABELS = Table(
     "labels",
-    _METADATA,
+    METADATA,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("transaction_id", Text, nullable=False),
     Column("outcome", Text, CheckConstraint("outcome IN ('fraud', 'legitimate', 'unsure')"), nullable=False),
@@ -51,25 +40,7 @@ _LABELS = Table(
 Index("labels_transaction", _LABELS.c.transaction_id)
 _BY_ANALYST = _LABELS.c.source == "analyst"
 _SAID = (_LABELS.c.known_at, _LABELS.c.transaction_id, _LABELS.c.source)  # the last, so that SQLite need not look into the table
-_SAID_AT = Index("labels_analyst", *_SAID, sqlite_where=_BY_ANALYST, postgresql_where=_BY_ANALYST)
-
-# The database itself refuses to change or remove a label, whoever asks.
-_REFUSALS = {
-    "sqlite": [
-        f"CREATE TRIGGER labels_{verb.lower()} BEFORE {verb} ON labels "
-        "BEGIN SELECT RAISE(ABORT, 'labels are only ever added'); END"
-        for verb in ("UPDATE", "DELETE")
-    ],
-    "postgresql": [
-        "CREATE OR REPLACE FUNCTION labels_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'labels are only ever added'; END $$",
-        "CREATE TRIGGER labels_change BEFORE UPDATE OR DELETE OR TRUNCATE ON labels "
-        "FOR EACH STATEMENT EXECUTE FUNCTION labels_refuse()",
-    ],
-}
-for _dialect, _statements in _REFUSALS.items():
-    for _statement in _statements:
-        event.listen(_LABELS, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+Index("labels_analyst", *_SAID, sqlite_where=_BY_ANALYST, postgresql_where=_BY_ANALYST)
 
 _ASKED_AT_ONCE = 500  # ids in one statement
 
@@ -92,30 +63,13 @@ class LabelLog:
     """The labels in the SQL database. Safe to share between threads.
 
     Args:
-        engine: see `database.open_database`. The table is made at the first use.
+        engine: see `database.open_database`.
     """
 
     table = _LABELS
 
     def __init__(self, engine: Engine) -> None:
-        self._tables = Tables(engine, _METADATA, _upgrade)
-
-    def prepare(self) -> None:
-        """Make the table, or bring it to its present form, where that was not done yet."""
-        self._tables.prepare()
-
-    def standing(self, transaction_id: ColumnElement[str]) -> ScalarSelect[Any]:
-        """What `resolve` says of a payment, as part of a question to the database; null where nothing is known."""
-        labels = _LABELS.alias()
-        weight = case(
-            (labels.c.source == "chargeback", 3),
-            (and_(labels.c.source == "analyst", labels.c.role == LEAD), 2),
-            (labels.c.source == "analyst", 1),
-            else_=0,
-        )
-        believed_last = select(labels.c.outcome).where(labels.c.transaction_id == transaction_id)
-        ordered = believed_last.order_by(weight.desc(), labels.c.known_at.desc(), labels.c.sequence.desc())
-        return ordered.limit(1).scalar_subquery()
+        self._tables = Tables(engine)
 
     def append(
         self,
@@ -168,15 +122,6 @@ class LabelLog:
         statement = select(_LABELS).where(condition).order_by(_LABELS.c.sequence).limit(limit)
         with self._tables.transaction() as connection:
             return [_label(dict(row._mapping)) for row in connection.execute(statement)]
-
-
-def _upgrade(connection: Connection) -> None:
-    """Give the table of an earlier version the indexes that it did not have."""
-    if _SAID_AT.name in {index["name"] for index in inspect(connection).get_indexes(_LABELS.name)}:
-        return
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("LOCK TABLE labels IN SHARE ROW EXCLUSIVE MODE")  # one process after the other
-    connection.execute(CreateIndex(_SAID_AT, if_not_exists=True))
 
 
 def _row(word: NewLabel) -> dict[str, Any]:

@@ -1,55 +1,43 @@
 """Review backlog: what the scorer sent to review, what of it waits for somebody's word, and what was said.
 
-The database itself keeps a narrow table of it, by triggers on decisions and labels, whoever writes those. So what waits is found
-without looking at what was judged already, which also takes no place from it.
+The database itself keeps a narrow table of it, by triggers on decisions and labels (`storage/migrations`), whoever writes those.
+So what waits is found without looking at what was judged already, which also takes no place from it.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     ColumnElement,
-    Connection,
-    Delete,
     Index,
-    Insert,
     Integer,
-    MetaData,
     Select,
     Table,
     Text,
-    Update,
     case,
-    delete,
     func,
-    insert,
-    literal_column,
     or_,
     select,
-    update,
 )
 
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.labels.log import LabelLog
 from fraud_core.labels.resolve import Outcome
-from fraud_core.storage.database import Tables
+from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.units.time import from_microseconds, to_microseconds
 
-_METADATA = MetaData()
 _REVIEWS = Table(
     "reviews",
-    _METADATA,
+    METADATA,
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),  # of the decision
     Column("transaction_id", Text, nullable=False),
     Column("scored_at", BigInteger, nullable=False),  # microseconds since 1970 UTC
-    Column("outcome", Text),  # as `LabelLog.standing` has it
+    Column("outcome", Text),  # as `labels.resolve.resolve` has it
 )
 Index("reviews_outcome", _REVIEWS.c.outcome, _REVIEWS.c.scored_at)
 Index("reviews_transaction", _REVIEWS.c.transaction_id, _REVIEWS.c.scored_at)
@@ -83,13 +71,12 @@ class Waiting(NamedTuple):
 class ReviewBacklog:
     """Questions to the decision log and the labels together, which lie in one database. Safe to share between threads.
 
-    Every method raises StoreError where the database cannot be used. The first one that is asked of a database without the table
-    makes it, of all decisions that are kept; meanwhile nothing else writes there.
+    Every method raises StoreError where the database cannot be used.
     """
 
     def __init__(self, decisions: DecisionLog, labels: LabelLog) -> None:
         self._decisions, self._labels = decisions, labels
-        self._tables = Tables(decisions.engine, _METADATA, self._keep_up)
+        self._tables = Tables(decisions.engine)
 
     def waiting(self, since: datetime, but: Collection[str], limit: int, *, also_unsure: bool) -> list[Waiting]:
         """What was sent to review since then and waits, the greatest expected loss (probability times amount) first.
@@ -156,77 +143,8 @@ class ReviewBacklog:
         return [waits, _since(since), *([or_(card.is_(None), card.not_in(list(but)))] if but else [])]
 
     def _read(self, statement: Select[Any]) -> list[Any]:
-        self._decisions.prepare()
-        self._labels.prepare()
         with self._tables.transaction() as connection:
             return list(connection.execute(statement))
-
-    def _keep_up(self, connection: Connection) -> None:
-        """Make the triggers that keep the table, and fill it, where they are not there (any more)."""
-        if _has_triggers(connection):
-            return
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("LOCK TABLE labels, decisions IN SHARE ROW EXCLUSIVE MODE")
-            if _has_triggers(connection):
-                return  # another process was quicker
-        new, old = _row("NEW"), _row("OLD")
-        changes = (
-            _Trigger("reviews_decided", "INSERT", "decisions", self._sent_to_review(new)),
-            _Trigger("reviews_judged", "INSERT", "labels", self._judged(new)),
-            _Trigger("reviews_expired", "DELETE", "decisions", delete(_REVIEWS).where(_REVIEWS.c.number == old.number)),
-        )
-        for trigger in changes:
-            trigger.make(connection)
-        connection.execute(delete(_REVIEWS))
-        connection.execute(self._sent_to_review(self._decisions.table.c))
-
-    def _sent_to_review(self, decided: Any) -> Insert:
-        """Keep what of these decisions was sent to review."""
-        kept = (decided.number, decided.transaction_id, decided.scored_at, self._labels.standing(decided.transaction_id))
-        chosen = select(*kept).where(decided.decision == "review", decided.repeated.is_(False))
-        return insert(_REVIEWS).from_select([column.name for column in _REVIEWS.columns], chosen)
-
-    def _judged(self, label: Any) -> Update:
-        """Keep what is believed since this label."""
-        of_payment = update(_REVIEWS).where(_REVIEWS.c.transaction_id == label.transaction_id)
-        return of_payment.values(outcome=self._labels.standing(label.transaction_id))
-
-
-class _Trigger(NamedTuple):
-    """What the database does after an event on a row, which stands in the statement as NEW or OLD (see `_row`)."""
-
-    name: str
-    event: str
-    table: str
-    statement: Insert | Update | Delete
-
-    def make(self, connection: Connection) -> None:
-        """Make it, in place of one of its name."""
-        action = str(self.statement.compile(connection, compile_kwargs={"literal_binds": True}))
-        event = f"AFTER {self.event} ON {self.table} FOR EACH ROW"
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {self.name}")
-            connection.exec_driver_sql(f"CREATE TRIGGER {self.name} {event} BEGIN {action}; END")
-            return
-        body = f"$$ BEGIN {action}; RETURN NULL; END $$"
-        connection.exec_driver_sql(f"CREATE OR REPLACE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql AS {body}")
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {self.name} ON {self.table}")
-        connection.exec_driver_sql(f"CREATE TRIGGER {self.name} {event} EXECUTE FUNCTION {self.name}()")
-
-
-def _row(name: str) -> Any:
-    """The columns of the row that a trigger acts on."""
-    columns = ("number", "transaction_id", "scored_at", "decision")
-    plain: dict[str, Any] = {column: literal_column(f"{name}.{column}") for column in columns}
-    return SimpleNamespace(**plain, repeated=literal_column(f"{name}.repeated", Boolean()))
-
-
-def _has_triggers(connection: Connection) -> bool:
-    catalogues = {
-        "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'reviews_decided'",
-        "postgresql": "SELECT 1 FROM pg_trigger WHERE tgrelid = 'decisions'::regclass AND tgname = 'reviews_decided'",
-    }
-    return connection.exec_driver_sql(catalogues[connection.dialect.name]).first() is not None
 
 
 def _since(since: datetime) -> ColumnElement[bool]:

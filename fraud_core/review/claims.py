@@ -3,16 +3,15 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, delete, or_, select, update
+from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fraud_core.storage.database import Tables
+from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.units.time import to_microseconds
 
-_METADATA = MetaData()
 _CLAIMS = Table(
     "claims",
-    _METADATA,
+    METADATA,
     Column("transaction_id", Text, primary_key=True),
     Column("analyst", Text, nullable=False),
     Column("until", BigInteger, nullable=False),  # microseconds since 1970 UTC
@@ -25,13 +24,13 @@ class Claims:
     Every method raises StoreError where the database cannot be used.
 
     Args:
-        engine: see `database.open_database`. The table is made at the first use.
+        engine: see `database.open_database`.
         lasting: how long a claim holds after it was taken or renewed.
     """
 
     def __init__(self, engine: Engine, lasting: timedelta) -> None:
         self.lasting = lasting
-        self._tables = Tables(engine, _METADATA)
+        self._tables = Tables(engine)
         self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def take(self, candidates: Iterable[str], analyst: str, now: datetime) -> str | None:

@@ -1,14 +1,14 @@
-"""The SQL database behind decisions, labels, users and the review queue: SQLite by default, PostgreSQL by its URL."""
+"""The SQL database behind decisions, labels, users, API keys and the review queue: SQLite by default, PostgreSQL by its URL."""
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 
 from fraud_core.errors import SettingsError, StoreError
@@ -32,7 +32,7 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
         settings.home.mkdir(parents=True, exist_ok=True)
         seconds = BUSY_SECONDS if patience is None else patience / 1_000
         url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
-        engine = create_engine(url, connect_args={"timeout": seconds})
+        engine = create_engine(url, connect_args={"timeout": seconds}, execution_options={"patience": patience})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
         event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
         _stay_with_the_file(engine, settings.home / "fraud.sqlite")
@@ -40,7 +40,12 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
     url = postgresql_url(settings.database, "FRAUD_DATABASE")
     silent = GONE_SECONDS * 1_000 if patience is None else patience
     options = {"connect_timeout": GONE_SECONDS, "tcp_user_timeout": silent}
-    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=options)
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args=options,
+        execution_options={"patience": patience},
+    )
     if patience is not None:
         event.listen(engine, "connect", lambda connection, _: _give_up_after(connection, patience))
     return engine
@@ -61,64 +66,6 @@ def postgresql_url(given: SecretStr, name: str) -> URL:
     return url
 
 
-def create_tables(engine: Engine, metadata: MetaData) -> None:
-    """Make the tables that are not there yet. Two processes may do so at once.
-
-    Raises:
-        StoreError: the database cannot be reached, or refuses.
-    """
-    with reached(engine):
-        try:
-            metadata.create_all(engine)
-        except DBAPIError:
-            metadata.create_all(engine)  # another process made one between our look and our attempt
-
-
-def upgrade_tables(engine: Engine, upgrade: Callable[[Connection], None]) -> None:
-    """Bring tables of an earlier version to their present form, whole or not at all, one process after the other.
-
-    Raises:
-        StoreError: the database cannot be reached, or refuses.
-    """
-    with reached(engine), engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        upgrade(connection)
-
-
-class Tables:
-    """Some tables of the database, made and brought to their present form at their first use. Safe to share between threads."""
-
-    def __init__(self, engine: Engine, metadata: MetaData, upgrade: Callable[[Connection], None] | None = None) -> None:
-        self.engine = engine
-        self._metadata = metadata
-        self._upgrade = upgrade
-        self._made = False
-
-    def prepare(self) -> None:
-        """Make the tables, or bring them to their present form, where that was not done yet.
-
-        Raises:
-            StoreError: the database cannot be reached, or refuses.
-        """
-        if not self._made:
-            create_tables(self.engine, self._metadata)
-            if self._upgrade is not None:
-                upgrade_tables(self.engine, self._upgrade)
-            self._made = True
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """A connection whose work is committed at the end, or undone where something goes wrong.
-
-        Raises:
-            StoreError: the database cannot be reached, or refuses.
-        """
-        self.prepare()
-        with reached(self.engine), self.engine.begin() as connection:
-            yield connection
-
-
 @contextmanager
 def reached(engine: Engine) -> Iterator[None]:
     """Whatever goes wrong with the database inside is told as one sentence.
@@ -129,11 +76,20 @@ def reached(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, SQLAlchemyError) as error:
-        place = f"the {engine.url.get_backend_name()} database {engine.url.render_as_string(hide_password=True)}"
         cause = type(error.orig if isinstance(error, DBAPIError) and error.orig is not None else error).__name__
         raise StoreError(
-            f"{place[0].upper()}{place[1:]} cannot be used ({cause}); see that it runs and that FRAUD_DATABASE is right."
+            f"{described(engine)} cannot be used ({cause}); see that it runs and that FRAUD_DATABASE is right."
         ) from error
+
+
+def is_patient(engine: Engine) -> bool:
+    """Whether its statements may take as long as they need; see `open_database`."""
+    return engine.get_execution_options().get("patience") is None
+
+
+def described(engine: Engine) -> str:
+    """The database at the beginning of a sentence, without its password."""
+    return f"The {engine.url.get_backend_name()} database {engine.url.render_as_string(hide_password=True)}"
 
 
 def _prepare_sqlite(connection: Any, synchronous: str) -> None:

@@ -7,15 +7,14 @@ carry a sequence, and whoever follows one remembers how far it was.
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, delete, select
+from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fraud_core.storage.database import Tables
+from fraud_core.storage.schema import METADATA, Tables
 
-_METADATA = MetaData()
 _HEADS = Table(
     "heads",
-    _METADATA,
+    METADATA,
     Column("store", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
@@ -36,13 +35,13 @@ class Heads:
     Every method raises StoreError where the database cannot be used.
 
     Args:
-        engine: see `database.open_database`. The table is made at the first use.
+        engine: see `database.open_database`.
         store: URL of the object store.
     """
 
     def __init__(self, engine: Engine, store: str) -> None:
         self._store = store
-        self._tables = Tables(engine, _METADATA)
+        self._tables = Tables(engine)
         self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def seen(self) -> dict[str, Head]:

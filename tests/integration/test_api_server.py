@@ -62,7 +62,7 @@ def test_on_loopback_a_name_of_somebody_elses_that_leads_here_reaches_nothing(se
 
 def test_two_workers_agree_within_a_poll_and_share_metrics_and_keys(servers: Servers, installation: Any) -> None:
     first = installation.promote(1)
-    keys = ApiKeys(installation.settings.home / "api_keys.sqlite")
+    keys = ApiKeys.of(installation.settings)
     key, token = keys.create("till", ["score"])
     server = servers.start(installation.settings, FRAUD_API_WORKERS="2", FRAUD_API_AUTH="keys", FRAUD_API_RATE="0.001")
     headers = {"Authorization": f"Bearer {token}"}

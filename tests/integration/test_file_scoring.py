@@ -25,7 +25,7 @@ STALL = 2.0  # seconds
 @pytest.fixture
 def tokens(installation: Any) -> list[str]:
     installation.promote(1)
-    keys = ApiKeys(installation.settings.home / "api_keys.sqlite")
+    keys = ApiKeys.of(installation.settings)
     return [keys.create(name, ["score"])[1] for name in ("one", "other")]
 
 

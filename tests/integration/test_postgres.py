@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from fraud_core.decisions.log import DecisionLog
@@ -15,12 +16,15 @@ from fraud_core.errors import StoreError
 from fraud_core.labels.log import LabelLog
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
+from tests.api_keys import *  # noqa: F403 - the promises are tests
 from tests.api_server import eventually
 from tests.decided import NOON, decided
-from tests.decision_log import *  # noqa: F403 - the promises are tests
+from tests.decision_log import *  # noqa: F403
 from tests.label_log import *  # noqa: F403
 from tests.label_log import said
 from tests.review_backlog import *  # noqa: F403
+from tests.schema import *  # noqa: F403
+from tests.schema import Make
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 pytestmark = [
@@ -46,9 +50,31 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Of a database without tables."""
     engine = open_database(settings)
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS decisions, labels, reviews"))
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def make_database(server: PostgresServer, settings: Settings) -> Iterator[Make]:
+    made: list[Engine] = []
+
+    def make(content: Path | None = None, patience: int | None = None) -> Engine:
+        name = f"made{len(made)}"
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        url = make_url(server.url).set(database=name).render_as_string(hide_password=False)
+        if content is not None:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute((content / "postgresql.sql").read_bytes())
+        made.append(open_database(settings.model_copy(update={"database": SecretStr(url)}), patience))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.dispose()
 
 
 def test_labels_cannot_be_emptied_either(engine: Engine) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
+from fraud_core.access.api_keys import ApiKeys, KeyRing
 from fraud_core.access.users import Users
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.labels.log import LabelLog
@@ -21,8 +23,10 @@ from fraud_core.review.backlog import ReviewBacklog
 from fraud_core.review.claims import Claims
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
+from fraud_core.storage.schema import VERSION, upgrade, version_of
 from tests.api_server import Servers
 from tests.earlier import VERSIONS, EarlierInstallation
+from tests.schema import tables_of, triggers_of
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 pytestmark = pytest.mark.integration
@@ -37,11 +41,11 @@ def earlier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(params=["sqlite", "postgresql"])
 def used(
     request: pytest.FixtureRequest, earlier: EarlierInstallation, tmp_path: Path
-) -> Iterator[tuple[Settings, dict[str, Any]]]:
-    """Settings by which its database is opened, and what was answered while it was used."""
+) -> Iterator[tuple[Settings, Settings, dict[str, Any]]]:
+    """Settings by which its database is opened, those of an empty one, and what was answered while it was used."""
     settings = Settings(_env_file=None, home=earlier.home)
     if request.param == "sqlite":
-        yield settings, earlier.made["sqlite"]
+        yield settings, Settings(_env_file=None, home=tmp_path / "empty"), earlier.made["sqlite"]
         return
     if POSTGRES is None:
         pytest.skip("needs Debian's package postgresql")
@@ -49,14 +53,19 @@ def used(
     server = PostgresServer(tmp_path / "postgres")
     try:
         with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE empty")
             connection.execute(earlier.dump.encode())
-        yield Settings(_env_file=None, home=earlier.home, database=server.url), earlier.made["postgresql"]
+        empty = make_url(server.url).set(database="empty").render_as_string(hide_password=False)
+        of_dump, of_empty = (Settings(_env_file=None, home=earlier.home, database=url) for url in (server.url, empty))
+        yield of_dump, of_empty, earlier.made["postgresql"]
     finally:
         server.stop()
 
 
-def test_decisions_labels_users_and_claims_of_an_earlier_version_are_read(used: tuple[Settings, dict[str, Any]]) -> None:
-    settings, made = used
+def test_decisions_labels_users_and_claims_of_an_earlier_version_are_read(
+    earlier: EarlierInstallation, used: tuple[Settings, Settings, dict[str, Any]]
+) -> None:
+    settings, empty, made = used
     engine = open_database(settings)
     log, users = DecisionLog(engine, 36_500), Users(engine)
     found = log.find_all([answer["transaction_id"] for answer in made["answers"]])
@@ -83,6 +92,17 @@ def test_decisions_labels_users_and_claims_of_an_earlier_version_are_read(used: 
     assert users.verified("bob", made["passwords"]["bob"]) is None
     held_then = log.find(made["held"]).scored_at - timedelta(minutes=1)  # type: ignore[union-attr]
     assert Claims(engine, timedelta(minutes=30)).held(held_then) == {made["held"]: "lea"}
+    ring = KeyRing(ApiKeys.of(settings, engine))
+    ring.refresh()
+    in_file = (earlier.home / "api_keys.sqlite").exists()  # of the use with SQLite
+    key = ring.holder_of(earlier.made["sqlite" if in_file else engine.dialect.name]["api_key"])
+    assert key is not None
+    assert (key.name, key.scopes) == ("shop", {"score", "label"})
+    assert version_of(engine) == VERSION
+    new = open_database(empty)
+    upgrade(new)
+    assert (tables_of(engine), triggers_of(engine)) == (tables_of(new), triggers_of(new))
+    new.dispose()
     engine.dispose()
 
 

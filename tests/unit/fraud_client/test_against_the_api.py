@@ -42,7 +42,7 @@ def test_every_call_of_the_async_client_is_answered_by_the_real_application(inst
     settings = installation.settings.model_copy(update={"api_drain_seconds": 0.01})
     file = tmp_path / "payments.csv"
     file.write_text("timestamp,amount\n2020-06-21T12:14:25Z,2.86\n2020-06-21T12:20:00Z,\n")
-    _, key = ApiKeys(settings.home / "api_keys.sqlite").create("till", ["score", "label", "admin"])
+    _, key = ApiKeys.of(settings).create("till", ["score", "label", "admin"])
 
     async def session() -> None:
         app = create_app(settings, asks_for_keys=True)

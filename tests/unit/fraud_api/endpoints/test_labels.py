@@ -96,7 +96,7 @@ def test_the_longest_list_is_taken(scored: Any, installation: Any) -> None:
 
 
 def test_the_author_is_the_api_key_and_only_a_key_for_labels_opens_them(call: Any, installation: Any, scored: Any) -> None:
-    keys = ApiKeys(installation.settings.home / "api_keys.sqlite")
+    keys = ApiKeys.of(installation.settings)
     tokens = {scope: keys.create(f"the {scope} desk", [scope])[1] for scope in ("score", "label", "admin")}
     guarded = call(installation.settings, asks_for_keys=True)
     label = {"transaction_id": "t0", "outcome": "fraud"}

@@ -21,7 +21,7 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.fixture
 def keys(installation: Any) -> ApiKeys:
     installation.promote(1)
-    return ApiKeys(installation.settings.home / "api_keys.sqlite")
+    return ApiKeys.of(installation.settings)
 
 
 def test_without_a_living_key_nothing_is_answered_but_health(call: Any, installation: Any, keys: ApiKeys) -> None:
@@ -52,8 +52,8 @@ def test_a_key_opens_what_its_scopes_say(call: Any, installation: Any, keys: Api
 
 
 def test_a_route_that_nobody_listed_needs_the_scope_admin(call: Any, installation: Any, keys: ApiKeys) -> None:
-    api = call(installation.settings, asks_for_keys=True)
     token = keys.create("till", ["score", "label"])[1]
+    api = call(installation.settings, asks_for_keys=True)
     paths = {route.path for route in api.app.routes} - set(SCOPES_OF) - OPEN_PATHS
     assert paths == {"/v1/models", "/v1/admin/reload"}
     for path in (*paths, "/v1/of/tomorrow"):
@@ -74,8 +74,8 @@ def test_a_key_is_known_by_its_id_in_the_log_and_by_nothing_else(
 
 def test_the_rate_is_a_keys_own(call: Any, installation: Any, keys: ApiKeys) -> None:
     settings = installation.settings.model_copy(update={"api_rate": 0.001, "api_rate_burst": 3})
-    api = call(settings, asks_for_keys=True)
     one, other = keys.create("one", ["score"])[1], keys.create("other", ["score"])[1]
+    api = call(settings, asks_for_keys=True)
     statuses = [api.post("/v1/score", json=EXAMPLE, headers=bearer(one)).status_code for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
     refused = api.post("/v1/score", json=EXAMPLE, headers=bearer(one))

@@ -146,7 +146,7 @@ def test_a_failed_reload_is_told_and_its_end_too(call: Any, installation: Any) -
 
 
 def test_metrics_may_ask_for_a_key_of_their_own(call: Any, installation: Any) -> None:
-    keys = ApiKeys(installation.settings.home / "api_keys.sqlite")
+    keys = ApiKeys.of(installation.settings)
     tokens = {scope: keys.create(scope, [scope])[1] for scope in ("score", "metrics", "admin")}
     api = call(installation.settings.model_copy(update={"metrics_access": "key"}), asks_for_keys=True)
     assert api.get("/metrics").status_code == 401

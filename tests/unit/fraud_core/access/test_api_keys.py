@@ -1,40 +1,24 @@
-"""API keys: shown once, stored as hashes, revoked at once."""
+"""API keys in SQLite: the promises of all, and the file of before that is taken over."""
 
-import stat
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from fraud_core.access.api_keys import ApiKeys, KeyRing
-from fraud_core.errors import SettingsError, StoreError
+from fraud_core.errors import StoreError
+from fraud_core.settings import Settings
+from fraud_core.storage.database import open_database
+from tests.api_keys import *  # noqa: F403 - the promises are tests
+from tests.earlier import EarlierInstallation
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> ApiKeys:
-    return ApiKeys(tmp_path / "keys" / "api_keys.sqlite")
-
-
-def test_a_key_has_256_bits_and_is_stored_as_its_hash_alone(keys: ApiKeys) -> None:
-    key, token = keys.create("till 7", ["score"])
-    prefix, identity, secret = token.split("_")
-    assert (prefix, identity, len(bytes.fromhex(secret))) == ("fraud", key.id, 32)
-    content = keys.path.read_bytes()
-    assert secret.encode() not in content
-    assert bytes.fromhex(secret) not in content
-    assert stat.S_IMODE(keys.path.stat().st_mode) == 0o600
-
-
-def test_several_keys_live_side_by_side_and_one_is_revoked_alone(keys: ApiKeys) -> None:
-    (old, old_token), (new, new_token) = keys.create("till", ["score"]), keys.create("till", ["score", "label"])
-    ring = KeyRing(keys, refresh_seconds=0)
-    assert ring.holder_of(old_token, 0) == old
-    assert ring.holder_of(new_token, 0) == new
-    revoked = keys.revoke(old.id)
-    assert revoked.revoked is not None
-    assert ring.holder_of(old_token, 1) is None
-    assert ring.holder_of(new_token, 1) == new
-    assert [key.id for key in keys.list()] == [old.id, new.id]
-    assert keys.revoke(old.id) == revoked
+def engine(tmp_path: Path) -> Engine:
+    return open_database(Settings(_env_file=None, home=tmp_path / "home"))
 
 
 @pytest.mark.parametrize("change", ["secret", "identity", "short", "empty", "surrogate"])
@@ -47,31 +31,69 @@ def test_a_token_that_is_not_quite_right_opens_nothing(keys: ApiKeys, change: st
         "empty": "",
         "surrogate": token[:-1] + "\udc80",
     }
-    assert KeyRing(keys).holder_of(wrong[change], 0) is None
+    ring = KeyRing(keys)
+    ring.refresh()
+    assert ring.holder_of(token) is not None
+    assert ring.holder_of(wrong[change]) is None
 
 
-def test_a_ring_looks_at_the_file_again_only_after_its_time(keys: ApiKeys) -> None:
-    ring = KeyRing(keys, refresh_seconds=1)
-    assert ring.holder_of("fraud_a_b", 0) is None
-    key, token = keys.create("till", ["score"])
-    assert ring.holder_of(token, 0.5) is None
-    assert ring.holder_of(token, 1.5) == key
+def test_while_the_database_is_gone_those_that_were_read_last_hold(keys: ApiKeys, tmp_path: Path) -> None:
+    (key, token), database = keys.create("till", ["score"]), tmp_path / "home" / "fraud.sqlite"
+    ring = KeyRing(keys)
+    ring.refresh()
+    moved = database.rename(tmp_path / "moved")
+    ring.refresh()
+    assert (ring.holder_of(token), ring.is_damaged) == (key, True)
+    moved.rename(database)
+    keys.revoke(key.id)
+    ring.refresh()
+    assert (ring.holder_of(token), ring.is_damaged) == (None, False)
 
 
-def test_a_scope_that_does_not_exist_a_nameless_key_and_an_unknown_one_are_refused(keys: ApiKeys) -> None:
-    with pytest.raises(SettingsError, match="not everything"):
-        keys.create("till", ["score", "everything"])
-    with pytest.raises(SettingsError, match="not none"):
-        keys.create("till", [])
-    with pytest.raises(SettingsError, match="Name the service"):
-        keys.create(" ", ["score"])
-    with pytest.raises(SettingsError, match="no API key"):
-        keys.revoke("abc")
-    assert keys.list() == []
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> EarlierInstallation:
+    return EarlierInstallation("0.1.0", tmp_path_factory.mktemp("earlier"))
 
 
-def test_a_file_that_is_no_database_is_said_to_be_one(keys: ApiKeys) -> None:
-    keys.path.parent.mkdir()
-    keys.path.write_bytes(b"no database" * 100)
-    with pytest.raises(StoreError, match="cannot be read"):
-        keys.list()
+def test_keys_of_the_file_of_before_open_what_they_did_and_a_revoked_one_stays_so(
+    earlier: EarlierInstallation, tmp_path: Path
+) -> None:
+    settings, token = Settings(_env_file=None, home=tmp_path), earlier.made["sqlite"]["api_key"]
+    file = Path(shutil.copy(earlier.home / "api_keys.sqlite", tmp_path))
+    before = file.read_bytes()
+    (found,) = ApiKeys.of(settings).list()
+    assert (found.name, found.scopes, found.revoked) == ("shop", {"score", "label"}, None)
+    ring = KeyRing(ApiKeys.of(settings))
+    ring.refresh()
+    assert ring.holder_of(token) == found
+    revoked = ApiKeys.of(settings).revoke(found.id)
+    assert ApiKeys.of(settings).list() == [revoked], "the file has it as valid, and is looked at by each process"
+    assert file.read_bytes() == before
+
+
+def test_a_key_of_one_machine_opens_all_and_revoked_on_another_opens_none(earlier: EarlierInstallation, engine: Engine) -> None:
+    one, other = (ApiKeys(engine, folder / "api_keys.sqlite") for folder in (earlier.home, earlier.folder))
+    rings = [KeyRing(one), KeyRing(other)]
+    for opened in (True, False):
+        for ring in rings:
+            ring.refresh()
+            assert (ring.holder_of(earlier.made["sqlite"]["api_key"]) is not None) == opened
+        for key in other.list():
+            other.revoke(key.id)
+
+
+def test_what_an_older_release_revokes_in_the_file_is_revoked(earlier: EarlierInstallation, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, home=tmp_path)
+    file = shutil.copy(earlier.home / "api_keys.sqlite", tmp_path)
+    ApiKeys.of(settings).list()
+    with closing(sqlite3.connect(file)) as old, old:
+        old.execute("UPDATE keys SET revoked = '2026-11-28T12:00:00+00:00'")
+    (found,) = ApiKeys.of(settings).list()
+    assert found.revoked is not None
+    assert found.revoked.isoformat() == "2026-11-28T12:00:00+00:00"
+
+
+def test_a_file_of_before_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "api_keys.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match="cannot be taken over"):
+        ApiKeys.of(Settings(_env_file=None, home=tmp_path)).list()

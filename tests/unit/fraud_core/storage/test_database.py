@@ -1,28 +1,16 @@
 """The SQL database: which one it is, and what is said where it cannot be used."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
-from fraud_core.storage.database import create_tables, open_database, reached
-
-METADATA = MetaData()
-TABLE = Table("numbers", METADATA, Column("number", Integer, primary_key=True))
+from fraud_core.storage.database import open_database, reached
 
 
-def test_it_is_sqlite_under_the_home_by_default_and_many_may_make_its_tables_at_once(tmp_path: Path) -> None:
-    settings = Settings(_env_file=None, home=tmp_path / "home")
-    engines = [open_database(settings) for _ in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda engine: create_tables(engine, METADATA), engines))
-    with engines[0].begin() as connection:
-        connection.execute(insert(TABLE), [{"number": 1}])
-    with engines[1].connect() as connection:
-        assert connection.execute(select(TABLE.c.number)).scalars().all() == [1]
+def test_it_is_sqlite_under_the_home_by_default(tmp_path: Path) -> None:
+    with open_database(Settings(_env_file=None, home=tmp_path / "home")).connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     assert (tmp_path / "home" / "fraud.sqlite").exists()
 

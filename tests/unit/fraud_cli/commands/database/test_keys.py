@@ -6,6 +6,7 @@ import pytest
 
 from fraud_cli.main import main
 from fraud_core.access.api_keys import ApiKeys
+from fraud_core.settings import Settings
 
 
 def test_a_token_is_alone_on_standard_output_and_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,9 +25,10 @@ def test_a_token_is_alone_on_standard_output_and_shown_once(tmp_path: Path, caps
     assert "valid" in listed
     assert "label, score" in listed
     assert token not in listed
-    assert token.encode() not in (tmp_path / "home" / "api_keys.sqlite").read_bytes()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "home").glob("fraud.sqlite*"))
+    assert (b"till 7" in kept, token.encode() in kept) == (True, False)
 
-    (key,) = ApiKeys(tmp_path / "home" / "api_keys.sqlite").list()
+    (key,) = ApiKeys.of(Settings(_env_file=None, home=tmp_path / "home")).list()
     assert main(["keys", "revoke", key.id, *home]) == 0
     capsys.readouterr()
     assert main(["keys", "list", *home]) == 0

@@ -8,7 +8,7 @@ from fraud_core.settings import Settings
 
 def make_key(settings: Settings, name: str, scopes: list[str]) -> int:
     """Make a key and print its token, alone on standard output, so that it can be piped into a secret store."""
-    key, token = _keys(settings).create(name, scopes)
+    key, token = ApiKeys.of(settings).create(name, scopes)
     print(f"Key {key.id} for {key.name} ({', '.join(sorted(key.scopes))}). Its token is not shown again:", file=sys.stderr)
     print(token)
     return 0
@@ -16,7 +16,7 @@ def make_key(settings: Settings, name: str, scopes: list[str]) -> int:
 
 def list_keys(settings: Settings) -> int:
     """Print a line a key."""
-    keys = _keys(settings).list()
+    keys = ApiKeys.of(settings).list()
     if not keys:
         print("There are no keys yet; `fraud keys create NAME` makes one.")
     for key in keys:
@@ -27,11 +27,6 @@ def list_keys(settings: Settings) -> int:
 
 def revoke_key(settings: Settings, identity: str) -> int:
     """Revoke a key; from the next second on nobody is let in with it."""
-    key = _keys(settings).revoke(identity)
+    key = ApiKeys.of(settings).revoke(identity)
     print(f"Key {key.id} of {key.name} is revoked.")
     return 0
-
-
-def _keys(settings: Settings) -> ApiKeys:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return ApiKeys(settings.home / "api_keys.sqlite")
