@@ -1,12 +1,13 @@
 """Installation: the settings, source, keys, stores and artifacts that every asset works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from fraud_core.errors import IntegrityError
+from fraud_core.evaluation.model_card import Promotion
 from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
 from fraud_core.models.registry import ChampionPointer, follow_latest
@@ -34,6 +35,8 @@ class Installation:
     settings: Settings
     source: Source
     tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
+    # The last judgement on a promotion, by the hash of all that decided it: of this process and these very settings.
+    promotions: dict[str, Promotion] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Installation":

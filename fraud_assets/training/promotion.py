@@ -1,21 +1,23 @@
 """Promotion of a candidate: judged on the same hold-out rows as the champion and the best of the last twelve months."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from fraud_assets.installation import Installation
 from fraud_assets.training.rows import CardCodes
-from fraud_assets.training.training import TrainedModel, holdout_rows
+from fraud_assets.training.training import TrainedModel, holdout_partitions, holdout_rows
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation import metrics
 from fraud_core.evaluation.model_card import Promotion
-from fraud_core.models.bundle import read_bundle
+from fraud_core.models.bundle import Bundle, read_bundle
 from fraud_core.models.registry import ChampionPointer
 from fraud_core.models.scorer import Scorer
+from fraud_core.storage.artifacts import fingerprint
 
 MEMORY = timedelta(days=365)
+SETTINGS = {"seed", "threads", "bootstrap_draws", "promotion_lift", "promotion_margin", "promotion_decline"}
 
 
 def judge_promotion(installation: Installation, trained: TrainedModel, now: datetime) -> Promotion:
@@ -23,9 +25,52 @@ def judge_promotion(installation: Installation, trained: TrainedModel, now: date
 
     Promoted if its interval lies well above the fraud rate, the lower end of the paired difference to the champion is above
     minus the margin, and it is not far below the best champion of the last twelve months. All bounds are settings.
+
+    A run asks twice, in its check and before it points at the model. The second time gets the first one's answer where nothing
+    that decides has changed. That is remembered in this process alone: another one, and whoever can write to the store, has no
+    part in it.
     """
-    settings, report, version = installation.settings, trained.holdout, trained.bundle.version
     latest = installation.latest()
+    champions = {} if latest is None else {version: _champion(installation, version) for version in _recent(latest, now)}
+    given = _given(installation, trained, latest, champions)
+    promotion = installation.promotions.get(given)
+    if promotion is None:
+        promotion = _judge(installation, trained, latest, champions)
+        installation.promotions.clear()
+        installation.promotions[given] = promotion
+    return promotion
+
+
+def _given(
+    installation: Installation,
+    trained: TrainedModel,
+    latest: ChampionPointer | None,
+    champions: Mapping[str, Bundle | IntegrityError],
+) -> str:
+    """Hash of all that decides: the candidate and its figures, the champions, the settings, and the hold-out's rows."""
+    artifacts = installation.artifacts
+    labels = artifacts.pointer("labels")
+    return fingerprint(
+        trained.bundle.model_dump_json(),
+        trained.holdout.model_dump_json(),
+        trained.split.model_dump_json(),
+        "" if latest is None else latest.model_dump_json(),
+        *(f"{version} {found if isinstance(found, IntegrityError) else 'is whole'}" for version, found in champions.items()),
+        installation.settings.model_dump_json(include=SETTINGS),
+        installation.source.model_dump_json(),
+        "" if labels is None else labels.sha256,
+        *(f"{key} {pointer.sha256}" for key, pointer in installation.transformed().items()),
+        *(f"{part.partition} {part.content}" for part in holdout_partitions(installation)),
+    )
+
+
+def _judge(
+    installation: Installation,
+    trained: TrainedModel,
+    latest: ChampionPointer | None,
+    champions: Mapping[str, Bundle | IntegrityError],
+) -> Promotion:
+    settings, report, version = installation.settings, trained.holdout, trained.bundle.version
     if latest is not None and latest.version == version:
         return Promotion(
             promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version
@@ -57,10 +102,11 @@ def judge_promotion(installation: Installation, trained: TrainedModel, now: date
     difference = interval = None
     notes: list[str] = []
     averages: dict[str, float] = {}
-    for earlier in _recent(latest, now):
+    for earlier, found in champions.items():
         try:
-            bundle = read_bundle(installation.artifacts.store, earlier, installation.artifacts.signing_key)
-            earlier_scores = Scorer(bundle, settings.threads).score_features(rows.frame)
+            if isinstance(found, IntegrityError):
+                raise found
+            earlier_scores = Scorer(found, settings.threads).score_features(rows.frame)
         except (IntegrityError, pl.exceptions.ColumnNotFoundError) as error:
             notes.append(f"Version {earlier} cannot be compared with: {error}")
             continue
@@ -92,6 +138,14 @@ def judge_promotion(installation: Installation, trained: TrainedModel, now: date
         difference=difference,
         interval=interval,
     )
+
+
+def _champion(installation: Installation, version: str) -> Bundle | IntegrityError:
+    """A champion's bundle, or why there is none to compare with."""
+    try:
+        return read_bundle(installation.artifacts.store, version, installation.artifacts.signing_key)
+    except IntegrityError as error:
+        return error
 
 
 def _recent(latest: ChampionPointer, now: datetime) -> Iterator[str]:

@@ -150,7 +150,7 @@ def train(installation: Installation, preprocessor: Preprocessor, allowed: Train
     scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
-    every = _every(installation)
+    every = holdout_partitions(installation)
     known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
     evaluated = holdout.evaluation(scores, source, codes, by_time)
     b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
@@ -236,7 +236,7 @@ def training_inputs(installation: Installation, allowed: TrainingSet) -> str:
 
 def holdout_rows(installation: Installation, split: Split) -> Rows:
     """The hold-out: rows of every materialized partition, those that the gate rejected included."""
-    return read_rows(Data.of(installation), _every(installation), split.holdout)
+    return read_rows(Data.of(installation), holdout_partitions(installation), split.holdout)
 
 
 def _split(installation: Installation, allowed: TrainingSet) -> Split:
@@ -245,7 +245,7 @@ def _split(installation: Installation, allowed: TrainingSet) -> Split:
     return split_of(installation.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
 
 
-def _every(installation: Installation) -> list[PartitionRef]:
+def holdout_partitions(installation: Installation) -> list[PartitionRef]:
     """Every materialized partition but those whose labels are held: by them nothing can be measured."""
     contents = {key: pointer.content for key, pointer in installation.transformed().items()}
     held = held_labels(installation.artifacts.store, installation.artifacts.signing_key, contents)
