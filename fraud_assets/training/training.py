@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fraud_assets.installation import Installation
-from fraud_assets.training.candidates import Progress, Side, fit_calibration, fit_candidates, recipe
+from fraud_assets.training.candidates import Progress, fit_calibration, fit_candidates, recipe
 from fraud_assets.training.preprocessing import fit_encoder
 from fraud_assets.training.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
 from fraud_assets.training.split import SIDES, Split, split_of
@@ -22,6 +22,7 @@ from fraud_core.features.encoder import Encoder
 from fraud_core.gate import PartitionRef, TrainingSet
 from fraud_core.gate.labels import held_labels
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle
+from fraud_core.models.kinds.kind import Examples
 from fraud_core.models.manifest import Lineage, Lookback, Thresholds
 from fraud_core.models.scorer import Scorer, probabilities
 from fraud_core.sources.source import Source
@@ -182,7 +183,11 @@ def _choose(
     """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
     settings = installation.settings
     candidates = fit_candidates(
-        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
+        _examples(training, encoder),
+        _examples(validation_a, encoder),
+        seed=settings.seed,
+        threads=settings.threads,
+        progress=progress,
     )
     best = candidates[0]
     margins = best.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
@@ -257,8 +262,8 @@ def _training_rows(installation: Installation, data: Data, split: Split, allowed
     return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
 
 
-def _side(rows: Rows, encoder: Encoder) -> Side:
-    return Side(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
+def _examples(rows: Rows, encoder: Encoder) -> Examples:
+    return Examples(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
 
 
 def _require_frauds(installation: Installation, name: str, rows: Rows) -> None:
