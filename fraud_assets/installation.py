@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation.model_card import Promotion
@@ -20,6 +20,10 @@ from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.open import open_store
 from fraud_core.training_data.transform import transformed_inputs
+
+if TYPE_CHECKING:
+    from fraud_assets.training.rows import Data
+    from fraud_assets.training.task import TrainingTask
 
 Tell = Callable[[str], None]
 
@@ -119,6 +123,22 @@ class Installation:
         """
         allowed = self.accepted_set(own_partition)
         return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition, self.heads)
+
+    def training_data(self) -> "Data":
+        """The rows of transformed, with what has become known of them."""
+        from fraud_assets.training.rows import Data  # noqa: PLC0415 - learning is heavy, and most commands do without
+
+        return Data.of(self.artifacts, self.source)
+
+    def training_task(self, allowed: TrainingSet) -> "TrainingTask":
+        """A training on these partitions, as values.
+
+        Raises:
+            NotYetTrainableError: there is too little data for the split.
+        """
+        from fraud_assets.training.task import TrainingTask  # noqa: PLC0415 - learning is heavy, and most commands do without
+
+        return TrainingTask.read(self.artifacts, self.source, self.settings, allowed, self.card_key.id)
 
     def is_accepted(self, key: str) -> bool:
         """Whether the gate accepts what the transformed partition holds at present."""

@@ -13,8 +13,6 @@ from fraud_assets.runtime import spreading
 from fraud_assets.stages import labels
 from fraud_assets.stages.landing import load_landing
 from fraud_assets.stages.volume import mature_instant
-from fraud_assets.training.rows import Data
-from fraud_assets.training.training import training_inputs
 from fraud_core import gate
 from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError
 from fraud_core.gate import Rules
@@ -72,20 +70,20 @@ def next_training(installation: Installation, instance: dg.DagsterInstance, now:
         return Proposal(first)
     try:
         allowed = installation.training_set()
-        inputs, outcomes = training_inputs(installation, allowed), Data.of(installation).fingerprint()
+        task = installation.training_task(allowed)
     except (GateRefusalError, NotYetTrainableError) as refusal:
         return Proposal(str(refusal))
     trained = installation.artifacts.pointer("model")
     store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     latest = installation.latest()
-    if trained is not None and trained.inputs == inputs:
+    if trained is not None and trained.inputs == task.inputs:
         return Proposal("The last training was on exactly these partitions.")
     if latest is not None:
         lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
-        if (lineage.training_set, lineage.labels) == (gate.fingerprint(allowed), outcomes):
+        if (lineage.training_set, lineage.labels) == (task.lineage.training_set, task.lineage.labels):
             return Proposal(f"Champion {latest.version} was trained on exactly these partitions.")
     # What was tried includes from where: a set may come back after another was trained in between.
-    stamp = fingerprint(inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
+    stamp = fingerprint(task.inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
     if _was_tried(instance, stamp):
         return Proposal("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
     return Proposal(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)

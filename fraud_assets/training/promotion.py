@@ -1,76 +1,44 @@
 """Promotion of a candidate: judged on the same hold-out rows as the champion and the best of the last twelve months."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from fraud_assets.installation import Installation
-from fraud_assets.training.rows import CardCodes
-from fraud_assets.training.training import TrainedModel, holdout_partitions, holdout_rows
+from fraud_assets.training.rows import CardCodes, Rows
+from fraud_assets.training.training import TrainedModel
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation import metrics
 from fraud_core.evaluation.model_card import Promotion
-from fraud_core.models.bundle import Bundle, read_bundle
+from fraud_core.models.bundle import Bundle
 from fraud_core.models.registry import ChampionPointer
 from fraud_core.models.scorer import Scorer
-from fraud_core.storage.artifacts import fingerprint
+from fraud_core.settings import Settings
 
 MEMORY = timedelta(days=365)
 SETTINGS = {"seed", "threads", "bootstrap_draws", "promotion_lift", "promotion_margin", "promotion_decline"}
 
 
-def judge_promotion(installation: Installation, trained: TrainedModel, now: datetime) -> Promotion:
-    """Compare the candidate with what came before. Reads the store, writes nothing.
+def judge_promotion(
+    trained: TrainedModel,
+    latest: ChampionPointer | None,
+    champions: Mapping[str, Bundle | IntegrityError],
+    holdout: Callable[[], Rows],
+    settings: Settings,
+) -> Promotion:
+    """Compare a candidate with what came before.
 
     Promoted if its interval lies well above the fraud rate, the lower end of the paired difference to the champion is above
     minus the margin, and it is not far below the best champion of the last twelve months. All bounds are settings.
 
-    A run asks twice, in its check and before it points at the model. The second time gets the first one's answer where nothing
-    that decides has changed. That is remembered in this process alone: another one, and whoever can write to the store, has no
-    part in it.
+    Args:
+        trained: the candidate.
+        latest: the pointer to the champion; None where there is none yet.
+        champions: the versions of `recent_champions`, each as its bundle or as why that cannot be read.
+        holdout: reads the hold-out's rows.
+        settings: the bounds, and the bootstrap's.
     """
-    latest = installation.latest()
-    champions = {} if latest is None else {version: _champion(installation, version) for version in _recent(latest, now)}
-    given = _given(installation, trained, latest, champions)
-    promotion = installation.promotions.get(given)
-    if promotion is None:
-        promotion = _judge(installation, trained, latest, champions)
-        installation.promotions.clear()
-        installation.promotions[given] = promotion
-    return promotion
-
-
-def _given(
-    installation: Installation,
-    trained: TrainedModel,
-    latest: ChampionPointer | None,
-    champions: Mapping[str, Bundle | IntegrityError],
-) -> str:
-    """Hash of all that decides: the candidate and its figures, the champions, the settings, and the hold-out's rows."""
-    artifacts = installation.artifacts
-    labels = artifacts.pointer("labels")
-    return fingerprint(
-        trained.bundle.model_dump_json(),
-        trained.holdout.model_dump_json(),
-        trained.split.model_dump_json(),
-        "" if latest is None else latest.model_dump_json(),
-        *(f"{version} {found if isinstance(found, IntegrityError) else 'is whole'}" for version, found in champions.items()),
-        installation.settings.model_dump_json(include=SETTINGS),
-        installation.source.model_dump_json(),
-        "" if labels is None else labels.sha256,
-        *(f"{key} {pointer.sha256}" for key, pointer in installation.transformed().items()),
-        *(f"{part.partition} {part.content}" for part in holdout_partitions(installation)),
-    )
-
-
-def _judge(
-    installation: Installation,
-    trained: TrainedModel,
-    latest: ChampionPointer | None,
-    champions: Mapping[str, Bundle | IntegrityError],
-) -> Promotion:
-    settings, report, version = installation.settings, trained.holdout, trained.bundle.version
+    report, version = trained.holdout, trained.bundle.version
     if latest is not None and latest.version == version:
         return Promotion(
             promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version
@@ -95,7 +63,7 @@ def _judge(
         )
         return Promotion(promoted=False, reasons=(reason,), champion=latest.version)
 
-    rows = holdout_rows(installation, trained.split)
+    rows = holdout()
     labels = rows.labels
     cards = CardCodes().codes(rows.frame["card"]) if "card" in rows.frame.columns else None
     scores = Scorer(trained.bundle, settings.threads).score_features(rows.frame)
@@ -140,15 +108,7 @@ def _judge(
     )
 
 
-def _champion(installation: Installation, version: str) -> Bundle | IntegrityError:
-    """A champion's bundle, or why there is none to compare with."""
-    try:
-        return read_bundle(installation.artifacts.store, version, installation.artifacts.signing_key)
-    except IntegrityError as error:
-        return error
-
-
-def _recent(latest: ChampionPointer, now: datetime) -> Iterator[str]:
+def recent_champions(latest: ChampionPointer, now: datetime) -> Iterator[str]:
     """The champion, and the versions that were champion within the last twelve months, but for withdrawn ones."""
     yield latest.version
     seen = {latest.version}

@@ -21,7 +21,7 @@ from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.overruling import confirm_rules_of
 from fraud_assets.stages import history, labels
 from fraud_assets.stages.landing import load_landing
-from fraud_assets.training.training import TrainedModel, training_inputs
+from fraud_assets.training.training import TrainedModel
 from fraud_cli.commands.spread import has_raw, is_tolerable, spread
 from fraud_cli.instance import open_instance, own_process
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, SourceError, StoreError
@@ -137,7 +137,7 @@ class Pipeline:
         latest = self.installation.latest()
         if pointer is None or latest is None or pointer.facts["version"] != latest.version:
             return False
-        return pointer.inputs == training_inputs(self.installation, allowed)
+        return pointer.inputs == self.installation.training_task(allowed).inputs
 
 
 def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:
@@ -286,7 +286,7 @@ def _summary(installation: Installation, keys: list[str], seconds: float) -> dic
 def _trained(installation: Installation) -> TrainedModel | None:
     pointer = installation.artifacts.pointer("model")
     try:
-        if pointer is None or pointer.inputs != training_inputs(installation, installation.training_set()):
+        if pointer is None or pointer.inputs != installation.training_task(installation.training_set()).inputs:
             return None
     except (GateRefusalError, NotYetTrainableError):
         return None

@@ -17,7 +17,6 @@ from fraud_assets.schedule import sensors as automation
 from fraud_assets.schedule.planning import next_fraud_rates, next_training
 from fraud_assets.schedule.sensors import next_landing, next_partition
 from fraud_assets.stages.volume import FRAUD_RATE
-from fraud_assets.training.training import training_inputs
 from fraud_core import gate
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.models.bundle import make_bundle, write_bundle
@@ -184,7 +183,7 @@ def test_what_somebody_landed_by_hand_is_not_landed_again(files: Files) -> None:
 
 
 def test_the_simulator_lands_once(files: Files) -> None:
-    simulated = Path(__file__).parents[3] / "sources" / "simulated.toml"
+    simulated = Path(__file__).parents[4] / "sources" / "simulated.toml"
     installation = Installation.load(
         files.installation.settings.model_copy(update={"source": simulated, "home": files.folder / "other"})
     )
@@ -351,7 +350,7 @@ def test_on_the_champions_own_set_nothing_is_launched(bench: Any, instance: dg.D
 
 def test_what_was_trained_and_not_promoted_is_not_trained_again(bench: Any, instance: dg.DagsterInstance) -> None:
     champion_on(bench.installation, "of long ago")
-    trained_with(bench.installation, training_inputs(bench.installation, bench.installation.training_set()))
+    trained_with(bench.installation, bench.installation.training_task(bench.installation.training_set()).inputs)
     assert next_training(bench.installation, instance, NOW).why == "The last training was on exactly these partitions."
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.training import promotion
-from fraud_assets.training.promotion import judge_promotion
 from fraud_assets.training.training import TrainedModel
 from fraud_core.evaluation.model_card import Promotion
 from fraud_core.models.bundle import write_bundle
@@ -35,7 +35,7 @@ def point(bench: Any, model: TrainedModel, at: datetime, **how: Any) -> str:
 
 
 def judged(bench: Any, model: TrainedModel) -> Promotion:
-    return judge_promotion(bench.installation, model, NOW)
+    return promotion_of(bench.installation, model, NOW)
 
 
 def test_the_first_model_is_promoted_if_it_lies_well_above_the_fraud_rate(bench: Any, make_model: Make) -> None:
@@ -188,8 +188,8 @@ def test_a_run_judges_once_and_again_when_anything_that_decides_has_changed(
 
     def times(judging: Any, model: TrainedModel, at: datetime = NOW) -> int:
         before = compared
-        asked = judge_promotion(judging.installation, pickle.loads(pickle.dumps(model)), at)
-        fresh = judge_promotion(replace(judging.installation), model, at)  # as another process would
+        asked = promotion_of(judging.installation, pickle.loads(pickle.dumps(model)), at)
+        fresh = promotion_of(replace(judging.installation), model, at)  # as another process would
         assert asked == fresh
         return compared - before - 1
 

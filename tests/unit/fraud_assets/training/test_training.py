@@ -14,7 +14,8 @@ import pytest
 from fraud_assets.training import candidates, training
 from fraud_assets.training.card import model_card
 from fraud_assets.training.split import Block, Side, split_of
-from fraud_assets.training.training import Preprocessor, TrainedModel, fit_preprocessor, train, training_inputs
+from fraud_assets.training.task import TrainingTask
+from fraud_assets.training.training import Preprocessor, TrainedModel, fit_preprocessor, train
 from fraud_core.errors import GateRefusalError, HoldoutError, IntegrityError, NotYetTrainableError
 from fraud_core.evaluation.model_card import ModelCard, Promotion
 from fraud_core.features import catalogue
@@ -37,13 +38,16 @@ def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boosting, "BOOSTING", {"boosting": small})
 
 
+def task(bench: Any) -> TrainingTask:
+    return bench.installation.training_task(bench.installation.training_set())
+
+
 def trained(bench: Any, progress: Callable[[str], None] = lambda _: None) -> TrainedModel:
-    allowed = bench.installation.training_set()
-    return train(bench.installation, fit_preprocessor(bench.installation, allowed), allowed, progress)
+    return train(task(bench), preprocessor(bench), progress)
 
 
 def preprocessor(bench: Any) -> Preprocessor:
-    return fit_preprocessor(bench.installation, bench.installation.training_set())
+    return fit_preprocessor(task(bench))
 
 
 def changed(bench: Any, new_bench: Any, change: Change, *sides: Side) -> Any:
@@ -253,7 +257,7 @@ def test_thinned_training_rows_give_the_same_version_again(bench: Any) -> None:
 
 def test_inputs_change_with_what_a_training_depends_on_and_with_nothing_else(bench: Any) -> None:
     def inputs(one: Any) -> str:
-        return training_inputs(one.installation, one.installation.training_set())
+        return task(one).inputs
 
     before = inputs(bench)
     assert inputs(bench.with_settings(threads=7, promotion_margin=0.5, api_port=1)) == before
@@ -352,10 +356,10 @@ def test_the_holdout_is_also_reported_without_its_rejected_rows(new_bench: Any) 
 
 
 def test_a_rejected_partition_that_comes_last_changes_nothing(bench: Any) -> None:
-    before, inputs = trained(bench), training_inputs(bench.installation, bench.installation.training_set())
+    before, inputs = trained(bench), task(bench).inputs
     july = bench.rows()["2024-06"].with_columns(pl.col("timestamp") + pl.duration(days=30))
     bench.put("2024-07", july, accepted=False)
-    assert training_inputs(bench.installation, bench.installation.training_set()) == inputs
+    assert task(bench).inputs == inputs
     after = trained(bench)
     assert (after.bundle.version, after.split) == (before.bundle.version, before.split)
     bench.put("2024-07", july)
@@ -367,14 +371,14 @@ def test_a_preprocessor_of_other_partitions_is_refused(bench: Any) -> None:
     frame = bench.rows()["2024-01"]
     bench.put("2024-01", frame, accepted=False)
     with pytest.raises(GateRefusalError, match="materialize preprocessor, then model"):
-        train(bench.installation, fitted, bench.installation.training_set(), print)
+        train(task(bench), fitted, print)
 
 
 def test_a_preprocessor_of_another_split_is_refused(bench: Any) -> None:
     fitted = preprocessor(bench)
     other = held_out_longer(bench, 25)
     with pytest.raises(GateRefusalError, match="another split"):
-        train(other.installation, fitted, other.installation.training_set(), print)
+        train(task(other), fitted, print)
     assert trained(other).split != fitted.split
 
 

@@ -14,7 +14,7 @@ from fraud_core.errors import SourceError
 from fraud_core.settings import Settings
 from fraud_core.sources.source import load_source
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_training_after_each_partition_rolls_a_holdout_that_a_benchmark_fixes() -> None:
