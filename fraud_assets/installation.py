@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation.model_card import Promotion
-from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
+from fraud_core.gate import Rules, TrainingSet, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
 from fraud_core.models.registry import ChampionPointer, follow_latest
 from fraud_core.settings import Settings
@@ -19,7 +19,6 @@ from fraud_core.storage.artifacts import Artifacts, Pointer
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.open import open_store
-from fraud_core.training_data.transform import transformed_inputs
 
 if TYPE_CHECKING:
     from fraud_assets.training.rows import Data
@@ -96,14 +95,6 @@ class Installation:
         """
         return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
 
-    def is_judged(self, verdict: Verdict | None, content: str) -> bool:
-        """Whether a verdict speaks of this content, by the rules in force.
-
-        Raises:
-            GateRefusalError: nobody has confirmed the rules that the source's TOML declares.
-        """
-        return verdict is not None and verdict.content == content and self.rules().holds(verdict.rules)
-
     def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the drift gate lets train, whatever their labels.
 
@@ -148,13 +139,6 @@ class Installation:
         except IntegrityError:
             return False  # nothing is trusted that does not verify
         return pointer is not None and verdict is not None and verdict.content == pointer.content and verdict.is_accepted
-
-    def is_current(self, key: str) -> bool:
-        """Whether the transformed partition was made from what raw holds at present."""
-        pointer = self.artifacts.pointer("transformed", key)
-        raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
-        present = [raw for raw in raws if raw is not None]
-        return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
 
 
 def _s3_client() -> Any:
