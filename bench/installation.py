@@ -14,7 +14,6 @@ import polars as pl
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fraud_assets.training.candidates import BOOSTING
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.features import catalogue
 from fraud_core.features.batch import COLUMNS, states
@@ -22,6 +21,7 @@ from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encode
 from fraud_core.features.windows import Reach
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Fitted, make_bundle, write_bundle
+from fraud_core.models.kinds.boosting import BOOSTING
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
 from fraud_core.models.registry import point_at
 from fraud_core.settings import Settings

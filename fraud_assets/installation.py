@@ -1,13 +1,14 @@
 """Installation: the settings, source, keys, stores and artifacts that every asset works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fraud_core.errors import IntegrityError
-from fraud_core.gate import Rules, TrainingSet, Verdict, read_verdict, rules_in_force, training_set
+from fraud_core.evaluation.model_card import Promotion
+from fraud_core.gate import Rules, TrainingSet, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
 from fraud_core.models.registry import ChampionPointer, follow_latest
 from fraud_core.settings import Settings
@@ -18,7 +19,10 @@ from fraud_core.storage.artifacts import Artifacts, Pointer
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.open import open_store
-from fraud_core.training_data.transform import transformed_inputs
+
+if TYPE_CHECKING:
+    from fraud_assets.training.rows import Data
+    from fraud_assets.training.task import TrainingTask
 
 Tell = Callable[[str], None]
 
@@ -34,6 +38,8 @@ class Installation:
     settings: Settings
     source: Source
     tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
+    # The last judgement on a promotion, by the hash of all that decided it: of this process and these very settings.
+    promotions: dict[str, Promotion] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Installation":
@@ -89,14 +95,6 @@ class Installation:
         """
         return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
 
-    def is_judged(self, verdict: Verdict | None, content: str) -> bool:
-        """Whether a verdict speaks of this content, by the rules in force.
-
-        Raises:
-            GateRefusalError: nobody has confirmed the rules that the source's TOML declares.
-        """
-        return verdict is not None and verdict.content == content and self.rules().holds(verdict.rules)
-
     def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the drift gate lets train, whatever their labels.
 
@@ -117,6 +115,22 @@ class Installation:
         allowed = self.accepted_set(own_partition)
         return without_held(self.artifacts.store, self.artifacts.signing_key, allowed, own_partition, self.heads)
 
+    def training_data(self) -> "Data":
+        """The rows of transformed, with what has become known of them."""
+        from fraud_assets.training.rows import Data  # noqa: PLC0415 - learning is heavy, and most commands do without
+
+        return Data.of(self.artifacts, self.source)
+
+    def training_task(self, allowed: TrainingSet) -> "TrainingTask":
+        """A training on these partitions, as values.
+
+        Raises:
+            NotYetTrainableError: there is too little data for the split.
+        """
+        from fraud_assets.training.task import TrainingTask  # noqa: PLC0415 - learning is heavy, and most commands do without
+
+        return TrainingTask.read(self.artifacts, self.source, self.settings, allowed, self.card_key.id)
+
     def is_accepted(self, key: str) -> bool:
         """Whether the gate accepts what the transformed partition holds at present."""
         pointer = self.artifacts.pointer("transformed", key)
@@ -125,13 +139,6 @@ class Installation:
         except IntegrityError:
             return False  # nothing is trusted that does not verify
         return pointer is not None and verdict is not None and verdict.content == pointer.content and verdict.is_accepted
-
-    def is_current(self, key: str) -> bool:
-        """Whether the transformed partition was made from what raw holds at present."""
-        pointer = self.artifacts.pointer("transformed", key)
-        raws = [self.artifacts.pointer("raw", needed) for needed in [*self.source.preceding(key), key]]
-        present = [raw for raw in raws if raw is not None]
-        return pointer is not None and len(present) == len(raws) and pointer.inputs == transformed_inputs(self.source, present)
 
 
 def _s3_client() -> Any:

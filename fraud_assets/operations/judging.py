@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
+from fraud_assets.operations.judging_labels import decide_on_labels
 from fraud_assets.runtime.alibi import alibi_detector
-from fraud_assets.training.labelled import decide_on_labels
 from fraud_core import gate
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Decision, Judgement, Verdict

@@ -1,234 +1,97 @@
-"""Planning: what is up to date, what is due, and which run comes next. It starts nothing."""
+"""Planning: is a partition up to date and judged, and is the champion what a training would give. Pure: it reads nothing.
 
-from collections.abc import Iterator, Mapping
+Sensors and the command line ask here; `state` reads what they are answered by.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import takewhile
-from typing import Any
 
-import dagster as dg
-
-from fraud_assets.installation import Installation
-from fraud_assets.runtime import spreading
-from fraud_assets.stages import labels
-from fraud_assets.stages.landing import load_landing
-from fraud_assets.stages.volume import mature_instant
-from fraud_assets.training.rows import Data
-from fraud_assets.training.training import training_inputs
-from fraud_core import gate
-from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError
-from fraud_core.gate import Rules
-from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
-from fraud_core.intake.raw import raw_inputs
-from fraud_core.intake.watch import Seen
-from fraud_core.models.bundle import read_bundle
-from fraud_core.sources import partitions
+from fraud_core.gate import Rules, Verdict
+from fraud_core.intake.landing import Landing
+from fraud_core.intake.raw import raw_inputs, refused_share
+from fraud_core.models.registry import ChampionPointer
+from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Pointer, fingerprint
 from fraud_core.training_data.transform import transformed_inputs
 
-DATA_JOBS = ("land", "materialize_partition", "run_partition", *spreading.JOBS)
-TRAINING_JOBS = ("train", "run_partition")
-UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-SILENCE = timedelta(hours=12)  # an unfinished run that is older belongs to a process that was killed
-RUN_KEY_TAG = "dagster/run_key"
-MATURED_AT_ONCE = 50
-PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8, 15, 30, 60))  # after so many failed deliveries
+Find = Callable[[str], Pointer | None]  # a partition's pointer by its key; None: it is not made
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """What a sensor decides: a run of its job, or none; and in a sentence, why. `cursor` is what it remembers."""
+class PartitionState:
+    """A partition as it is, and as it should be.
 
-    why: str
-    run_key: str | None = None
-    partition: str | None = None
-    cursor: str | None = None
-    config: Mapping[str, Any] | None = None
+    Attributes:
+        key: its key.
+        source: the declaration that it is made by.
+        landed: hash of what raw is to be made of; None: nothing has landed.
+        raw: what raw holds; None: it is not made.
+        preceding: the same of the partitions that its features look back into.
+        transformed: what transformed holds.
+    """
 
-    def result(self) -> dg.SensorResult:
-        """In Dagster's terms."""
-        if self.run_key is None:
-            return dg.SensorResult(skip_reason=self.why, cursor=self.cursor)
-        request = dg.RunRequest(
-            run_key=self.run_key, run_config=self.config, partition_key=self.partition, tags={"fraud/why": self.why[:250]}
+    key: str
+    source: Source
+    landed: str | None
+    raw: Pointer | None
+    preceding: tuple[Pointer | None, ...]
+    transformed: Pointer | None
+
+    @classmethod
+    def of(cls, source: Source, landing: Landing | None, key: str, raw: Find, transformed: Find) -> "PartitionState":
+        """The state by what has landed, and by what can be found of raw and transformed."""
+        preceding = tuple(raw(other) for other in source.preceding(key))
+        return cls(key, source, None if landing is None else raw_inputs(landing, key), raw(key), preceding, transformed(key))
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether raw is made from what has landed."""
+        return self.landed is not None and self.raw is not None and self.raw.inputs == self.landed
+
+    @property
+    def is_tolerable(self) -> bool:
+        """Whether few enough of raw's rows were refused: else its check stops it, and nothing is made of it."""
+        return self.raw is not None and refused_share(self.raw) <= self.source.quality.quarantined_share
+
+    @property
+    def can_be_made(self) -> bool:
+        """Whether the partitions that it looks back into are there: else those come first."""
+        return None not in self.preceding
+
+    @property
+    def is_current(self) -> bool:
+        """Whether transformed was made from what raw holds at present."""
+        return (
+            self.transformed is not None
+            and self.raw is not None
+            and self.can_be_made
+            and (self.transformed.inputs == self._inputs(self.raw))
         )
-        return dg.SensorResult(run_requests=[request], cursor=self.cursor)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether raw and transformed are made from what has landed."""
+        return self.has_raw and self.is_current
+
+    def stamp(self, rules: Rules | None) -> str:
+        """Hash of what it is to be made of and by which rules it is to be judged: what was tried once is not tried again."""
+        confirmed = [rules.sha256] if rules is not None and rules.confirmed is not None else []
+        return fingerprint(self.key, self.landed or "", self._inputs(), *confirmed)
+
+    def _inputs(self, *own: Pointer) -> str:
+        return transformed_inputs(self.source, [*(raw for raw in self.preceding if raw is not None), *own])
 
 
-def next_training(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> Proposal:
-    """Train when the accepted set is neither the champion's nor that of the last training, and no partition is on its way.
-
-    Raises:
-        IntegrityError: a pointer's signature does not hold.
-    """
-    first = _unconfirmed(installation) or _comes_first(installation, instance, now)
-    if first is not None:
-        return Proposal(first)
-    try:
-        allowed = installation.training_set()
-        inputs, outcomes = training_inputs(installation, allowed), Data.of(installation).fingerprint()
-    except (GateRefusalError, NotYetTrainableError) as refusal:
-        return Proposal(str(refusal))
-    trained = installation.artifacts.pointer("model")
-    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
-    latest = installation.latest()
-    if trained is not None and trained.inputs == inputs:
-        return Proposal("The last training was on exactly these partitions.")
-    if latest is not None:
-        lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
-        if (lineage.training_set, lineage.labels) == (gate.fingerprint(allowed), outcomes):
-            return Proposal(f"Champion {latest.version} was trained on exactly these partitions.")
-    # What was tried includes from where: a set may come back after another was trained in between.
-    stamp = fingerprint(inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
-    if _was_tried(instance, stamp):
-        return Proposal("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
-    return Proposal(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
+def is_judged(verdict: Verdict | None, content: str, rules: Rules | None) -> bool:
+    """Whether a verdict speaks of this content, by the rules in force (None: whichever)."""
+    return verdict is not None and verdict.content == content and (rules is None or rules.holds(verdict.rules))
 
 
-def next_labels(installation: Installation, now: datetime) -> Proposal:
-    """Export the labels that came in, once a day.
-
-    Raises:
-        StoreError: the database cannot be used.
-    """
-    if labels.are_waiting(installation, now):
-        return Proposal("Labels came in.", run_key=f"labels {now:%Y-%m-%d}")
-    return Proposal("No label has come in since the last export, or today's was made.")
+def is_trained(inputs: str, last: Pointer | None) -> bool:
+    """Whether the last training was made of just this (see `TrainingTask.inputs`)."""
+    return last is not None and last.inputs == inputs
 
 
-def next_fraud_rates(installation: Installation, instance: dg.DagsterInstance, now: datetime, cursor: str | None) -> Proposal:
-    """Judge the fraud rates again where labels have matured since the instant that the cursor holds.
-
-    Raises:
-        IntegrityError: a pointer's signature does not hold.
-    """
-    first = _comes_first(installation, instance, now)
-    if first is not None:
-        return Proposal(first, cursor=cursor)
-    present = {key: pointer for key, pointer in installation.transformed().items() if pointer.rows}
-    if not present:
-        return Proposal("No partition with rows is materialized.", cursor=cursor)
-    until = mature_instant(installation, present)
-    since = datetime.fromisoformat(cursor) if cursor else datetime.fromtimestamp(0, UTC)
-    windows = {key: partitions.window(key, installation.source.cadence, installation.source.zone) for key in present}
-    matured = [key for key, (start, end) in windows.items() if since < until and since < end and start < until]
-    if not matured:
-        return Proposal("No label has matured since.", cursor=cursor)
-    taken = matured[:MATURED_AT_ONCE]
-    if len(taken) < len(matured):
-        until = min(until, windows[taken[-1]][1])
-    return Proposal(
-        f"Labels have matured in {taken[0]} to {taken[-1]}.",
-        run_key=fingerprint(until.isoformat(), *(f"{key} {present[key].content}" for key in taken)),
-        cursor=until.isoformat(),
-        config={"ops": {"judge_again": {"config": {"partitions": taken}}}},
-    )
-
-
-def unfinished(installation: Installation, now: datetime) -> Iterator[tuple[str, str]]:
-    """Partitions that are over, can be made, and are not made from what has landed; each with a hash of what it is to be made of.
-
-    A partition without a verdict is none of them, if it is made: whoever removed the verdict may have removed a person's
-    refusal, so that is for a person to run again.
-    """
-    landing = load_landing(installation)
-    if landing is None:
-        return
-    source, raws, transformed = installation.source, installation.artifacts.pointers("raw"), installation.transformed()
-    rules = _rules(installation)
-    confirmed = [rules.sha256] if rules is not None and rules.confirmed is not None else []
-    for key in due_keys(installation, landing, now):
-        preceding = [raws.get(other) for other in source.preceding(key)]
-        present = [raw for raw in preceding if raw is not None]
-        if len(present) < len(preceding):
-            continue  # one before it has to be made first
-        wanted = raw_inputs(landing, key)
-        raw, made = raws.get(key), transformed.get(key)
-        if (
-            raw is None
-            or made is None
-            or raw.inputs != wanted
-            or made.inputs != transformed_inputs(source, [*present, raw])
-            or _is_stale(installation, key, made, rules)
-        ):
-            yield key, fingerprint(key, wanted, transformed_inputs(source, present), *confirmed)
-
-
-def due_keys(installation: Installation, landing: Landing, now: datetime) -> list[str]:
-    """Partitions whose time is over; of files, none after the last one that has rows."""
-    source, landed = installation.source, landing.partitions()
-    keys = [key for key in partition_keys(source, landing) if partitions.window(key, source.cadence, source.zone)[1] <= now]
-    if source.simulator is not None:
-        return keys
-    return [key for key in keys if landed and key <= landed[-1]]
-
-
-def _unconfirmed(installation: Installation) -> str | None:
-    """Why nothing is judged: the source's TOML changes the rules of the gate, and nobody has confirmed that."""
-    try:
-        installation.rules()
-    except GateRefusalError as refusal:
-        return str(refusal)
-    return None
-
-
-def _rules(installation: Installation) -> Rules | None:
-    """The rules of the gate; None where a person has to confirm them first, so that nothing is judged anew by then."""
-    try:
-        return installation.rules()
-    except GateRefusalError:
-        return None
-
-
-def _is_stale(installation: Installation, key: str, made: Pointer, rules: Rules | None) -> bool:
-    """Whether the verdict speaks of other content, or was found by other rules."""
-    try:
-        verdict = gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key)
-    except IntegrityError:
-        return False
-    if verdict is None:
-        return False
-    return verdict.content != made.content or (rules is not None and not rules.holds(verdict.rules))
-
-
-def _has_landed(installation: Installation, seen: list[Seen]) -> bool:
-    """Whether somebody landed these very files, as far as names and sizes tell."""
-    landing = load_landing(installation)
-    if landing is None or landing.parse != parse_fingerprint(installation.source, installation.card_key):
-        return False
-    return {name: file.size for name, file in landing.files.items()} == {file.name: file.size for file in seen}
-
-
-def _comes_first(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> str | None:
-    """Why to wait: data is on its way, or a training is."""
-    busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
-    if busy is not None:
-        return busy
-    waiting = (key for key, stamp in unfinished(installation, now) if not _was_tried(instance, stamp))
-    key = next(waiting, None)
-    return None if key is None else f"Partition {key} comes first."
-
-
-def _busy(instance: dg.DagsterInstance, jobs: tuple[str, ...], now: datetime) -> str | None:
-    """Why to wait: a run of these jobs is under way."""
-    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED), updated_after=now - SILENCE)):
-        if run.job_name in jobs:
-            return f"A run of {run.job_name} is under way."
-    return None
-
-
-def _tried_again_at(instance: dg.DagsterInstance, job: str) -> datetime | None:
-    """Until when a job rests whose last runs failed; None: the last one did not."""
-    last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=len(PAUSES))
-    failures = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, last))
-    return failures[0].create_timestamp + PAUSES[len(failures) - 1] if failures else None
-
-
-def _was_tried(instance: dg.DagsterInstance, stamp: str) -> bool:
-    return instance.get_runs_count(dg.RunsFilter(tags={RUN_KEY_TAG: stamp})) > 0
+def is_champion(inputs: str, last: Pointer | None, latest: ChampionPointer | None) -> bool:
+    """Whether the champion is what the last training gave, which was made of just this."""
+    return is_trained(inputs, last) and latest is not None and last is not None and last.facts["version"] == latest.version

@@ -18,7 +18,7 @@ import dagster as dg
 from fraud_assets.delivery import delivery
 from fraud_assets.events import alerts
 from fraud_assets.installation import Installation
-from fraud_assets.schedule.planning import (
+from fraud_assets.schedule.proposals import (
     DATA_JOBS,
     TRAINING_JOBS,
     Proposal,

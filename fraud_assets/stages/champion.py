@@ -7,11 +7,11 @@ import dagster as dg
 
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
+from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.reports import plots
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.card import model_card
-from fraud_assets.training.promotion import judge_promotion
-from fraud_assets.training.rows import Data, read_rows
+from fraud_assets.training.rows import read_rows
 from fraud_assets.training.training import TrainedModel
 from fraud_core import gate
 from fraud_core.errors import GateRefusalError, PromotionError
@@ -40,7 +40,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition]:
                 "The model was trained on other partitions than the gate accepts now; materialize preprocessor and model first."
             )
         now = datetime.now(UTC)
-        promotion = judge_promotion(installation, model, now)
+        promotion = promotion_of(installation, model, now)
         if not promotion.promoted:
             raise PromotionError(f"Not promoted: {' '.join(promotion.reasons)}")
         store, key = installation.artifacts.store, installation.artifacts.signing_key
@@ -48,7 +48,9 @@ def build(installation: Installation) -> list[dg.AssetsDefinition]:
         write_bundle(store, with_revision(model.bundle, revision), key)
         card = model_card(model, allowed, promotion, now)
         _write_run(installation, model, card, context.run.run_id, revision)
-        rows = read_rows(Data.of(installation), allowed.accepted, model.split.validation_b)  # the last that it did not learn from
+        rows = read_rows(
+            installation.training_data(), allowed.accepted, model.split.validation_b
+        )  # the last that it did not learn from
         reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
         write_reference(store, key, context.run.run_id, reference)
         latest = point_at(store, model.bundle.version, key, how="promotion", who="pipeline", at=now, heads=installation.heads)

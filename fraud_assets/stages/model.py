@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from fraud_assets.installation import Installation
+from fraud_assets.operations.judging_labels import require_judged_labels
+from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.reports import plots
 from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
-from fraud_assets.training.labelled import require_judged_labels
-from fraud_assets.training.promotion import judge_promotion
-from fraud_assets.training.training import Preprocessor, TrainedModel, train, training_inputs
+from fraud_assets.training.training import Preprocessor, TrainedModel, train
 from fraud_core.evaluation.model_card import Promotion
 from fraud_core.storage.artifacts import Estimator
 
@@ -28,12 +28,13 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
         """The best of a linear model, a random forest and boosting on validation A; calibrated and given thresholds on B."""
         allowed = installation.training_set(own_partition(context))
         require_judged_labels(installation, allowed)
+        task = installation.training_task(allowed)
 
         def progress(sentence: str) -> None:
             context.log.info(sentence)
             installation.tell(sentence)
 
-        trained = train(installation, preprocessor, allowed, progress)
+        trained = train(task, preprocessor, progress)
         report = trained.holdout
         candidates = [
             {
@@ -45,7 +46,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
         ]
         sides = [{"side": name, "rows": side.rows, "frauds": side.frauds} for name, side in trained.sides.items()]
         return dg.Output(
-            Estimator(fitted=trained, inputs=training_inputs(installation, allowed), facts={"version": trained.bundle.version}),
+            Estimator(fitted=trained, inputs=task.inputs, facts={"version": trained.bundle.version}),
             metadata={
                 "average_precision": report.average_precision,
                 "average_precision_low": report.average_precision_interval.low,
@@ -65,7 +66,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
     @dg.asset_check(asset=model, blocking=True)
     def beats_champion(model: TrainedModel) -> dg.AssetCheckResult:
         """Is the candidate as good as the champion, on the same hold-out rows?"""
-        promotion = judge_promotion(installation, model, datetime.now(UTC))
+        promotion = promotion_of(installation, model, datetime.now(UTC))
         return dg.AssetCheckResult(
             passed=promotion.promoted,
             severity=dg.AssetCheckSeverity.ERROR,

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.installation import Installation
+from fraud_assets.operations.judging_labels import judge_training_labels
 from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
-from fraud_assets.training.labelled import judge_training_labels
 from fraud_assets.training.training import fit_preprocessor
 from fraud_core import gate
 from fraud_core.errors import NotYetTrainableError
@@ -36,7 +36,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
                 installation.tell(verdict.explain())
         allowed = installation.training_set(own_partition(context))
         try:
-            fitted = fit_preprocessor(installation, allowed)
+            fitted = fit_preprocessor(installation.training_task(allowed))
         except NotYetTrainableError as error:
             context.log.warning(str(error))
             installation.tell(str(error))

@@ -11,8 +11,7 @@ from fraud_assets.reports.metadata import markdown_table
 from fraud_assets.runtime.partitioning import partitions_def
 from fraud_assets.stages import labels
 from fraud_core.intake.landing import Landing, land
-from fraud_core.intake.raw import build_raw
-from fraud_core.storage.artifacts import Pointer
+from fraud_core.intake.raw import build_raw, refused_rows, refused_share
 
 
 def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
@@ -76,14 +75,3 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
         )
 
     return [raw, quarantined_share]
-
-
-def refused_rows(pointer: Pointer) -> int:
-    """How many of a raw partition's rows were refused; copies of rows that stand are left out, for nothing is lost by them."""
-    return int(pointer.facts["quarantined"]) - int(pointer.facts.get("copies", 0))
-
-
-def refused_share(pointer: Pointer) -> float:
-    """Share of a raw partition's rows that were refused, 0 to 1."""
-    refused = refused_rows(pointer)
-    return refused / max(int(pointer.facts["rows"]) + refused, 1)

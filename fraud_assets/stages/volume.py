@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -104,17 +105,16 @@ def mature_instant(installation: Installation, present: dict[str, Pointer]) -> d
 
 def accepted_before(installation: Installation, key: str, present: dict[str, Pointer]) -> list[str]:
     """The last accepted partitions before this one, as many as tell what natural variation is; newest first."""
-    found: list[str] = []
-    for other in sorted((other for other in present if other < key), reverse=True):
+
+    def verdict_of(other: str) -> gate.Verdict | None:
         try:
-            verdict = gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, other)
+            return gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, other)
         except IntegrityError:
-            continue  # not trusted, so nothing is compared with it
-        if verdict is not None and verdict.content == present[other].content and verdict.is_accepted:
-            found.append(other)
-        if len(found) == gate.NATURAL_PARTITIONS:
-            break
-    return found
+            return None  # not trusted, so nothing is compared with it
+
+    contents = {other: pointer.content for other, pointer in present.items()}
+    accepted = gate.accepted_before(key, contents, verdict_of)
+    return [verdict.partition for verdict in islice(accepted, gate.NATURAL_PARTITIONS)]
 
 
 def _result(opinion: CheckResult, metadata: dict[str, Any]) -> dg.AssetCheckResult:

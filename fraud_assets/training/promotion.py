@@ -1,31 +1,44 @@
 """Promotion of a candidate: judged on the same hold-out rows as the champion and the best of the last twelve months."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from fraud_assets.installation import Installation
-from fraud_assets.training.rows import CardCodes
-from fraud_assets.training.training import TrainedModel, holdout_rows
+from fraud_assets.training.rows import CardCodes, Rows
+from fraud_assets.training.training import TrainedModel
 from fraud_core.errors import IntegrityError
 from fraud_core.evaluation import metrics
 from fraud_core.evaluation.model_card import Promotion
-from fraud_core.models.bundle import read_bundle
+from fraud_core.models.bundle import Bundle
 from fraud_core.models.registry import ChampionPointer
 from fraud_core.models.scorer import Scorer
+from fraud_core.settings import Settings
 
 MEMORY = timedelta(days=365)
+SETTINGS = {"seed", "threads", "bootstrap_draws", "promotion_lift", "promotion_margin", "promotion_decline"}
 
 
-def judge_promotion(installation: Installation, trained: TrainedModel, now: datetime) -> Promotion:
-    """Compare the candidate with what came before. Reads the store, writes nothing.
+def judge_promotion(
+    trained: TrainedModel,
+    latest: ChampionPointer | None,
+    champions: Mapping[str, Bundle | IntegrityError],
+    holdout: Callable[[], Rows],
+    settings: Settings,
+) -> Promotion:
+    """Compare a candidate with what came before.
 
     Promoted if its interval lies well above the fraud rate, the lower end of the paired difference to the champion is above
     minus the margin, and it is not far below the best champion of the last twelve months. All bounds are settings.
+
+    Args:
+        trained: the candidate.
+        latest: the pointer to the champion; None where there is none yet.
+        champions: the versions of `recent_champions`, each as its bundle or as why that cannot be read.
+        holdout: reads the hold-out's rows.
+        settings: the bounds, and the bootstrap's.
     """
-    settings, report, version = installation.settings, trained.holdout, trained.bundle.version
-    latest = installation.latest()
+    report, version = trained.holdout, trained.bundle.version
     if latest is not None and latest.version == version:
         return Promotion(
             promoted=True, reasons=("It is the champion already: the same training set gave the same version.",), champion=version
@@ -50,17 +63,18 @@ def judge_promotion(installation: Installation, trained: TrainedModel, now: date
         )
         return Promotion(promoted=False, reasons=(reason,), champion=latest.version)
 
-    rows = holdout_rows(installation, trained.split)
+    rows = holdout()
     labels = rows.labels
     cards = CardCodes().codes(rows.frame["card"]) if "card" in rows.frame.columns else None
     scores = Scorer(trained.bundle, settings.threads).score_features(rows.frame)
     difference = interval = None
     notes: list[str] = []
     averages: dict[str, float] = {}
-    for earlier in _recent(latest, now):
+    for earlier, found in champions.items():
         try:
-            bundle = read_bundle(installation.artifacts.store, earlier, installation.artifacts.signing_key)
-            earlier_scores = Scorer(bundle, settings.threads).score_features(rows.frame)
+            if isinstance(found, IntegrityError):
+                raise found
+            earlier_scores = Scorer(found, settings.threads).score_features(rows.frame)
         except (IntegrityError, pl.exceptions.ColumnNotFoundError) as error:
             notes.append(f"Version {earlier} cannot be compared with: {error}")
             continue
@@ -94,7 +108,7 @@ def judge_promotion(installation: Installation, trained: TrainedModel, now: date
     )
 
 
-def _recent(latest: ChampionPointer, now: datetime) -> Iterator[str]:
+def recent_champions(latest: ChampionPointer, now: datetime) -> Iterator[str]:
     """The champion, and the versions that were champion within the last twelve months, but for withdrawn ones."""
     yield latest.version
     seen = {latest.version}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from fraud_assets.installation import Installation
 from fraud_assets.training.split import Block
 from fraud_core.evaluation.report import EvaluationRows, KnownFraud
 from fraud_core.gate import PartitionRef
@@ -73,14 +72,11 @@ class Data:
     outcomes: Outcomes
 
     @classmethod
-    def of(cls, installation: Installation) -> "Data":
-        """What an installation has at present."""
-        pointers = [pointer for pointer in installation.transformed().values() if pointer.rows]
+    def of(cls, artifacts: Artifacts, source: Source) -> "Data":
+        """What the store holds at present."""
+        pointers = [pointer for pointer in artifacts.pointers("transformed").values() if pointer.rows]
         last = max((int(pointer.facts["last_us"]) for pointer in pointers), default=0)
-        return cls(
-            installation.artifacts,
-            Outcomes(standing(read_labels(installation.artifacts)), mature_until(installation.source, last)),
-        )
+        return cls(artifacts, Outcomes(standing(read_labels(artifacts)), mature_until(source, last)))
 
     def scan(self, part: PartitionRef, block: Block) -> pl.LazyFrame:
         """The rows of a partition that lie in a block, with the labels that hold."""

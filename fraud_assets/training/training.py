@@ -1,34 +1,31 @@
-"""Training: from the accepted partitions to a bundle that was evaluated once on the hold-out. No framework, no clock."""
+"""Training: from a task's values to a bundle that was evaluated once on the hold-out. No framework, no clock."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from fraud_assets.installation import Installation
-from fraud_assets.training.candidates import Progress, Side, fit_calibration, fit_candidates, recipe
+from fraud_assets.training.candidates import Progress, fit_calibration, fit_candidates
 from fraud_assets.training.preprocessing import fit_encoder
-from fraud_assets.training.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
-from fraud_assets.training.split import SIDES, Split, split_of
-from fraud_core import gate
+from fraud_assets.training.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.training.split import SIDES, Split
+from fraud_assets.training.task import TrainingTask
 from fraud_core.errors import GateRefusalError, HoldoutError, StoreConflictError
 from fraud_core.evaluation import costs, metrics
 from fraud_core.evaluation.report import EvaluationRows, Policy, Report, evaluate
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import Encoder
-from fraud_core.gate import PartitionRef, TrainingSet
-from fraud_core.gate.labels import held_labels
+from fraud_core.gate import PartitionRef
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle
-from fraud_core.models.manifest import Lineage, Lookback, Thresholds
+from fraud_core.models.kinds.kind import Examples
+from fraud_core.models.manifest import Lookback, Thresholds
 from fraud_core.models.scorer import Scorer, probabilities
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import fingerprint
-from fraud_core.training_data.transform import dropped_features, source_features
-
-LIBRARIES = ("numpy", "polars", "scikit-learn", "treelite")
+from fraud_core.storage.objects import ObjectStore
+from fraud_core.training_data.transform import source_features
 
 
 @dataclass(frozen=True)
@@ -93,69 +90,62 @@ class _Chosen:
     candidates: tuple[tuple[str, float], ...]
 
 
-def fit_preprocessor(installation: Installation, allowed: TrainingSet) -> Preprocessor:
+def fit_preprocessor(task: TrainingTask) -> Preprocessor:
     """Fit the encoder on the training rows.
 
     Raises:
-        NotYetTrainableError: there is too little data for the split.
         HoldoutError: the training rows hold too few frauds.
     """
-    data, split = Data.of(installation), _split(installation, allowed)
-    rows = _training_rows(installation, data, split, allowed)
-    _require_frauds(installation, "training rows", rows)
-    encoder = fit_encoder(rows, source_features(installation.source))
-    return Preprocessor(encoder, split, gate.fingerprint(allowed), data.fingerprint(), len(rows.frame), int(rows.labels.sum()))
+    rows, lineage = _training_rows(task), task.lineage
+    _require_frauds(task, "training rows", rows)
+    encoder = fit_encoder(rows, source_features(task.source))
+    return Preprocessor(encoder, task.split, lineage.training_set, lineage.labels, len(rows.frame), int(rows.labels.sum()))
 
 
-def train(installation: Installation, preprocessor: Preprocessor, allowed: TrainingSet, progress: Progress) -> TrainedModel:
+def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) -> TrainedModel:
     """Fit the candidates, choose on validation A, calibrate and set thresholds on B, and look at the hold-out once.
 
     Raises:
-        GateRefusalError: the preprocessor was fitted on another training set, split or labels than hold now.
+        GateRefusalError: the preprocessor was fitted on another training set, split or labels than the task has.
         HoldoutError: a block has too few frauds to say anything.
     """
-    data = Data.of(installation)
-    if (preprocessor.training_set, preprocessor.split, preprocessor.labels) != (
-        gate.fingerprint(allowed),
-        _split(installation, allowed),
-        data.fingerprint(),
-    ):
+    fitted_on = (preprocessor.training_set, preprocessor.split, preprocessor.labels)
+    if fitted_on != (task.lineage.training_set, task.split, task.lineage.labels):
         raise GateRefusalError(
             "The preprocessor was fitted on other partitions, another split, or other labels, than hold now; "
             "materialize preprocessor, then model."
         )
-    settings, source, split, encoder = installation.settings, installation.source, preprocessor.split, preprocessor.encoder
-    training = _training_rows(installation, data, split, allowed)
-    validation_a = read_rows(data, allowed.accepted, split.validation_a)
-    validation_b = read_rows(data, allowed.accepted, split.validation_b)
+    settings, source, data, split, encoder = task.settings, task.source, task.data, task.split, preprocessor.encoder
+    training = _training_rows(task)
+    validation_a = read_rows(data, task.allowed.accepted, split.validation_a)
+    validation_b = read_rows(data, task.allowed.accepted, split.validation_b)
     for name, rows in (("training rows", training), ("validation block A", validation_a), ("validation block B", validation_b)):
-        _require_frauds(installation, name, rows)
+        _require_frauds(task, name, rows)
 
     sides = (training, validation_a, validation_b)
-    chosen, plain = _choose(installation, encoder, *sides, progress), _without_history(encoder)
-    fallback = None if plain is None else _choose(installation, plain, *sides, lambda said: progress(f"without history, {said}"))
+    chosen, plain = _choose(task, encoder, *sides, progress), _without_history(encoder)
+    fallback = None if plain is None else _choose(task, plain, *sides, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
         feature_version=catalogue.VERSION,
         **dict(chosen.fitted),
-        lineage=_lineage(installation, allowed, preprocessor.labels),
+        lineage=task.lineage,
         lookback=None if fallback is None else _lookback(source),
         fallback=None if fallback is None else fallback.fitted,
     )
-    policy = _policy(installation, bundle.thresholds)
+    policy = settings.policy(bundle.thresholds, source.label_delay_days)
     progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")
-    holdout = holdout_rows(installation, split)
+    holdout = read_rows(data, task.measured, split.holdout)
     scorer = Scorer(bundle, settings.threads)
     scores, scores_b = (scorer.score_features(rows.frame) for rows in (holdout, validation_b))
     codes = CardCodes() if source.columns.card is not None else None
     by_time = split.by_time
-    every = _every(installation)
-    known = known_frauds(data, every, split.holdout, source, codes) if by_time and codes else None
+    known = known_frauds(data, task.measured, split.holdout, source, codes) if by_time and codes else None
     evaluated = holdout.evaluation(scores, source, codes, by_time)
     b_evaluated = validation_b.evaluation(scores_b, source, codes, by_time)
-    b_known = known_frauds(data, every, split.validation_b, source, codes) if by_time and codes else None
-    holdout_id = _holdout_id(split, every, holdout)
+    b_known = known_frauds(data, task.measured, split.validation_b, source, codes) if by_time and codes else None
+    holdout_id = _holdout_id(split, task.measured, holdout)
     return TrainedModel(
         bundle=bundle,
         estimator=chosen.estimator,
@@ -169,20 +159,24 @@ def train(installation: Installation, preprocessor: Preprocessor, allowed: Train
         policy=policy,
         validation=evaluate(b_evaluated, policy, b_known, "validation block B"),
         holdout=evaluate(evaluated, policy, known),
-        holdout_without_rejected=_without_rejected(evaluated, holdout, every, allowed, policy),
+        holdout_without_rejected=_without_rejected(evaluated, holdout, task, policy),
         holdout_id=holdout_id,
-        holdout_looks=_count_look(installation, holdout_id, bundle.version),
+        holdout_looks=_count_look(data.artifacts.store, holdout_id, bundle.version),
         fallback=None if fallback is None else _fallback(fallback, scorer, validation_b, holdout),
     )
 
 
 def _choose(
-    installation: Installation, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
+    task: TrainingTask, encoder: Encoder, training: Rows, validation_a: Rows, validation_b: Rows, progress: Progress
 ) -> _Chosen:
     """Fit the candidates, take the best on validation A, calibrate it and set its thresholds on B."""
-    settings = installation.settings
+    settings = task.settings
     candidates = fit_candidates(
-        _side(training, encoder), _side(validation_a, encoder), seed=settings.seed, threads=settings.threads, progress=progress
+        _examples(training, encoder),
+        _examples(validation_a, encoder),
+        seed=settings.seed,
+        threads=settings.threads,
+        progress=progress,
     )
     best = candidates[0]
     margins = best.margins(encoder.frame_matrix(validation_b.frame), settings.threads)
@@ -192,7 +186,7 @@ def _choose(
         model=best.exported,
         encoder=encoder,
         calibration=calibration,
-        thresholds=_thresholds(installation, validation_b, probabilities(margins, calibration)),
+        thresholds=_thresholds(task, validation_b, probabilities(margins, calibration)),
     )
     return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
 
@@ -218,51 +212,17 @@ def _fallback(chosen: _Chosen, scorer: Scorer, validation_b: Rows, holdout: Rows
     return FallbackModel(chosen.estimator, chosen.candidates, validation, measured)
 
 
-def training_inputs(installation: Installation, allowed: TrainingSet) -> str:
-    """Hash of everything a training depends on; while it stays, training again would give the same model."""
-    settings = installation.settings
-    chosen = {"seed", "max_training_rows", "min_holdout_frauds", "review_capacity", "review_cost", "false_decline_cost"}
-    labels = Data.of(installation).fingerprint()
-    return fingerprint(
-        gate.fingerprint(allowed),
-        *([labels] if labels else []),
-        _split(installation, allowed).model_dump_json(),
-        settings.model_dump_json(include=chosen),
-        str(catalogue.VERSION),
-        recipe(),
-        *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
-    )
+def _training_rows(task: TrainingTask) -> Rows:
+    settings = task.settings
+    return read_training_rows(task.data, task.allowed.accepted, task.split.training, settings.max_training_rows, settings.seed)
 
 
-def holdout_rows(installation: Installation, split: Split) -> Rows:
-    """The hold-out: rows of every materialized partition, those that the gate rejected included."""
-    return read_rows(Data.of(installation), _every(installation), split.holdout)
+def _examples(rows: Rows, encoder: Encoder) -> Examples:
+    return Examples(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
 
 
-def _split(installation: Installation, allowed: TrainingSet) -> Split:
-    """The split of the accepted partitions: a rejected one that comes last moves no border; the same set, the same model."""
-    pointers = installation.transformed()
-    return split_of(installation.source, {part.partition: pointers[part.partition] for part in allowed.accepted})
-
-
-def _every(installation: Installation) -> list[PartitionRef]:
-    """Every materialized partition but those whose labels are held: by them nothing can be measured."""
-    contents = {key: pointer.content for key, pointer in installation.transformed().items()}
-    held = held_labels(installation.artifacts.store, installation.artifacts.signing_key, contents)
-    return [PartitionRef(partition=key, content=content) for key, content in contents.items() if key not in held]
-
-
-def _training_rows(installation: Installation, data: Data, split: Split, allowed: TrainingSet) -> Rows:
-    settings = installation.settings
-    return read_training_rows(data, allowed.accepted, split.training, settings.max_training_rows, settings.seed)
-
-
-def _side(rows: Rows, encoder: Encoder) -> Side:
-    return Side(encoder.frame_matrix(rows.frame), rows.labels, rows.weights)
-
-
-def _require_frauds(installation: Installation, name: str, rows: Rows) -> None:
-    frauds, least = int(rows.labels.sum()), installation.settings.min_holdout_frauds
+def _require_frauds(task: TrainingTask, name: str, rows: Rows) -> None:
+    frauds, least = int(rows.labels.sum()), task.settings.min_holdout_frauds
     if frauds < least or frauds == len(rows.labels):
         raise HoldoutError(
             f"The {name} hold {frauds} frauds among {len(rows.labels)} rows; at least {least}, and some legitimate rows, are "
@@ -270,10 +230,10 @@ def _require_frauds(installation: Installation, name: str, rows: Rows) -> None:
         )
 
 
-def _thresholds(installation: Installation, rows: Rows, scores: Any) -> Thresholds:
+def _thresholds(task: TrainingTask, rows: Rows, scores: Any) -> Thresholds:
     """Review by capacity, decline by cost, both on validation B alone."""
-    settings = installation.settings
-    days = rows.frame["timestamp"].dt.convert_time_zone(installation.source.timezone).dt.date().n_unique()
+    settings = task.settings
+    days = rows.frame["timestamp"].dt.convert_time_zone(task.source.timezone).dt.date().n_unique()
     review = costs.review_threshold(scores, days=days, capacity=settings.review_capacity)
     decline = costs.decline_threshold(
         rows.labels,
@@ -285,48 +245,10 @@ def _thresholds(installation: Installation, rows: Rows, scores: Any) -> Threshol
     return Thresholds(review=review, decline=decline)
 
 
-def _policy(installation: Installation, thresholds: Thresholds) -> Policy:
-    settings = installation.settings
-    return Policy(
-        review_threshold=thresholds.review,
-        decline_threshold=thresholds.decline,
-        review_cost=settings.review_cost,
-        false_decline_cost=settings.false_decline_cost,
-        label_delay_days=installation.source.label_delay_days,
-        draws=settings.bootstrap_draws,
-        seed=settings.seed,
-        min_frauds=settings.min_holdout_frauds,
-    )
-
-
-def _lineage(installation: Installation, allowed: TrainingSet, labels: str) -> Lineage:
-    pointers = installation.transformed()
-    return Lineage(
-        training_set=gate.fingerprint(allowed),
-        labels=labels,
-        partitions=tuple((part.partition, part.content, _how(allowed, part)) for part in allowed.accepted),
-        rejected=tuple((part.partition, part.content) for part in allowed.rejected),
-        files={part.partition: pointers[part.partition].sha256 for part in allowed.accepted},
-        dropped_features=dropped_features(installation.source),
-        card_key_id=installation.card_key.id,
-        libraries={name: metadata.version(name) for name in LIBRARIES},
-        digits=installation.source.columns.digits,
-    )
-
-
-def _how(allowed: TrainingSet, part: PartitionRef) -> str:
-    verdict = allowed.verdicts[part.partition]
-    if verdict.overruled_by is not None:
-        return "accepted_by"
-    return "bootstrap" if verdict.kind == "bootstrap" else "accepted"
-
-
-def _without_rejected(
-    evaluated: EvaluationRows, rows: Rows, every: Sequence[PartitionRef], allowed: TrainingSet, policy: Policy
-) -> Report | None:
+def _without_rejected(evaluated: EvaluationRows, rows: Rows, task: TrainingTask, policy: Policy) -> Report | None:
     """The hold-out's figures without rejected partitions; None where none lies in it, or too few frauds are left."""
-    rejected = {part.partition for part in allowed.rejected}
-    places = [place for place, part in enumerate(every) if part.partition in rejected]
+    rejected = {part.partition for part in task.allowed.rejected}
+    places = [place for place, part in enumerate(task.measured) if part.partition in rejected]
     kept = ~np.isin(rows.partition, places)
     if kept.all() or int(evaluated.labels[kept].sum()) < policy.min_frauds:
         return None
@@ -339,9 +261,8 @@ def _holdout_id(split: Split, every: Sequence[PartitionRef], rows: Rows) -> str:
     return fingerprint(split.holdout.model_dump_json(), *present)[:16]
 
 
-def _count_look(installation: Installation, holdout_id: str, version: str) -> int:
+def _count_look(store: ObjectStore, holdout_id: str, version: str) -> int:
     """Note that a model was measured on this hold-out, and count how many have been; the same model again is the same look."""
-    store = installation.artifacts.store
     with suppress(StoreConflictError):
         store.put_if(f"looks/{holdout_id}/{version}.json", b"{}", None)
     return sum(1 for _ in store.list(f"looks/{holdout_id}"))

@@ -19,10 +19,12 @@ from fraud_assets.events.causes import chain, is_failed_check, own_sentence
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.overruling import confirm_rules_of
+from fraud_assets.schedule import planning
+from fraud_assets.schedule.state import read_state
 from fraud_assets.stages import history, labels
 from fraud_assets.stages.landing import load_landing
-from fraud_assets.training.training import TrainedModel, training_inputs
-from fraud_cli.commands.spread import has_raw, is_tolerable, spread
+from fraud_assets.training.training import TrainedModel
+from fraud_cli.commands.spread import spread
 from fraud_cli.instance import open_instance, own_process
 from fraud_core.errors import FraudError, GateRefusalError, NotYetTrainableError, PartitionError, SourceError, StoreError
 from fraud_core.gate import read_verdict
@@ -114,16 +116,16 @@ class Pipeline:
 
     def is_made(self, key: str) -> bool:
         """Whether raw and transformed are made from what has landed."""
-        return has_raw(self.installation, key) and is_tolerable(self.installation, key) and self.installation.is_current(key)
+        state = read_state(self.installation, key)
+        return state.is_up_to_date and state.is_tolerable
 
     def is_finished(self, key: str) -> bool:
         """Whether the partition is made from what has landed, and judged."""
-        installation = self.installation
-        transformed = installation.artifacts.pointer("transformed", key)
-        if not has_raw(installation, key) or transformed is None:
+        installation, state = self.installation, read_state(self.installation, key)
+        if state.transformed is None or not state.is_up_to_date:
             return False
         verdict = read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key)
-        return installation.is_current(key) and installation.is_judged(verdict, transformed.content)
+        return planning.is_judged(verdict, state.transformed.content, installation.rules())
 
     def is_trained(self) -> bool:
         """Whether the champion is what training on the accepted partitions gave.
@@ -132,12 +134,8 @@ class Pipeline:
             GateRefusalError: there is nothing that may be trained on.
             NotYetTrainableError: there is too little of it by now, since the split was declared otherwise.
         """
-        allowed = self.installation.training_set()
-        pointer = self.installation.artifacts.pointer("model")
-        latest = self.installation.latest()
-        if pointer is None or latest is None or pointer.facts["version"] != latest.version:
-            return False
-        return pointer.inputs == training_inputs(self.installation, allowed)
+        task = self.installation.training_task(self.installation.training_set())
+        return planning.is_champion(task.inputs, self.installation.artifacts.pointer("model"), self.installation.latest())
 
 
 def run_pipeline(settings: Settings, files: tuple[str, ...], *, until: str | None, each: bool) -> int:
@@ -286,7 +284,7 @@ def _summary(installation: Installation, keys: list[str], seconds: float) -> dic
 def _trained(installation: Installation) -> TrainedModel | None:
     pointer = installation.artifacts.pointer("model")
     try:
-        if pointer is None or pointer.inputs != training_inputs(installation, installation.training_set()):
+        if not planning.is_trained(installation.training_task(installation.training_set()).inputs, pointer):
             return None
     except (GateRefusalError, NotYetTrainableError):
         return None

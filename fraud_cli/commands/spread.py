@@ -13,11 +13,9 @@ from dagster._core.launcher import WorkerStatus  # Dagster exports it nowhere el
 from fraud_assets.delivery.dvc import recording
 from fraud_assets.installation import Installation
 from fraud_assets.runtime.spreading import RAW_JOB, TRANSFORMED_JOB
-from fraud_assets.stages.landing import load_landing
-from fraud_assets.stages.raw import refused_share
+from fraud_assets.schedule.state import read_states
 from fraud_cli.instance import environment
 from fraud_core.errors import FraudError
-from fraud_core.intake.raw import raw_inputs
 
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 SILENCE_SECONDS = 120  # a daemon that said nothing for so long does not run
@@ -47,26 +45,26 @@ def spread(installation: Installation, instance: dg.DagsterInstance, keys: Seque
         tell(f"no {'Dagster daemon' if workers else 'worker'} answers, so partitions are made here")
         return
     tell(f"{len(workers)} workers answer: {', '.join(workers)}")
-    _make(installation, instance, RAW_JOB, lambda: [key for key in keys if not has_raw(installation, key)], tell)
-    _make(installation, instance, TRANSFORMED_JOB, lambda: [key for key in keys if _wants_transformed(installation, key)], tell)
+    _make(installation, instance, RAW_JOB, lambda: without_raw(installation, keys), tell)
+    _make(installation, instance, TRANSFORMED_JOB, lambda: without_transformed(installation, keys), tell)
 
 
-def has_raw(installation: Installation, key: str) -> bool:
-    """Whether the raw partition is made from what has landed."""
-    landing, raw = load_landing(installation), installation.artifacts.pointer("raw", key)
-    return landing is not None and raw is not None and raw.inputs == raw_inputs(landing, key)
+def without_raw(installation: Installation, keys: Sequence[str]) -> list[str]:
+    """Partitions whose raw is not made from what has landed."""
+    return [state.key for state in read_states(installation, keys) if not state.has_raw]
 
 
-def is_tolerable(installation: Installation, key: str) -> bool:
-    """Whether few enough of a raw partition's rows were refused: else its check stops it, and nothing is made of it."""
-    raw = installation.artifacts.pointer("raw", key)
-    return raw is not None and refused_share(raw) <= installation.source.quality.quarantined_share
-
-
-def _wants_transformed(installation: Installation, key: str) -> bool:
-    return all(has_raw(installation, one) for one in [*installation.source.preceding(key), key]) and (
-        is_tolerable(installation, key) and not installation.is_current(key)
-    )
+def without_transformed(installation: Installation, keys: Sequence[str]) -> list[str]:
+    """Partitions whose transformed is not made from raw, and can be."""
+    preceding = {key: installation.source.preceding(key) for key in keys}
+    states = {
+        state.key: state for state in read_states(installation, {*keys, *(one for each in preceding.values() for one in each)})
+    }
+    return [
+        key
+        for key in keys
+        if states[key].is_tolerable and not states[key].is_current and all(states[one].has_raw for one in (*preceding[key], key))
+    ]
 
 
 def _make(

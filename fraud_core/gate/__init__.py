@@ -8,7 +8,17 @@ TOML declares of it, which nobody changes without a trace.
 
 from fraud_core.gate.findings import MINIMUM_ROWS
 from fraud_core.gate.judging import Walk, judge, position, walk_forward
-from fraud_core.gate.records import accept, fingerprint, load_past, read_verdict, record, refuse, require_reason, training_set
+from fraud_core.gate.records import (
+    accept,
+    accepted_before,
+    fingerprint,
+    load_past,
+    read_verdict,
+    record,
+    refuse,
+    require_reason,
+    training_set,
+)
 from fraud_core.gate.rules import Rules, confirm, rules_in_force, take_as_restored
 from fraud_core.gate.verdict import (
     NATURAL_PARTITIONS,
@@ -40,6 +50,7 @@ __all__ = [
     "Verdict",
     "Walk",
     "accept",
+    "accepted_before",
     "confirm",
     "explain",
     "fingerprint",

@@ -9,6 +9,7 @@ from fraud_core.features.catalogue import Feature
 from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, LongReference, Past
 from fraud_core.signing.card_numbers import printable
 from fraud_core.sources.source import Drift
+from fraud_core.training_data.volume import USUAL_FACTOR, usual_rows
 
 REJECTED_SHARE = 0.2  # the partition is rejected when a larger share of its blocking features has drifted,
 REJECTED_SEVERITY = 2.0  # or when one of them lies further out than so many times its bound
@@ -18,7 +19,6 @@ UNSEEN_ROWS = 10  # ... or this many in as many rows as the reference has: a sma
 CONSTANT_PROBABILITY = 1e-6  # a constant column is a finding where chance makes one less often
 NULL_DEVIATIONS = 3.0  # standard errors added to the tolerated share of nulls
 REWRITTEN_FACTOR = 1.5  # a first partition that is made anew may have more or fewer rows than before by this factor
-VOLUME_FACTOR = 3.0  # more or fewer rows than the references' median by this factor are a (non-blocking) finding
 
 
 def blocking_findings(present: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
@@ -72,11 +72,11 @@ def warning_findings(
             finding.model_copy(update={"blocking": feature.drift == "blocks"}) for finding in found if finding is not None
         ]
     if past.samples:
-        typical = float(np.median([verdict.rows for verdict in past.references]))
-        ratio = present.height / max(typical, 1.0)
-        if not 1 / VOLUME_FACTOR <= ratio <= VOLUME_FACTOR:
-            message = f"{present.height} rows where {typical:.0f} are usual"
-            findings.append(Finding(name="volume", blocking=False, message=message, value=ratio, bound=VOLUME_FACTOR))
+        typical = max(float(np.median([verdict.rows for verdict in past.references])), 1.0)
+        low, high = usual_rows([typical])
+        if not low <= present.height <= high:
+            message, ratio = f"{present.height} rows where {typical:.0f} are usual", present.height / typical
+            findings.append(Finding(name="volume", blocking=False, message=message, value=ratio, bound=USUAL_FACTOR))
     return findings
 
 

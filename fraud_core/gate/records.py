@@ -4,7 +4,7 @@ Whoever follows the verdicts remembers in `Heads` how far each was; without (`he
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -76,13 +76,7 @@ def load_past(
     own = found.pop(partition)
     # What is not trusted is no reference; `training_set` refuses until it is judged again.
     accepted = [each.verdict for each in found.values() if each.verdict is not None and each.verdict.is_accepted]
-    earlier = [
-        verdict
-        for verdict in accepted
-        if verdict.partition < partition
-        and verdict.content == materialized[verdict.partition]
-        and (rules is None or rules.holds(verdict.rules))
-    ]
+    earlier = list(accepted_before(partition, materialized, lambda other: found[other].verdict, rules))[::-1]
     former = None if own.verdict is None else own.verdict.accepted_self
     return select_past(
         partition,
@@ -92,6 +86,28 @@ def load_past(
         lambda verdict: _read_sample(store, verdict.ref, verdict.sample_sha256),
         settings,
     )
+
+
+def accepted_before(
+    partition: str, materialized: Mapping[str, str], verdict_of: Callable[[str], Verdict | None], rules: Rules | None = None
+) -> Iterator[Verdict]:
+    """The accepted verdicts that hold for what the partitions before this one hold at present, newest first.
+
+    Args:
+        partition: the one that they come before.
+        materialized: partition -> sha256 of its present transformed content.
+        verdict_of: a partition's verdict; None where there is none that is trusted.
+        rules: those in force; verdicts by other ones do not hold. None: whichever.
+    """
+    for other in sorted((other for other in materialized if other < partition), reverse=True):
+        verdict = verdict_of(other)
+        if (
+            verdict is not None
+            and verdict.is_accepted
+            and verdict.content == materialized[other]
+            and (rules is None or rules.holds(verdict.rules))
+        ):
+            yield verdict
 
 
 def record(store: ObjectStore, key: Key, judgement: Judgement, heads: Heads | None = None) -> Verdict:

@@ -12,7 +12,7 @@ from fraud_core.signing.keys import Key
 from fraud_core.simulator.simulate import simulate
 from fraud_core.sources import partitions, schema
 from fraud_core.sources.source import Source
-from fraud_core.storage.artifacts import Table, fingerprint
+from fraud_core.storage.artifacts import Pointer, Table, fingerprint
 from fraud_core.storage.objects import ObjectStore
 
 CAME = "came"  # when a row's file had landed
@@ -40,6 +40,17 @@ def raw_inputs(landing: Landing, key: str) -> str:
     segments = [segment.key for segment in [*landing.segments(key), *landing.refused(key)]]
     repeated = landing.repeated(key)
     return fingerprint(VERSION, landing.parse, key, *segments, *([] if repeated is None else [repeated.key]))
+
+
+def refused_rows(pointer: Pointer) -> int:
+    """How many of a raw partition's rows were refused; copies of rows that stand are left out, for nothing is lost by them."""
+    return int(pointer.facts["quarantined"]) - int(pointer.facts.get("copies", 0))
+
+
+def refused_share(pointer: Pointer) -> float:
+    """Share of a raw partition's rows that were refused, 0 to 1."""
+    refused = refused_rows(pointer)
+    return refused / max(int(pointer.facts["rows"]) + refused, 1)
 
 
 def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, card_key: Key) -> RawPartition:

@@ -18,7 +18,6 @@ from fraud_core.models.manifest import (
     FALLBACK,
     FORMAT,
     MAIN,
-    SUFFIXES,
     Calibration,
     Learned,
     LearnedModel,
@@ -28,6 +27,7 @@ from fraud_core.models.manifest import (
     ModelKind,
     SignedPart,
     Thresholds,
+    file_names,
 )
 from fraud_core.signing.documents import open_document, signed_document
 from fraud_core.signing.keys import Key, canonical_json
@@ -156,13 +156,13 @@ def _learned(fitted: Fitted) -> dict[str, Any]:
 
 
 def _files(fitted: Fitted, names: tuple[str, str]) -> dict[str, bytes]:
-    model, encoder = names
-    return {f"{model}.{SUFFIXES[fitted.kind]}": fitted.model, f"{encoder}.json": _encoder_bytes(fitted.encoder)}
+    return dict(zip(file_names(fitted.kind, names), (fitted.model, _encoder_bytes(fitted.encoder)), strict=True))
 
 
 def _read_fitted(store: ObjectStore, folder: str, learned: LearnedModel, names: tuple[str, str]) -> Fitted:
-    model = _checked(store, f"{folder}/{names[0]}.{SUFFIXES[learned.kind]}", learned.model_sha256)
-    encoder = _checked(store, f"{folder}/{names[1]}.json", learned.encoder_sha256)
+    model_name, encoder_name = file_names(learned.kind, names)
+    model = _checked(store, f"{folder}/{model_name}", learned.model_sha256)
+    encoder = _checked(store, f"{folder}/{encoder_name}", learned.encoder_sha256)
     return Fitted(
         kind=learned.kind,
         model=model,

@@ -1,17 +1,31 @@
 """Manifest of a bundle: everything that is signed about a model, its files, thresholds and lineage."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
+from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.signing.keys import canonical_json
 
 FORMAT = 2
-SUFFIXES = {"boosting": "treelite", "forest": "treelite", "linear": "json"}
 MAIN, FALLBACK = ("model", "encoder"), ("fallback", "fallback_encoder")  # what the files of each model are called
-ModelKind = Literal["boosting", "forest", "linear"]
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"'{kind}' is no kind of model that this release knows: {', '.join(KINDS)}")
+    return kind
+
+
+ModelKind = Annotated[str, AfterValidator(_known)]
+
+
+def file_names(kind: str, names: tuple[str, str]) -> tuple[str, str]:
+    """What the two files of a model are called, its own and its encoder's."""
+    model, encoder = names
+    return f"{model}.{KINDS[kind].suffix}", f"{encoder}.json"
 
 
 class SignedPart(BaseModel):
@@ -21,7 +35,7 @@ class SignedPart(BaseModel):
 class Calibration(SignedPart):
     """Platt's map: log-odds = slope * margin + intercept.
 
-    The margin is boosting's raw log-odds, a forest's mean probability, or a linear model's decision function.
+    The margin is boosting's raw log-odds, a forest's mean probability, or a linear model's decision function (see `kinds`).
     """
 
     slope: float

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
 from fraud_core.models.bundle import read_bundle, read_manifest
-from fraud_core.models.manifest import FALLBACK, MAIN, SUFFIXES, SignedPart
+from fraud_core.models.manifest import FALLBACK, MAIN, SignedPart, file_names
 from fraud_core.signing.documents import open_document, signature_of, signed_document
 from fraud_core.signing.keys import Key, open_signed
 from fraud_core.storage.heads import Head, Heads
@@ -109,8 +109,7 @@ def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> 
     except IntegrityError:
         return False
     models = [(learned, MAIN), *([(learned.fallback, FALLBACK)] if learned.fallback is not None else [])]
-    needed = [file for each, names in models for file in (f"{names[0]}.{SUFFIXES[each.kind]}", f"{names[1]}.json")]
-    return present.issuperset(needed)
+    return present.issuperset(file for each, names in models for file in file_names(each.kind, names))
 
 
 def pointer_head(data: bytes, latest: ChampionPointer) -> Head:

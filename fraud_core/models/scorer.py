@@ -1,63 +1,22 @@
 """The scorer: a bundle at work. The same object serves the API, the analyst's desk and the pipeline's own evaluation."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import treelite
 
 from fraud_core.errors import IntegrityError
 from fraud_core.features import catalogue
 from fraud_core.features.windows import Reach
-from fraud_core.models.bit_vectors import BitVectors
 from fraud_core.models.bundle import Bundle
-from fraud_core.models.manifest import Calibration, ModelKind
+from fraud_core.models.kinds.catalogue import KINDS
+from fraud_core.models.manifest import Calibration
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.transaction import reading
 from fraud_core.units.arrays import Floats
-
-
-@dataclass(frozen=True)
-class MarginModel:
-    """A model read from a bundle's bytes, without unpickling: a matrix in, margins out (see `Calibration`)."""
-
-    kind: ModelKind
-    data: bytes
-    threads: int = 1
-
-    @cached_property
-    def _parsed(self) -> Any:
-        if self.kind == "linear":
-            document = json.loads(self.data)
-            return np.array(document["coefficients"]), float(document["intercept"])
-        return treelite.Model.deserialize_bytes(self.data)
-
-    @cached_property
-    def _fast(self) -> BitVectors | None:
-        return BitVectors.of(self._parsed, self._parsed.num_feature)
-
-    def margins(self, X: Floats) -> Floats:
-        """Margins of shape (n,) of a matrix of shape (n, columns), columns in the encoder's order."""
-        match self.kind:
-            case "linear":
-                coefficients, intercept = self._parsed
-                # einsum over contiguous rows, not BLAS: the same bits for one row as for a million
-                margins: Floats = np.einsum("ij,j->i", np.ascontiguousarray(X), coefficients) + intercept
-            case "boosting" if self._fast is not None and not np.isnan(X).any():
-                margins = self._fast.margins(X)
-            case "boosting":
-                margins = treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
-            case "forest":
-                # scikit-learn's trees compare in float32
-                narrow = X.astype(np.float32).astype(np.float64)
-                margins = treelite.gtil.predict(self._parsed, narrow, nthread=self.threads).reshape(len(X), 2)[:, 1]
-        return margins
 
 
 def probabilities(margins: Floats, calibration: Calibration) -> Floats:
@@ -105,7 +64,7 @@ class Scorer:
             self.reach = learned.lookback.reach
         plain = bundle.without_history
         self.without_history: Scorer | None = None if plain is None else Scorer(plain, threads)
-        self._model = MarginModel(bundle.kind, bundle.model, threads)
+        self._model = KINDS[bundle.kind].load(bundle.model, threads)
         self._calibration = bundle.calibration
 
     @property

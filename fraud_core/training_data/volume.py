@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from statistics import median
 
 from fraud_core.sources.source import Source
 
-USUAL_FACTOR = 3.0  # without bounds in the TOML: so many times more or fewer rows a day than the median of earlier partitions
+USUAL_FACTOR = 3.0  # so many times more or fewer rows than the median of earlier partitions are a finding, of the gate, too
 LEAST_HISTORY = 3  # partitions, before their median means anything,
 LEAST_RATES = 6  # and before the spread of their fraud rates does
 LEAST_EXPECTED_FRAUDS = 5.0  # with fewer expected, a rate is chance
@@ -39,6 +40,12 @@ class CheckResult:
     high: float | None = None
 
 
+def usual_rows(earlier: Sequence[float]) -> tuple[float, float]:
+    """Least and most rows that are usual after so many in earlier partitions (or so many a day)."""
+    typical = median(earlier)
+    return typical / USUAL_FACTOR, typical * USUAL_FACTOR
+
+
 def judge_rows(rows: int, days: float, bounds: tuple[float, float] | None, earlier: Sequence[float]) -> CheckResult:
     """Judge the rows a day.
 
@@ -52,8 +59,7 @@ def judge_rows(rows: int, days: float, bounds: tuple[float, float] | None, earli
     if bounds is None and len(earlier) < LEAST_HISTORY:
         return CheckResult(True, f"{value:,.0f} rows a day; too few partitions came before to say what is usual.", value)
     if bounds is None:
-        median = sorted(earlier)[len(earlier) // 2]
-        bounds = median / USUAL_FACTOR, median * USUAL_FACTOR
+        bounds = usual_rows(earlier)
     low, high = bounds
     return CheckResult(low <= value <= high, f"{value:,.0f} rows a day; {low:,.0f} to {high:,.0f} are usual.", value, low, high)
 

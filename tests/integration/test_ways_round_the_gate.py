@@ -15,7 +15,7 @@ import pytest
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
 from fraud_assets.operations.rollback import rollback
-from fraud_assets.schedule.planning import next_training
+from fraud_assets.schedule.proposals import next_training
 from fraud_assets.schedule.sensors import next_partition
 from fraud_cli.instance import environment
 from fraud_core.errors import IntegrityError

@@ -22,7 +22,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from fraud_assets.installation import Installation
-from fraud_assets.training.rows import Data, read_rows
+from fraud_assets.training.rows import read_rows
 from fraud_assets.training.split import Block
 from fraud_core.models.bundle import read_manifest
 from fraud_core.models.registry import read_latest
@@ -97,7 +97,7 @@ def test_a_payment_goes_the_whole_way_from_the_api_over_the_desk_into_the_next_t
         version = json.loads(home.latest())["version"]
         assert version != champion.version
         lineage = read_manifest(installation.artifacts.store, version, installation.artifacts.signing_key).lineage
-        assert lineage.labels == Data.of(installation).fingerprint() != ""
+        assert lineage.labels == installation.training_data().fingerprint() != ""
         expect(page.locator("#header")).to_contain_text(version)  # the desk follows
         page.get_by_role("tab", name="Model and data").click()
         page.get_by_text("Changes of champion").wait_for()
@@ -157,5 +157,5 @@ def take_picture(page: Page, name: str) -> None:
 
 def trained_on(installation: Installation, identity: str) -> bool:
     """The label that the next training has for a payment."""
-    rows = read_rows(Data.of(installation), installation.training_set().accepted, Block()).frame
+    rows = read_rows(installation.training_data(), installation.training_set().accepted, Block()).frame
     return bool(rows.filter(pl.col("transaction_id") == identity)["label"].item())

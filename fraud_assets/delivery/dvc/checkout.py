@@ -96,7 +96,8 @@ def retrain(settings: Settings, brought: Checkout, progress: Callable[[str], Non
     allowed = without_held(store, signing_key, gate.training_set(store, signing_key, contents), None)  # by the rules of then
     if gate.fingerprint(allowed) != brought.training.manifest.lineage.training_set:
         raise IntegrityError(f"The verdicts in {brought.folder} accept other partitions than the model was trained on.")
-    return train(installation, fit_preprocessor(installation, allowed), allowed, progress).bundle.version
+    task = installation.training_task(allowed)
+    return train(task, fit_preprocessor(task), progress).bundle.version
 
 
 def _find(repo: Repository, version: str) -> str:

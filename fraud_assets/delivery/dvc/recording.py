@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from fraud_assets.delivery import outbox
 from fraud_assets.delivery.dvc.repository import Repository
 from fraud_assets.installation import Installation
+from fraud_assets.training.task import TrainingSettings
 from fraud_assets.training.training import TrainedModel
 from fraud_core import gate
 from fraud_core.errors import IntegrityError
@@ -33,18 +34,6 @@ VERSIONED = ("raw", "transformed", "preprocessor", "model")
 OFF = "off"
 RUN_PATIENCE = 30.0  # seconds that a run waits for another process that is pushing
 TRAINING = "training/training.json"
-
-# The settings that decide what a training learns and how it is judged.
-DECISIVE = {
-    "seed",
-    "threads",
-    "max_training_rows",
-    "min_holdout_frauds",
-    "bootstrap_draws",
-    "review_capacity",
-    "review_cost",
-    "false_decline_cost",
-}
 
 
 class Training(BaseModel):
@@ -159,7 +148,7 @@ def revision(settings: Settings, version: str) -> str | None:
 
 def _behind(installation: Installation, trained: TrainedModel) -> dict[str, Any]:
     """What belongs to a model's note. Partitions are noted here again, so that nothing lacks that was made without versions."""
-    artifacts, settings = installation.artifacts, installation.settings
+    artifacts = installation.artifacts
     transformed = installation.transformed()
     pointers = [*artifacts.pointers("raw").values(), *transformed.values()]
     preprocessor = artifacts.pointer("preprocessor")
@@ -167,7 +156,7 @@ def _behind(installation: Installation, trained: TrainedModel) -> dict[str, Any]
     source = installation.source.model_dump(mode="json")
     training = Training(
         manifest=trained.bundle.manifest,
-        settings=settings.model_dump(mode="json", include=DECISIVE),
+        settings=TrainingSettings.model_validate(installation.settings).model_dump(mode="json"),
         source=source | {"paths": [Path(path).name for path in source["paths"]]},
     )
     return {

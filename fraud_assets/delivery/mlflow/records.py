@@ -27,6 +27,7 @@ from fraud_assets.delivery.mlflow.server import Server
 from fraud_assets.installation import Installation
 from fraud_assets.reports import plots
 from fraud_assets.training.split import SIDES
+from fraud_assets.training.task import TrainingSettings
 from fraud_assets.training.training import Preprocessor, TrainedModel
 from fraud_core.errors import PartitionError
 from fraud_core.evaluation.report import Report
@@ -236,7 +237,7 @@ class Records:
 
 def parameters(installation: Installation, trained: TrainedModel) -> dict[str, str]:
     """A training's parameters, by name."""
-    manifest, settings = trained.bundle.manifest, installation.settings
+    manifest = trained.bundle.manifest
     learned, lineage = manifest.learned, manifest.lineage
     blocks = {side: getattr(trained.split, side) for side in SIDES}
     borders = {f"split.{side}": f"{block.start or block.low} to {block.end or block.high}" for side, block in blocks.items()}
@@ -250,7 +251,7 @@ def parameters(installation: Installation, trained: TrainedModel) -> dict[str, s
         "rejected": ", ".join(partition for partition, _ in lineage.rejected) or "none",
         "review_threshold": str(learned.thresholds.review),
         "decline_threshold": str(learned.thresholds.decline),
-        **{name: str(value) for name, value in settings.model_dump(include=recording.DECISIVE).items()},
+        **{name: str(value) for name, value in TrainingSettings.model_validate(installation.settings).model_dump().items()},
         **borders,
         **{f"library.{name}": version for name, version in lineage.libraries.items()},
         **{f"estimator.{name}": str(value) for name, value in _knobs(trained.estimator).items()},

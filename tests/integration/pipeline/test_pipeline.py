@@ -234,7 +234,8 @@ def test_another_home_key_and_number_of_threads_give_the_same_version(built_trai
         artifacts.write("transformed", key, build_transformed(again.source, artifacts, key))
         gate.record(artifacts.store, artifacts.signing_key, judge_partition(again, key))
     allowed = again.training_set()
-    model = train(again, fit_preprocessor(again, allowed), allowed, lambda _: None)
+    task = again.training_task(allowed)
+    model = train(task, fit_preprocessor(task), lambda _: None)
     assert again.card_key.id != installation.card_key.id
     hashes = [one.artifacts.scan("raw", "2024-01").select("card").collect()["card"] for one in (installation, again)]
     assert not set(hashes[0]) & set(hashes[1])

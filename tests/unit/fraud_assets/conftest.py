@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 
 from fraud_assets.installation import Installation
-from fraud_assets.training import training
-from fraud_assets.training.rows import CardCodes
+from fraud_assets.training.rows import CardCodes, read_rows
 from fraud_assets.training.split import SIDES, split_of
 from fraud_assets.training.training import SideCount, TrainedModel
 from fraud_core import gate
@@ -164,7 +163,7 @@ def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> Tr
     """A linear model with these coefficients, as training would hand it over: evaluated on the hold-out."""
     installation, names = bench.installation, tuple(coefficients)
     split = split_of(installation.source, installation.transformed())
-    allowed = installation.training_set()
+    task = installation.training_task(installation.training_set())
     document = {"coefficients": list(coefficients.values()), "intercept": intercept, "means": [0.0] * len(names)}
     bundle = make_bundle(
         source=installation.source.name,
@@ -175,11 +174,11 @@ def handmade(bench: Bench, intercept: float = -5.0, **coefficients: float) -> Tr
         encoder=Encoder(columns=tuple(ColumnEncoding(feature=name, missing=0.0) for name in names)),
         calibration=Calibration(slope=1.0, intercept=0.0),
         thresholds=Thresholds(review=0.2, decline=0.8),
-        lineage=training._lineage(installation, allowed, ""),
+        lineage=task.lineage,
     )
     thresholds = bundle.manifest.learned.thresholds
-    policy = training._policy(installation, thresholds)
-    rows = training.holdout_rows(installation, split)
+    policy = task.settings.policy(thresholds, installation.source.label_delay_days)
+    rows = read_rows(task.data, task.measured, split.holdout)
     cards = CardCodes() if "card" in rows.frame.columns else None
     report = evaluate(
         rows.evaluation(Scorer(bundle).score_features(rows.frame), installation.source, cards, split.by_time), policy

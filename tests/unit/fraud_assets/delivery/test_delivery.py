@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from fraud_assets.delivery import delivery, outbox
 from fraud_assets.schedule import sensors
-from fraud_assets.schedule.planning import PAUSES
+from fraud_assets.schedule.proposals import PAUSES
 from fraud_assets.schedule.sensors import next_delivery
 from fraud_assets.stages.champion import with_revision
 from fraud_assets.training.training import TrainedModel

@@ -12,12 +12,11 @@ import pytest
 
 from fraud_assets.definitions import build
 from fraud_assets.installation import Installation
-from fraud_assets.schedule import planning
+from fraud_assets.schedule import proposals
 from fraud_assets.schedule import sensors as automation
-from fraud_assets.schedule.planning import next_fraud_rates, next_training
+from fraud_assets.schedule.proposals import next_fraud_rates, next_training
 from fraud_assets.schedule.sensors import next_landing, next_partition
 from fraud_assets.stages.volume import FRAUD_RATE
-from fraud_assets.training.training import training_inputs
 from fraud_core import gate
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.models.bundle import make_bundle, write_bundle
@@ -66,7 +65,7 @@ class Files:
         path.write_text("\n".join(["at,amount,fraud,card", *lines]) + "\n")
         return path
 
-    def launch(self, step: planning.Proposal, job: str) -> bool:
+    def launch(self, step: proposals.Proposal, job: str) -> bool:
         """What the daemon does with a request."""
         (request,) = step.result().run_requests or ()
         assert request.run_key
@@ -85,9 +84,9 @@ class Files:
 
     def land(self) -> None:
         """Land without asking the sensor."""
-        assert self.launch(planning.Proposal("test", run_key=f"land {datetime.now(UTC)}"), "land")
+        assert self.launch(proposals.Proposal("test", run_key=f"land {datetime.now(UTC)}"), "land")
 
-    def partition(self, now: datetime = NOW) -> planning.Proposal:
+    def partition(self, now: datetime = NOW) -> proposals.Proposal:
         return next_partition(self.installation, self.instance, now)
 
     def take_all(self) -> list[str]:
@@ -323,7 +322,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def tried(instance: dg.DagsterInstance, step: planning.Proposal) -> None:
+def tried(instance: dg.DagsterInstance, step: proposals.Proposal) -> None:
     """The step was launched, and its run failed."""
     job = dg.GraphDefinition("train").to_job()
     instance.create_run_for_job(job, tags={"dagster/run_key": str(step.run_key)}, status=dg.DagsterRunStatus.FAILURE)
@@ -351,7 +350,7 @@ def test_on_the_champions_own_set_nothing_is_launched(bench: Any, instance: dg.D
 
 def test_what_was_trained_and_not_promoted_is_not_trained_again(bench: Any, instance: dg.DagsterInstance) -> None:
     champion_on(bench.installation, "of long ago")
-    trained_with(bench.installation, training_inputs(bench.installation, bench.installation.training_set()))
+    trained_with(bench.installation, bench.installation.training_task(bench.installation.training_set()).inputs)
     assert next_training(bench.installation, instance, NOW).why == "The last training was on exactly these partitions."
 
 
@@ -436,7 +435,7 @@ def test_fraud_rates_are_judged_again_when_labels_have_matured(files: Files) -> 
 
 
 def test_many_matured_partitions_are_judged_in_several_runs(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MATURED_AT_ONCE", 1)
+    monkeypatch.setattr(proposals, "MATURED_AT_ONCE", 1)
     files.write("a.csv", *WEEKS)
     files.land()
     files.take_all()

@@ -9,9 +9,8 @@ import polars as pl
 import pytest
 
 from fraud_assets.stages import labels
-from fraud_assets.training.rows import Data, read_rows
+from fraud_assets.training.rows import read_rows
 from fraud_assets.training.split import Block
-from fraud_assets.training.training import training_inputs
 from fraud_core.intake.raw import RELABELS
 from fraud_core.labels.log import LabelLog
 from fraud_core.storage.database import open_database
@@ -115,10 +114,10 @@ def test_the_asset_writes_nothing_where_nothing_was_said(bench: Any, say: Say) -
 
 def test_a_training_joins_what_is_known_and_nothing_is_rewritten(bench: Any, say: Say) -> None:
     def frauds() -> int:
-        return int(read_rows(Data.of(bench.installation), bench.refs(), Block()).labels.sum())
+        return int(read_rows(bench.installation.training_data(), bench.refs(), Block()).labels.sum())
 
     def inputs() -> str:
-        return training_inputs(bench.installation, bench.installation.training_set())
+        return bench.installation.training_task(bench.installation.training_set()).inputs
 
     before, asked, stored = frauds(), inputs(), bench.installation.transformed()
     say(legitimate(bench), "fraud")
@@ -138,9 +137,9 @@ def test_a_training_joins_what_is_known_and_nothing_is_rewritten(bench: Any, say
 
 
 def test_an_unsure_payment_trains_nobody(bench: Any, say: Say) -> None:
-    rows = len(read_rows(Data.of(bench.installation), bench.refs(), Block()).labels)
+    rows = len(read_rows(bench.installation.training_data(), bench.refs(), Block()).labels)
     say(legitimate(bench), "unsure")
     export(bench)
-    read = read_rows(Data.of(bench.installation), bench.refs(), Block())
+    read = read_rows(bench.installation.training_data(), bench.refs(), Block())
     assert len(read.labels) == rows - 1
     assert legitimate(bench) not in read.frame["transaction_id"]

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from fraud_assets.training import candidates
-from fraud_assets.training.candidates import Candidate, Side, fit_calibration, fit_candidates
+from fraud_assets.training.candidates import Candidate, fit_calibration, fit_candidates
 from fraud_core.errors import HoldoutError
 from fraud_core.evaluation import metrics
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.models.bundle import make_bundle
+from fraud_core.models.kinds import boosting
+from fraud_core.models.kinds.boosting import Boosting
+from fraud_core.models.kinds.kind import LOOK_EVERY, Examples
 from fraud_core.models.manifest import Calibration, Lineage, Thresholds
 from fraud_core.models.scorer import Scorer
 
@@ -33,15 +36,15 @@ def matrix(rng: np.random.Generator, rows: int) -> np.ndarray[Any, Any]:
     return np.column_stack(columns).astype(np.float64)
 
 
-def side(seed: int, rows: int, *, shuffled: bool = False) -> Side:
+def side(seed: int, rows: int, *, shuffled: bool = False) -> Examples:
     rng = np.random.default_rng(seed)
     X = matrix(rng, rows)
     risk = 0.9 * X[:, 0] + 1.5 * X[:, 2] * (X[:, 1] < 6) + np.log1p(X[:, 4]) / 4 + rng.normal(0, 0.7, rows)
     y = risk > np.quantile(risk, 1 - FRAUD_RATE)
-    return Side(X, rng.permutation(y) if shuffled else y, np.ones(rows))
+    return Examples(X, rng.permutation(y) if shuffled else y, np.ones(rows))
 
 
-def fitted(training: Side, validation: Side, threads: int = 1) -> list[Candidate]:
+def fitted(training: Examples, validation: Examples, threads: int = 1) -> list[Candidate]:
     return fit_candidates(training, validation, seed=7, threads=threads, progress=lambda _: None)
 
 
@@ -97,17 +100,17 @@ def test_boosting_keeps_the_number_of_trees_that_is_best_on_validation_a(best_fi
     for candidate in best_first:
         if candidate.kind != "boosting":
             continue
-        whole = candidates.BOOSTING[candidate.name.split(" (")[0]]
+        whole = boosting.BOOSTING[candidate.name.split(" (")[0]]
         model = candidate.estimator
         with candidates.fixed_threads(1):
             grown = type(model)(**model.get_params() | {"max_iter": whole.trees}).fit(training.X, training.y)
             stages = [margins.ravel() for margins in grown.staged_decision_function(validation.X)]
-        looks = [metrics.average_precision(validation.y, margins) for margins in stages[9 :: candidates.LOOK_EVERY]]
+        looks = [metrics.average_precision(validation.y, margins) for margins in stages[9::LOOK_EVERY]]
         assert candidate.average_precision == pytest.approx(max(looks), abs=1e-12)
         assert model.n_iter_ == 10 * (1 + int(np.argmax(looks)))
         with candidates.fixed_threads(1):
             anew = type(model)(**model.get_params()).fit(training.X, training.y)
-        assert candidates.export_trees(anew) == candidate.exported
+        assert Boosting().export(anew) == candidate.exported
 
 
 def test_on_shuffled_labels_no_candidate_finds_anything() -> None:
@@ -116,11 +119,11 @@ def test_on_shuffled_labels_no_candidate_finds_anything() -> None:
 
 
 def test_thinned_rows_with_weights_stand_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "BOOSTING", {})
+    monkeypatch.setattr(boosting, "BOOSTING", {})
     everything = side(1, 20_000)
     rng = np.random.default_rng(5)
     kept = everything.y | (rng.random(len(everything.y)) < 0.25)
-    thinned = Side(everything.X[kept], everything.y[kept], np.where(everything.y[kept], 1.0, 4.0))
+    thinned = Examples(everything.X[kept], everything.y[kept], np.where(everything.y[kept], 1.0, 4.0))
     validation = side(2, 5_000)
     linear = [next(c for c in fitted(one, validation) if c.kind == "linear") for one in (everything, thinned)]
     predicted = [candidate.estimator.predict_proba(validation.X)[:, 1].mean() for candidate in linear]

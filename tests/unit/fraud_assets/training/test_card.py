@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.training.card import model_card
-from fraud_assets.training.promotion import judge_promotion
 from fraud_assets.training.training import TrainedModel
 from fraud_core import gate
 from fraud_core.evaluation.model_card import ModelCard
@@ -15,7 +15,7 @@ Make = Callable[..., TrainedModel]
 
 
 def card(bench: Any, model: TrainedModel) -> ModelCard:
-    return model_card(model, bench.installation.training_set(), judge_promotion(bench.installation, model, NOW), NOW)
+    return model_card(model, bench.installation.training_set(), promotion_of(bench.installation, model, NOW), NOW)
 
 
 def decide(bench: Any, key: str, *, accept: bool) -> None:

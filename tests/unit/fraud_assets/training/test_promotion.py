@@ -1,12 +1,15 @@
 """May the candidate become champion?"""
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from fraud_assets.training.promotion import judge_promotion
+from fraud_assets.operations.judging_models import promotion_of
+from fraud_assets.training import promotion
 from fraud_assets.training.training import TrainedModel
 from fraud_core.evaluation.model_card import Promotion
 from fraud_core.models.bundle import write_bundle
@@ -32,7 +35,7 @@ def point(bench: Any, model: TrainedModel, at: datetime, **how: Any) -> str:
 
 
 def judged(bench: Any, model: TrainedModel) -> Promotion:
-    return judge_promotion(bench.installation, model, NOW)
+    return promotion_of(bench.installation, model, NOW)
 
 
 def test_the_first_model_is_promoted_if_it_lies_well_above_the_fraud_rate(bench: Any, make_model: Make) -> None:
@@ -170,3 +173,45 @@ def test_judging_writes_nothing(bench: Any, make_model: Make) -> None:
     before = {key: store.get(key) for key in store.list("")}
     judged(bench, make_model(bench, **FAIR))
     assert {key: store.get(key) for key in store.list("")} == before
+
+
+def test_a_run_judges_once_and_again_when_anything_that_decides_has_changed(
+    bench: Any, make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = 0
+    honest = promotion.metrics.paired_difference
+
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal compared
+        compared += 1
+        return honest(*args, **options)
+
+    def times(judging: Any, model: TrainedModel, at: datetime = NOW) -> int:
+        before = compared
+        asked = promotion_of(judging.installation, pickle.loads(pickle.dumps(model)), at)
+        fresh = promotion_of(replace(judging.installation), model, at)  # as another process would
+        assert asked == fresh
+        return compared - before - 1
+
+    monkeypatch.setattr(promotion.metrics, "paired_difference", counting)
+    first, second, model = (make_model(bench, **coefficients) for coefficients in (POOR, FAIR, GOOD))
+    point(bench, first, NOW - 2 * YEAR)
+    champion = point(bench, second, NOW - timedelta(days=3))
+    assert [times(bench, model), times(bench, model, NOW + timedelta(minutes=1))] == [1, 0], "the check judges, the asset asks"
+    assert times(bench, replace(model, holdout=model.holdout.model_copy(update={"average_precision": 0.1}))) == 1
+    assert times(bench, make_model(bench, **GOOD_TOO)) == 1
+    assert times(bench, model) == 1, "only the last is remembered"
+    assert times(bench, model, NOW + 2 * YEAR) == 1, "the standard to meet is another"
+    key = bench.installation.artifacts.signing_key
+    withdrawn = {"how": "rollback", "reason": "it declined all of Texas", "withdraw": champion}
+    point_at(bench.installation.artifacts.store, first.bundle.version, key, who="test", at=NOW, **withdrawn)
+    assert times(bench, model) == 1, "the champion is another"
+    assert times(bench, model) == 0
+    bench.put("2024-06", bench.rows(seed=2)["2024-06"])
+    assert times(bench, model) == 1, "the hold-out has other rows"
+    store = bench.installation.artifacts.store
+    whole = store.get(f"models/{first.bundle.version}/model.json")
+    store.put(f"models/{first.bundle.version}/model.json", b"{}")
+    assert "cannot be compared with" in judged(bench, model).reasons[-1]
+    store.put(f"models/{first.bundle.version}/model.json", whole)
+    assert times(bench, model) == 1, "what was damaged then is whole now"

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.training.rows import CardCodes, Data, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.training.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
 from fraud_assets.training.split import Block
 
 ALL = Block()
@@ -20,32 +20,32 @@ def everything(bench: Any) -> pl.DataFrame:
 
 
 def test_a_block_in_time_holds_the_rows_from_its_start_to_before_its_end(bench: Any) -> None:
-    rows = read_rows(Data.of(bench.installation), bench.refs(), SPRING)
+    rows = read_rows(bench.installation.training_data(), bench.refs(), SPRING)
     assert SPRING.start is not None
     expected = everything(bench).filter(pl.col("timestamp").is_between(SPRING.start, SPRING.end, closed="left"))
     assert rows.frame.equals(expected)
     border = Block(start=rows.frame["timestamp"][0], end=rows.frame["timestamp"][-1])
-    inside = read_rows(Data.of(bench.installation), bench.refs(), border)
+    inside = read_rows(bench.installation.training_data(), bench.refs(), border)
     assert inside.frame.equals(expected[:-1])
 
 
 def test_a_block_of_buckets_holds_whole_cardholders(bench: Any) -> None:
-    rows = read_rows(Data.of(bench.installation), bench.refs(), Block(low=200, high=450))
+    rows = read_rows(bench.installation.training_data(), bench.refs(), Block(low=200, high=450))
     assert rows.frame.equals(everything(bench).filter(pl.col("split_bucket").is_between(200, 449)))
-    others = read_rows(Data.of(bench.installation), bench.refs(), Block(low=450, high=1_000))
+    others = read_rows(bench.installation.training_data(), bench.refs(), Block(low=450, high=1_000))
     assert not set(rows.frame["card"]) & set(others.frame["card"])
 
 
 def test_each_row_knows_its_partition_and_counts_once(bench: Any) -> None:
     refs = bench.refs()
-    rows = read_rows(Data.of(bench.installation), refs, ALL)
+    rows = read_rows(bench.installation.training_data(), refs, ALL)
     names = [refs[place].partition for place in rows.partition]
     assert names == [identity[:7] for identity in rows.frame["transaction_id"]]
     assert rows.weights.tolist() == [1.0] * len(rows.frame)
 
 
 def thinned(bench: Any, most: int = 2_000, seed: int = 3) -> Rows:
-    return read_training_rows(Data.of(bench.installation), bench.refs(), ALL, most, seed)
+    return read_training_rows(bench.installation.training_data(), bench.refs(), ALL, most, seed)
 
 
 def test_every_fraud_is_kept_with_weight_one(bench: Any) -> None:
@@ -106,7 +106,7 @@ def test_card_codes_carry_over_from_one_block_to_the_next() -> None:
 
 def test_known_frauds_are_those_before_the_block_and_no_others(bench: Any) -> None:
     codes = CardCodes()
-    known = known_frauds(Data.of(bench.installation), bench.refs(), SPRING, bench.installation.source, codes)
+    known = known_frauds(bench.installation.training_data(), bench.refs(), SPRING, bench.installation.source, codes)
     past = everything(bench).filter(pl.col("label"), pl.col("timestamp") < SPRING.start)
     assert len(known.cards) == len(known.days) == len(past) > 50
     assert known.cards.tolist() == CardCodes().codes(past["card"]).tolist()
@@ -115,7 +115,7 @@ def test_known_frauds_are_those_before_the_block_and_no_others(bench: Any) -> No
 
 
 def test_days_and_months_are_the_sources_own(bench: Any) -> None:
-    rows = read_rows(Data.of(bench.installation), bench.refs(), SPRING)
+    rows = read_rows(bench.installation.training_data(), bench.refs(), SPRING)
     scores = np.linspace(0, 1, len(rows.frame))
     evaluated = rows.evaluation(scores, bench.installation.source, CardCodes(), by_time=True)
     assert evaluated.local_day is not None
@@ -128,6 +128,6 @@ def test_days_and_months_are_the_sources_own(bench: Any) -> None:
 
 
 def test_without_cards_or_time_the_evaluation_does_without(bench: Any) -> None:
-    rows = read_rows(Data.of(bench.installation), bench.refs(), SPRING)
+    rows = read_rows(bench.installation.training_data(), bench.refs(), SPRING)
     evaluated = rows.evaluation(np.zeros(len(rows.frame)), bench.installation.source, None, by_time=False)
     assert evaluated.cards is evaluated.local_day is evaluated.month is None

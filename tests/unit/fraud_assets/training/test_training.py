@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,22 @@ import polars as pl
 import pytest
 
 from fraud_assets.training import candidates, training
-from fraud_assets.training.candidates import BoostingSettings
 from fraud_assets.training.card import model_card
 from fraud_assets.training.split import Block, Side, split_of
-from fraud_assets.training.training import Preprocessor, TrainedModel, fit_preprocessor, train, training_inputs
-from fraud_core.errors import GateRefusalError, HoldoutError, NotYetTrainableError
+from fraud_assets.training.task import TrainingTask
+from fraud_assets.training.training import Preprocessor, TrainedModel, fit_preprocessor, train
+from fraud_core.errors import GateRefusalError, HoldoutError, IntegrityError, NotYetTrainableError
 from fraud_core.evaluation.model_card import ModelCard, Promotion
 from fraud_core.features import catalogue
-from fraud_core.models.bundle import Fitted
+from fraud_core.models.bundle import Fitted, read_bundle, write_bundle
+from fraud_core.models.explain import Explainer
+from fraud_core.models.kinds import boosting
+from fraud_core.models.kinds.boosting import BoostingSettings
+from fraud_core.models.kinds.catalogue import KINDS
+from fraud_core.models.kinds.kind import Attribution, Examples, Kind, MarginModel
 from fraud_core.models.manifest import Lookback
+from fraud_core.models.registry import versions
+from fraud_core.models.scorer import Scorer
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -27,16 +35,19 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     small = BoostingSettings(learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=40, trees=40)
-    monkeypatch.setattr(candidates, "BOOSTING", {"boosting": small})
+    monkeypatch.setattr(boosting, "BOOSTING", {"boosting": small})
+
+
+def task(bench: Any) -> TrainingTask:
+    return bench.installation.training_task(bench.installation.training_set())
 
 
 def trained(bench: Any, progress: Callable[[str], None] = lambda _: None) -> TrainedModel:
-    allowed = bench.installation.training_set()
-    return train(bench.installation, fit_preprocessor(bench.installation, allowed), allowed, progress)
+    return train(task(bench), preprocessor(bench), progress)
 
 
 def preprocessor(bench: Any) -> Preprocessor:
-    return fit_preprocessor(bench.installation, bench.installation.training_set())
+    return fit_preprocessor(task(bench))
 
 
 def changed(bench: Any, new_bench: Any, change: Change, *sides: Side) -> Any:
@@ -246,7 +257,7 @@ def test_thinned_training_rows_give_the_same_version_again(bench: Any) -> None:
 
 def test_inputs_change_with_what_a_training_depends_on_and_with_nothing_else(bench: Any) -> None:
     def inputs(one: Any) -> str:
-        return training_inputs(one.installation, one.installation.training_set())
+        return task(one).inputs
 
     before = inputs(bench)
     assert inputs(bench.with_settings(threads=7, promotion_margin=0.5, api_port=1)) == before
@@ -345,10 +356,10 @@ def test_the_holdout_is_also_reported_without_its_rejected_rows(new_bench: Any) 
 
 
 def test_a_rejected_partition_that_comes_last_changes_nothing(bench: Any) -> None:
-    before, inputs = trained(bench), training_inputs(bench.installation, bench.installation.training_set())
+    before, inputs = trained(bench), task(bench).inputs
     july = bench.rows()["2024-06"].with_columns(pl.col("timestamp") + pl.duration(days=30))
     bench.put("2024-07", july, accepted=False)
-    assert training_inputs(bench.installation, bench.installation.training_set()) == inputs
+    assert task(bench).inputs == inputs
     after = trained(bench)
     assert (after.bundle.version, after.split) == (before.bundle.version, before.split)
     bench.put("2024-07", july)
@@ -360,14 +371,14 @@ def test_a_preprocessor_of_other_partitions_is_refused(bench: Any) -> None:
     frame = bench.rows()["2024-01"]
     bench.put("2024-01", frame, accepted=False)
     with pytest.raises(GateRefusalError, match="materialize preprocessor, then model"):
-        train(bench.installation, fitted, bench.installation.training_set(), print)
+        train(task(bench), fitted, print)
 
 
 def test_a_preprocessor_of_another_split_is_refused(bench: Any) -> None:
     fitted = preprocessor(bench)
     other = held_out_longer(bench, 25)
     with pytest.raises(GateRefusalError, match="another split"):
-        train(other.installation, fitted, other.installation.training_set(), print)
+        train(task(other), fitted, print)
     assert trained(other).split != fitted.split
 
 
@@ -419,3 +430,54 @@ def test_a_bundle_holds_what_was_learned_and_nothing_personal(bench: Any) -> Non
     text = json.dumps(model.bundle.manifest.model_dump(mode="json")) + model.bundle.encoder.model_dump_json()
     cards = set(pl.concat(list(bench.rows().values()))["card"])
     assert not cards & set(re.findall(r"\w+", text))
+
+
+# ---- a new kind of model
+
+
+class LargestAmounts(Kind):
+    """A kind that nobody has thought of: the larger the first column, the more it looks like fraud."""
+
+    name, suffix, unit = "largest_amounts", "txt", "log-odds"
+
+    def recipe(self) -> str:
+        return "none"
+
+    def fit(self, training: Examples, validation: Examples, *, seed: int, threads: int) -> Iterator[tuple[str, Any]]:
+        yield "largest amounts", float(training.X[:, 0].mean())
+
+    def export(self, estimator: Any) -> bytes:
+        return str(estimator).encode()
+
+    def load(self, data: bytes, threads: int = 1) -> MarginModel:
+        return SimpleNamespace(margins=lambda X: X[:, 0] - float(data))
+
+    def explain(self, data: bytes, columns: int) -> Attribution:
+        return SimpleNamespace(base=0.0, attribute=lambda X: (X - float(data)) * (np.arange(columns) == 0))
+
+
+def test_a_new_kind_of_model_is_one_class_that_trains_ships_scores_and_explains(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = candidates.recipe()
+    for name in list(KINDS):
+        monkeypatch.delitem(KINDS, name)
+    monkeypatch.setitem(KINDS, "largest_amounts", LargestAmounts())
+    assert candidates.recipe() != before
+    model = trained(bench)
+    assert model.candidates[0][0] == "largest amounts"
+    assert model.holdout.average_precision > 3 * model.holdout.fraud_rate
+    store, key = bench.installation.artifacts.store, bench.installation.artifacts.signing_key
+    write_bundle(store, model.bundle, key)
+    assert versions(store, key) == [model.bundle.version]
+    assert store.exists(f"models/{model.bundle.version}/model.txt")
+    read = read_bundle(store, model.bundle.version, key)
+    assert (read, read.kind) == (model.bundle, "largest_amounts")
+    rows = bench.rows()["2024-06"]
+    matrix = read.encoder.frame_matrix(rows)
+    log_odds = np.log(1 / (1 / Scorer(read).score_features(rows) - 1))
+    base, contributions = Explainer(read).contributions(matrix)
+    np.testing.assert_allclose(base + contributions.sum(axis=1), log_odds, atol=1e-6)
+    monkeypatch.undo()
+    with pytest.raises(IntegrityError, match="another version wrote it"):
+        read_bundle(store, model.bundle.version, key)

@@ -1,6 +1,7 @@
 """Handing partitions to workers: what is handed out, and what is left to this machine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from pydantic import SecretStr
 
 from fraud_assets.runtime import workers
+from fraud_assets.schedule.state import read_states
 from fraud_cli.commands import spread
 from fraud_cli.commands.worker import work
 from fraud_core import gate
@@ -57,13 +59,12 @@ def test_partitions_made_in_any_order_and_judged_in_order_are_what_they_are_one_
     assert judged(scattered) == judged(alone)
 
     installation = scattered.installation
-    assert all(spread.has_raw(installation, key) and spread.is_tolerable(installation, key) for key in KEYS)
-    assert not any(spread._wants_transformed(installation, key) for key in KEYS)
-    tolerates_none = SimpleNamespace(
-        source=installation.source.model_copy(update={"quality": SimpleNamespace(quarantined_share=-1)}),
-        artifacts=installation.artifacts,
-    )
-    assert not spread.is_tolerable(tolerates_none, KEYS[0])  # type: ignore[arg-type]
+    assert not spread.without_raw(installation, KEYS)
+    assert not spread.without_transformed(installation, KEYS)
+    quality = installation.source.quality.model_copy(update={"quarantined_share": -1.0})
+    tolerates_none = replace(installation, source=installation.source.model_copy(update={"quality": quality}))
+    assert all(state.is_up_to_date and state.is_tolerable for state in read_states(installation, KEYS))
+    assert not any(state.is_tolerable for state in read_states(tolerates_none, KEYS))
 
 
 class Instance:
@@ -101,7 +102,7 @@ def test_a_run_that_was_lost_before_it_began_is_handed_out_again(homes: list[Hom
     wanted, installation = KEYS[:2], home.installation
 
     def missing() -> list[str]:
-        return [key for key in wanted if not spread.has_raw(installation, key)]
+        return spread.without_raw(installation, wanted)
 
     spread._make(installation, instance, "make_raw", missing, said.append)  # type: ignore[arg-type]
     assert said == ["make_raw: 2 partitions go to the workers", "make_raw: 1 partitions go to the workers again"]

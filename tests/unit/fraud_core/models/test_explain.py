@@ -28,8 +28,9 @@ from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.features.wording import WORDINGS
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle
 from fraud_core.models.explain import Explainer
+from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, ModelKind, Thresholds
-from fraud_core.models.scorer import MarginModel, Scorer
+from fraud_core.models.scorer import Scorer
 from fraud_core.units.arrays import Floats
 
 CALIBRATION = Calibration(slope=0.83, intercept=-0.4)
@@ -240,7 +241,7 @@ def test_base_and_contributions_sum_to_the_served_log_odds(kind: ModelKind) -> N
 
     base, values = Explainer(bundle).contributions(rows)
 
-    served = CALIBRATION.slope * MarginModel(kind, model).margins(rows) + CALIBRATION.intercept
+    served = CALIBRATION.slope * KINDS[kind].load(model).margins(rows) + CALIBRATION.intercept
     assert Explainer(bundle).unit == "log-odds"
     assert np.ptp(served) > 1
     np.testing.assert_allclose(base + values.sum(axis=1), served, rtol=0, atol=1e-9)
@@ -260,7 +261,7 @@ def test_base_and_contributions_of_a_forest_sum_to_its_mean_probability() -> Non
     base, values = explainer.contributions(rows)
 
     assert explainer.unit == "probability"
-    np.testing.assert_allclose(base + values.sum(axis=1), MarginModel("forest", model).margins(rows), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(base + values.sum(axis=1), KINDS["forest"].load(model).margins(rows), rtol=0, atol=1e-9)
 
 
 def test_the_base_is_the_mean_score_of_the_training_rows() -> None:
@@ -269,7 +270,7 @@ def test_the_base_is_the_mean_score_of_the_training_rows() -> None:
 
     base, _ = Explainer(bundle_of("boosting", model, X.shape[1], IDENTITY)).contributions(X[:1])
 
-    assert base == pytest.approx(MarginModel("boosting", model).margins(X).mean(), abs=1e-9)
+    assert base == pytest.approx(KINDS["boosting"].load(model).margins(X).mean(), abs=1e-9)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])

@@ -18,16 +18,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fraud_assets.training.candidates import export_linear, export_trees
 from fraud_core.errors import IntegrityError
 from fraud_core.features import catalogue
 from fraud_core.features.catalogue import PLAIN
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.features.windows import Reach
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle, read_bundle, write_bundle
+from fraud_core.models.kinds.catalogue import KINDS as CATALOGUE
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Manifest, ModelKind, Thresholds
 from fraud_core.models.registry import point_at
-from fraud_core.models.scorer import MarginModel, Scorer, probabilities
+from fraud_core.models.scorer import Scorer, probabilities
 from fraud_core.signing.keys import Key
 from fraud_core.storage.directory import DirectoryStore
 from fraud_core.units.arrays import Floats
@@ -91,7 +91,7 @@ def fitted() -> dict[ModelKind, Any]:
 @pytest.fixture(scope="module")
 def bundles(fitted: dict[ModelKind, Any]) -> dict[ModelKind, Bundle]:
     """Their bundles."""
-    return {kind: bundle(kind, export_linear(fitted[kind]) if kind == "linear" else export_trees(fitted[kind])) for kind in KINDS}
+    return {kind: bundle(kind, CATALOGUE[kind].export(fitted[kind])) for kind in KINDS}
 
 
 def bundle(kind: ModelKind, model: bytes, **changes: Any) -> Bundle:
@@ -139,7 +139,7 @@ def test_rows_on_the_very_borders_of_the_trees_fall_where_scikit_learn_lets_them
         borders = nodes["num_threshold"][(nodes["feature_idx"] == 0) & (nodes["is_leaf"] == 0)]
     X = np.repeat(matrix(1), 3 * len(borders), axis=0)
     X[:, 0] = np.concatenate([borders, np.nextafter(borders, np.inf), np.nextafter(borders, -np.inf)])
-    margins = MarginModel(kind, bundles[kind].model).margins(X)
+    margins = CATALOGUE[kind].load(bundles[kind].model).margins(X)
     assert np.abs(margins - MARGINS[kind](fitted[kind], X)).max() <= 1e-9
 
 

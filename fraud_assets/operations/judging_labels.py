@@ -40,7 +40,7 @@ def judge_training_labels(installation: Installation, allowed: TrainingSet) -> l
     Raises:
         GateRefusalError: a verdict does not verify.
     """
-    store, key, data = installation.artifacts.store, installation.artifacts.signing_key, Data.of(installation)
+    store, key, data = installation.artifacts.store, installation.artifacts.signing_key, installation.training_data()
     scorer, now = _champion(installation), datetime.now(UTC)
     version = "" if scorer is None else scorer.bundle.version
     known = read_label_verdicts(store, key, [part.partition for part in allowed.accepted], installation.heads)
@@ -108,7 +108,7 @@ def require_judged_labels(installation: Installation, allowed: TrainingSet) -> N
     Raises:
         GateRefusalError: those of one were not.
     """
-    data = Data.of(installation)
+    data = installation.training_data()
     snapshots = {part.partition: snapshot_of(part, settled(data, part)) for part in allowed.accepted}
     require_judged(installation.artifacts.store, installation.artifacts.signing_key, allowed, snapshots, installation.heads)
 

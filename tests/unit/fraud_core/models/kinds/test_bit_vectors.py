@@ -8,7 +8,7 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
-from fraud_core.models.bit_vectors import BitVectors
+from fraud_core.models.kinds.bit_vectors import BitVectors
 from fraud_core.units.arrays import Floats
 
 
