@@ -16,6 +16,7 @@ from fraud_core.access.users import User
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError, StoreError
 from fraud_core.evaluation.model_card import ModelCard
+from fraud_core.evaluation.report import Moved
 from fraud_core.features.encoder import MISSING_CATEGORY
 from fraud_core.labels.resolve import Outcome
 from fraud_core.models.follower import LoadedModel
@@ -547,7 +548,7 @@ def _model_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
     )
 
 
-def _models(desk: Desk, user: User, zone_name: str, moved: str, line: float) -> tuple[Any, ...]:
+def _models(desk: Desk, user: User, zone_name: str, moved: Moved, line: float) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
     latest, names = desk.catalogue.latest(), desk.catalogue.names()
     verdicts = desk.catalogue.verdicts()
@@ -568,7 +569,7 @@ def _models(desk: Desk, user: User, zone_name: str, moved: str, line: float) -> 
 
 
 def _version(
-    desk: Desk, user: User, zone_name: str, name: str, other: str | None, moved: str, line: float
+    desk: Desk, user: User, zone_name: str, name: str, other: str | None, moved: Moved, line: float
 ) -> tuple[str, str, str]:
     version = desk.catalogue.version(name)
     return (
@@ -584,11 +585,11 @@ def _compare(desk: Desk, user: User, name: str | None, other: str | None) -> str
     return models.comparison(desk.catalogue.version(name), desk.catalogue.version(other))
 
 
-def _cost(desk: Desk, user: User, name: str | None, moved: str, line: float) -> str:
+def _cost(desk: Desk, user: User, name: str | None, moved: Moved, line: float) -> str:
     return _cost_chart(desk.catalogue.version(name).card if name else None, moved, line)
 
 
-def _cost_chart(card: ModelCard | None, moved: str, line: float) -> str:
+def _cost_chart(card: ModelCard | None, moved: Moved, line: float) -> str:
     if math.isnan(line):  # the number beside the slider was deleted
         return note("Say where the line is to stand, in % probability of fraud.")
     return models.cost_chart(card, moved, line / 100)
