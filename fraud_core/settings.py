@@ -100,9 +100,10 @@ class Settings(BaseSettings):
         description="The lower end of the candidate's average precision must be this many times the fraud rate.",
     )
 
-    drift_detector: Literal["alibi-detect", "scipy"] = Field(
-        "alibi-detect",
-        description="Who computes the gate's p-values. The two agree; alibi-detect's licence does not allow production use.",
+    drift_detector: Literal["auto", "alibi-detect", "scipy"] = Field(
+        "auto",
+        description="Who computes the gate's p-values; verdicts are the same. auto: alibi-detect where the extra `alibi` is "
+        "installed, as on a development machine, else SciPy. alibi-detect's licence does not allow production use.",
     )
 
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI, on loopback.")
