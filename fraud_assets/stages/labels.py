@@ -9,9 +9,10 @@ import polars as pl
 
 from fraud_assets.installation import Installation
 from fraud_core.labels.log import LabelLog, NewLabel
+from fraud_core.labels.resolve_table import SCHEMA
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.storage.database import open_database
-from fraud_core.training_data.labels import ASSET, SCHEMA, log_since
+from fraud_core.training_data.labels import ASSET, log_since
 from fraud_core.units.time import from_microseconds
 
 

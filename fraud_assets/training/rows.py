@@ -9,9 +9,10 @@ import polars as pl
 from fraud_assets.training.split import Block
 from fraud_core.evaluation.report import EvaluationRows, KnownFraud
 from fraud_core.gate import PartitionRef
+from fraud_core.labels.resolve_table import standing
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, fingerprint
-from fraud_core.training_data.labels import Outcomes, read_labels, standing
+from fraud_core.training_data.labels import Outcomes, read_labels
 from fraud_core.training_data.volume import mature_until
 from fraud_core.units.arrays import Array
 from fraud_core.units.time import local_days

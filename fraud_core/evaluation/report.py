@@ -1,6 +1,6 @@
 """The report on one block of rows, and of each of its months, under the policy that is served."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from typing import Literal
 
@@ -46,14 +46,8 @@ class EvaluationRows:
 
     def where(self, chosen: Array) -> "EvaluationRows":
         """The rows that a bool array of length n chooses."""
-        return EvaluationRows(
-            labels=self.labels[chosen],
-            scores=self.scores[chosen],
-            amounts_cents=self.amounts_cents[chosen],
-            cards=None if self.cards is None else self.cards[chosen],
-            local_day=None if self.local_day is None else self.local_day[chosen],
-            month=None if self.month is None else self.month[chosen],
-        )
+        columns = (getattr(self, field.name) for field in fields(self))
+        return EvaluationRows(*(None if column is None else column[chosen] for column in columns))
 
 
 @dataclass(frozen=True)
