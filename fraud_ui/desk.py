@@ -16,6 +16,7 @@ from fraud_core.access.users import User
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError, StoreError
 from fraud_core.evaluation.model_card import ModelCard
+from fraud_core.evaluation.report import Moved
 from fraud_core.features.encoder import MISSING_CATEGORY
 from fraud_core.labels.resolve import Outcome
 from fraud_core.models.follower import LoadedModel
@@ -23,7 +24,7 @@ from fraud_core.review.queue import OUTCOMES, Case, CaseError
 from fraud_core.review.retest import Starting
 from fraud_core.signing.card_numbers import holds_card_number
 from fraud_core.transactions.transaction import Transaction
-from fraud_ui.endpoints import Page, endpoint, repeated, streaming
+from fraud_ui.endpoints import Page, bind, repeated, streaming
 from fraud_ui.kit.wording import alert, escaped, note
 from fraud_ui.services import Desk
 from fraud_ui.uploads import KEPT_SECONDS
@@ -31,7 +32,6 @@ from fraud_ui.views import case, files, models, review
 from fraud_ui.views.case import LABELS, Form, Sliders, WrongFormError
 
 STATUS_SECONDS = 10.0
-EXAMPLES = ("A plain purchase", "Card testing", "An account takeover at night", "A far-away purchase")
 NOTHING: Any = ""  # in a field for a number
 THEIR_ZONE = "() => Intl.DateTimeFormat().resolvedOptions().timeZone"
 FIELDS = tuple(field.name for field in fields(Form))
@@ -53,14 +53,7 @@ def build_ui(desk: Desk) -> Page:
                 _review_tab(desk, zone, review_tab)
             with gr.Tab("Model and data") as model_tab:
                 _model_tab(desk, zone, model_tab)
-        page.load(
-            endpoint(desk, partial(_arrive, desk)),
-            [their_zone],
-            [zone, header, form["when"], form["category"]],
-            js=THEIR_ZONE,
-            api_name="arrive",
-            show_progress="hidden",
-        )
+        bind(desk, page.load, _arrive, [their_zone], [zone, header, form["when"], form["category"]], "arrive", js=THEIR_ZONE)
         gr.Timer(STATUS_SECONDS).tick(
             repeated(desk, partial(status, desk), "status"), None, [header], api_name="status", show_progress="hidden"
         )
@@ -116,9 +109,9 @@ def zone_of(name: str | None) -> ZoneInfo:
 
 
 def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
-    typed, loaded = gr.State(None), gr.State("")
+    on, typed, loaded = partial(bind, desk), gr.State(None), gr.State("")
     with gr.Row(elem_classes="examples"):
-        chosen = [gr.Button(name, size="sm") for name in EXAMPLES]
+        chosen = [gr.Button(name, size="sm") for name in case.EXAMPLES]
     with gr.Row():
         with gr.Column(scale=2, min_width=340):
             form = _form()
@@ -138,35 +131,18 @@ def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
 
     inputs = [form[name] for name in FIELDS]
     sliders = [amount, hour, distance]
-    for button, name in zip(chosen, EXAMPLES, strict=True):
-        button.click(
-            endpoint(desk, partial(_example, desk, name)),
-            [zone],
-            [*inputs, loaded],
-            api_name="example_" + name.lower().replace(" ", "_").replace("-", "_"),
-            show_progress="hidden",
-        )
-    load.click(
-        endpoint(desk, partial(_load, desk)),
-        [identity, zone],
-        [*inputs, loaded, result],
-        api_name="load_case",
-        show_progress="hidden",
-    )
-    test.click(
-        endpoint(desk, partial(_test, desk)),
-        [loaded, zone, *inputs],
-        [result, typed, what_if, *sliders, curves],
-        api_name="test_case",
-        show_progress="minimal",
-    )
+    for button, name in zip(chosen, case.EXAMPLES, strict=True):
+        endpoint_name = "example_" + name.lower().replace(" ", "_").replace("-", "_")
+        on(button.click, partial(_example, name=name), [zone], [*inputs, loaded], endpoint_name)
+    on(load.click, _load, [identity, zone], [*inputs, loaded, result], "load_case")
+    on(test.click, _test, [loaded, zone, *inputs], [result, typed, what_if, *sliders, curves], "test_case", progress="minimal")
     for slider in sliders:
-        slider.input(
-            endpoint(desk, partial(_what_if, desk)),
+        on(
+            slider.input,
+            _what_if,
             [typed, *sliders],
             [curves],
-            api_name=f"what_if_{str(slider.label).split()[0].lower()}",
-            show_progress="hidden",
+            f"what_if_{str(slider.label).split()[0].lower()}",
             trigger_mode="always_last",
         )
     return form
@@ -200,7 +176,7 @@ def _number(label: str, info: str | None = None) -> gr.Number:
     return gr.Number(label=label, info=info, value=NOTHING)
 
 
-def _example(desk: Desk, name: str, user: User, zone_name: str) -> tuple[Any, ...]:
+def _example(desk: Desk, user: User, zone_name: str, *, name: str) -> tuple[Any, ...]:
     served = desk.follower.served
     shown_in = zone_of(zone_name)
     return *case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values, ""
@@ -317,7 +293,7 @@ def _file_tab(desk: Desk, zone: gr.State) -> None:
         concurrency_limit=None,
     )
     scored.then(None, js=to("progress"))
-    cancel.click(endpoint(desk, partial(_cancel, desk)), [job], [progress], api_name="cancel_file", show_progress="hidden")
+    bind(desk, cancel.click, _cancel, [job], [progress], "cancel_file")
 
 
 def _score_file(desk: Desk, user: User, path: str | None, zone_name: str) -> Iterator[tuple[Any, ...]]:
@@ -351,7 +327,7 @@ def _cancel(desk: Desk, user: User, identity: str) -> str:
 
 
 def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
-    held = gr.State("")
+    on, held = partial(bind, desk), gr.State("")
     figures = gr.HTML(elem_id="figures")
     with gr.Row():
         take = gr.Button("Take the next case", variant="primary")
@@ -373,47 +349,33 @@ def _review_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
 
     overview = [figures, waiting]
     buttons = [back, *said.values()]
-    tab.select(
-        endpoint(desk, partial(_open_queue, desk)),
-        [held, zone],
-        [held, shown, *buttons, *overview],
-        api_name="open_queue",
-        show_progress="hidden",
-    )
-    refresh.click(endpoint(desk, partial(_queue, desk)), [zone], overview, api_name="read_queue", show_progress="hidden")
-    taken = take.click(
-        endpoint(desk, partial(_take, desk)),
-        [zone],
-        [held, shown, *buttons, *overview],
-        api_name="take_case",
-        show_progress="minimal",
-    )
-    given_back = back.click(
-        endpoint(desk, partial(_put_back, desk)),
-        [held, zone],
-        [held, shown, *buttons, *overview],
-        api_name="put_back",
-        show_progress="hidden",
-    )
+    everything = [held, shown, *buttons, *overview]
+    on(tab.select, _open_queue, [held, zone], everything, "open_queue")
+    on(refresh.click, _queue, [zone], overview, "read_queue")
+    taken = on(take.click, _take, [zone], everything, "take_case", progress="minimal")
+    given_back = on(back.click, _put_back, [held, zone], everything, "put_back")
     labelled = [
-        button.click(
-            endpoint(desk, partial(_label, desk, one)),
+        on(
+            button.click,
+            partial(_label, outcome=one),
             [held, words, zone],
             [held, shown, words, *buttons, *overview],
-            api_name=f"label_{one}",
-            show_progress="minimal",
+            f"label_{one}",
+            progress="minimal",
         )
         for one, button in said.items()
     ]
     # The button that was pressed may be disabled now, which would leave the keyboard at the page's head.
     for done in (taken, given_back, *labelled):
         done.success(None, js=to("case"))
-    overrule.click(
-        endpoint(desk, partial(_overrule, desk), role="lead"),
+    on(
+        overrule.click,
+        _overrule,
         [identity, outcome, reason, zone],
         [identity, reason, *overview],
-        api_name="overrule",
-        show_progress="minimal",
+        "overrule",
+        role="lead",
+        progress="minimal",
     )
 
 
@@ -450,7 +412,7 @@ def _put_back(desk: Desk, user: User, held: str, zone_name: str) -> tuple[Any, .
     return "", note("Put back; somebody else may take it now."), *_buttons(False), *_queue(desk, user, zone_name)
 
 
-def _label(desk: Desk, outcome: Outcome, user: User, held: str, words: str, zone_name: str) -> tuple[Any, ...]:
+def _label(desk: Desk, user: User, held: str, words: str, zone_name: str, *, outcome: Outcome) -> tuple[Any, ...]:
     _see_no_card_number(words)
     desk.queue.label(user, held, outcome, words or "", datetime.now(UTC))
     told = "A lead will look at it." if outcome == "unsure" else "The next training knows it."
@@ -501,6 +463,7 @@ def _buttons(active: bool) -> list[gr.Button]:
 
 
 def _model_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
+    on = partial(bind, desk)
     refresh = gr.Button("Read again", size="sm")
     with gr.Row():
         version = gr.Dropdown([], label="Version", interactive=True)
@@ -522,32 +485,22 @@ def _model_tab(desk: Desk, zone: gr.State, tab: gr.Tab) -> None:
 
     everything = [version, against, card, cost, compared, history, partitions, partition, drift]
     for trigger, name in ((tab.select, "open_models"), (refresh.click, "read_models")):
-        trigger(endpoint(desk, partial(_models, desk)), [zone, moved, line], everything, api_name=name, show_progress="minimal")
-    version.input(
-        endpoint(desk, partial(_version, desk)),
+        on(trigger, _models, [zone, moved, line], everything, name, progress="minimal")
+    on(
+        version.input,
+        _version,
         [zone, version, against, moved, line],
         [card, cost, compared],
-        api_name="choose_version",
-        show_progress="minimal",
+        "choose_version",
+        progress="minimal",
     )
-    against.input(
-        endpoint(desk, partial(_compare, desk)), [version, against], [compared], api_name="choose_other", show_progress="minimal"
-    )
+    on(against.input, _compare, [version, against], [compared], "choose_other", progress="minimal")
     for component, name in ((moved, "move_which"), (line, "move_line")):
-        component.input(
-            endpoint(desk, partial(_cost, desk)),
-            [version, moved, line],
-            [cost],
-            api_name=name,
-            show_progress="hidden",
-            trigger_mode="always_last",
-        )
-    partition.input(
-        endpoint(desk, partial(_partition, desk)), [partition], [drift], api_name="choose_partition", show_progress="minimal"
-    )
+        on(component.input, _cost, [version, moved, line], [cost], name, trigger_mode="always_last")
+    on(partition.input, _partition, [partition], [drift], "choose_partition", progress="minimal")
 
 
-def _models(desk: Desk, user: User, zone_name: str, moved: str, line: float) -> tuple[Any, ...]:
+def _models(desk: Desk, user: User, zone_name: str, moved: Moved, line: float) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
     latest, names = desk.catalogue.latest(), desk.catalogue.names()
     verdicts = desk.catalogue.verdicts()
@@ -568,7 +521,7 @@ def _models(desk: Desk, user: User, zone_name: str, moved: str, line: float) -> 
 
 
 def _version(
-    desk: Desk, user: User, zone_name: str, name: str, other: str | None, moved: str, line: float
+    desk: Desk, user: User, zone_name: str, name: str, other: str | None, moved: Moved, line: float
 ) -> tuple[str, str, str]:
     version = desk.catalogue.version(name)
     return (
@@ -584,11 +537,11 @@ def _compare(desk: Desk, user: User, name: str | None, other: str | None) -> str
     return models.comparison(desk.catalogue.version(name), desk.catalogue.version(other))
 
 
-def _cost(desk: Desk, user: User, name: str | None, moved: str, line: float) -> str:
+def _cost(desk: Desk, user: User, name: str | None, moved: Moved, line: float) -> str:
     return _cost_chart(desk.catalogue.version(name).card if name else None, moved, line)
 
 
-def _cost_chart(card: ModelCard | None, moved: str, line: float) -> str:
+def _cost_chart(card: ModelCard | None, moved: Moved, line: float) -> str:
     if math.isnan(line):  # the number beside the slider was deleted
         return note("Say where the line is to stand, in % probability of fraud.")
     return models.cost_chart(card, moved, line / 100)

@@ -5,6 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -79,6 +80,23 @@ def endpoint(desk: Desk, handler: Callable[..., Any], role: Role = "analyst") ->
         return handler(person(desk, request, role), *values)
 
     return checked
+
+
+def bind(
+    desk: Desk,
+    event: Callable[..., Any],
+    handler: Callable[..., Any],
+    given: list[Any] | None,
+    shown: list[Any],
+    name: str,
+    *,
+    role: Role = "analyst",
+    progress: str = "hidden",
+    **options: Any,
+) -> Any:
+    """Have an event of the page call a handler (desk, user, *given) -> shown, as the endpoint of this name."""
+    checked = endpoint(desk, partial(handler, desk), role)
+    return event(checked, given, shown, api_name=name, show_progress=progress, **options)
 
 
 def streaming(desk: Desk, handler: Callable[..., Iterator[Any]], role: Role = "analyst") -> Endpoint:

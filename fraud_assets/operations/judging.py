@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging_labels import decide_on_labels
-from fraud_assets.runtime.alibi import alibi_detector
+from fraud_assets.runtime.alibi import chosen_detector
 from fraud_core import gate
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Decision, Judgement, Verdict
-from fraud_core.gate.statistics import scipy_detector
 from fraud_core.training_data.transform import source_features
 
 
@@ -32,7 +31,7 @@ def judge_partition(installation: Installation, key: str) -> Judgement:
         position=gate.position(source, key),
         settings=source.drift,
         seed=installation.settings.seed,
-        detector=scipy_detector if installation.settings.drift_detector == "scipy" else alibi_detector,
+        detector=chosen_detector(installation.settings.drift_detector),
         now=datetime.now(UTC),
         rules=rules,
     )

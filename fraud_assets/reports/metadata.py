@@ -7,10 +7,10 @@ import dagster as dg
 
 from fraud_assets.access.attribution import is_verified
 from fraud_assets.reports import plots
+from fraud_assets.reports.markdown import markdown_table
 from fraud_core import gate
 from fraud_core.features import catalogue
 from fraud_core.gate import FeatureResult, Judgement, Verdict
-from fraud_core.signing.card_numbers import printable
 
 WORST_PLOTTED = 3
 
@@ -142,17 +142,3 @@ def _table(results: Sequence[FeatureResult], blocking: frozenset[str]) -> str:
             for result in sorted(results, key=lambda one: one.name not in blocking)
         ]
     )
-
-
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal columns as a Markdown table."""
-    if not rows:
-        return "(no rows)"
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    return (printable(value) if isinstance(value, str) else str(value)).replace("|", "\\|")

@@ -8,14 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogitLocator, NullFormatter
 
-from fraud_core.evaluation.calibration import CalibrationBin
-from fraud_core.evaluation.report import Report
+from fraud_core.evaluation.calibration import LEAST, MOST, CalibrationBin
+from fraud_core.evaluation.report import Moved, Report
 from fraud_core.signing.card_numbers import printable
 from fraud_core.units.arrays import Array
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-LEAST, MOST = 1e-4, 1 - 1e-4  # the ends of a log-odds axis
 SHOWN_CATEGORIES = 15
 DISTINCT_AS_BARS = 32  # a numeric feature with no more distinct values than this is drawn value by value
 FEW_VALUES = 10  # up to so many of them, each gets a tick
@@ -26,15 +25,12 @@ def pr_plot(validation: Report, holdout: Report) -> bytes:
     """Precision over recall on validation B and on the hold-out, with the fraud rate of each and the policy's two points."""
     figure, axes = _axes("Precision and recall", "Recall: share of frauds alerted", "Precision: share of alerts that are fraud")
     for name, report, colour in (("Validation B", validation, GREY), ("Hold-out", holdout, BLUE)):
-        recall = [0.0, *(point.recall for point in report.precision_recall)]
-        precision = [point.precision for point in report.precision_recall]
         label = f"{name}: average precision {report.average_precision:.3f}, fraud rate {report.fraud_rate:.2%}"
-        axes.step(recall, [precision[0], *precision], where="pre", color=colour, label=label)
+        axes.step(*zip(*report.precision_recall_line, strict=True), where="pre", color=colour, label=label)
         axes.axhline(report.fraud_rate, color=colour, linestyle=":", linewidth=1.5, zorder=3)
-    for name, point, marker in (("Review", holdout.at_review, "o"), ("Decline", holdout.at_decline, "s")):
-        if point.precision is not None and point.recall is not None:
-            label = f"{name} threshold on the hold-out"
-            axes.plot(point.recall, point.precision, marker, color=RED, markersize=7, label=label)
+    for name, point in holdout.served_points.items():
+        label, marker = f"{name.capitalize()} threshold on the hold-out", "o" if name == "review" else "s"
+        axes.plot(*point, marker, color=RED, markersize=7, label=label)
     axes.plot([], [], ":", color=GREY, label="Guessing: precision is the fraud rate")
     axes.set_xlim(0, 1.01)
     axes.set_ylim(-0.03, 1.03)  # room to see the fraud rate, which lies just above 0
@@ -56,17 +52,15 @@ def calibration_plot(validation: Report, holdout: Report) -> bytes:
 def cost_plot(report: Report) -> bytes:
     """How the cost moves with either threshold while the other stays, with both thresholds and approving everything marked."""
     figure, axes = _axes("Cost of the policy", "Threshold (probability of fraud)", "Cost per 1,000 transactions (currency units)")
-    for name, attribute, threshold, colour in (
-        ("Review", "review_here", report.at_review.threshold, BLUE),
-        ("Decline", "decline_here", report.at_decline.threshold, ORANGE),
-    ):
-        drawn = [(p.threshold, getattr(p, attribute)) for p in report.cost_curve if getattr(p, attribute) is not None]
-        x, y = np.array(drawn).T
+    both: tuple[tuple[Moved, str], ...] = (("review", BLUE), ("decline", ORANGE))
+    for moved, colour in both:
+        name, threshold = moved.capitalize(), report.served_threshold(moved)
+        x, y = np.array(report.cost_line(moved)).T
         axes.plot(np.clip(x, LEAST, MOST), y, color=colour, label=f"{name} threshold moved, the other kept")
         stated = f"at {threshold:.3g}" if threshold <= 1 else "never"
         label = f"{name} threshold: {stated}"
         axes.axvline(np.clip(threshold, LEAST, MOST), color=colour, linestyle="--", linewidth=1, label=label)
-    approve_all = 1_000 * report.cost.baseline / report.rows
+    approve_all = report.approving_everything
     axes.axhline(approve_all, color=RED, linestyle=":", label=f"Approving everything: {approve_all:,.0f}")
     axes.axhline(report.cost.per_thousand, color=GREEN, linestyle=":", label=f"This policy: {report.cost.per_thousand:,.0f}")
     _log_odds(axes, "x")

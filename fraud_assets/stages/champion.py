@@ -9,6 +9,7 @@ from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.reports import plots
+from fraud_assets.reports.model_card import to_markdown
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.card import model_card
 from fraud_assets.training.rows import read_rows
@@ -60,7 +61,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition]:
                 content=model.bundle.version,
                 facts={"version": latest.version, "sequence": latest.sequence},
             ),
-            metadata={"card": dg.MetadataValue.md(card.to_markdown()), "data_revision": revision or "none"},
+            metadata={"card": dg.MetadataValue.md(to_markdown(card)), "data_revision": revision or "none"},
         )
 
     return [champion]
@@ -77,7 +78,7 @@ def _write_run(installation: Installation, model: TrainedModel, card: ModelCard,
     folder = f"models/{model.bundle.version}/runs/{run_id}"
     files = {
         "card.json": signed_document(card, installation.artifacts.signing_key),
-        "card.md": card.to_markdown().encode(),
+        "card.md": to_markdown(card).encode(),
         "precision_recall.png": plots.pr_plot(model.validation, model.holdout),
         "calibration.png": plots.calibration_plot(model.validation, model.holdout),
         "cost.png": plots.cost_plot(model.holdout),

@@ -9,7 +9,7 @@ from functools import cache
 import dagster as dg
 
 from fraud_assets.installation import Installation
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import IntegrityError, StoreError
 from fraud_core.history.catch_up import CatchUp

@@ -9,9 +9,11 @@ import polars as pl
 
 from fraud_assets.installation import Installation
 from fraud_core.labels.log import LabelLog, NewLabel
+from fraud_core.labels.resolve_table import SCHEMA
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.storage.database import open_database
-from fraud_core.training_data.labels import ASSET, SCHEMA, log_since
+from fraud_core.training_data.labels import ASSET, log_since
+from fraud_core.units.time import from_microseconds
 
 
 def build(installation: Installation) -> list[dg.AssetsDefinition]:
@@ -100,7 +102,7 @@ def are_waiting(installation: Installation, now: datetime) -> bool:
         StoreError: the database cannot be used.
     """
     pointer = installation.artifacts.pointer(ASSET)
-    if pointer is not None and datetime.fromtimestamp(int(pointer.facts["as_of_us"]) / 1e6, UTC).date() >= now.date():
+    if pointer is not None and from_microseconds(int(pointer.facts["as_of_us"])).date() >= now.date():
         return False
     return has_news(installation)
 

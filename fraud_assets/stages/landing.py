@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from fraud_assets.installation import Installation
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_core.intake.landing import UNDATED, Landing, land, partition_keys
 from fraud_core.intake.refusals import count_refusals
 from fraud_core.storage.artifacts import Document

@@ -8,7 +8,7 @@ from fraud_assets.installation import Installation
 from fraud_assets.operations.judging_labels import require_judged_labels
 from fraud_assets.operations.judging_models import promotion_of
 from fraud_assets.reports import plots
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.training import Preprocessor, TrainedModel, train
 from fraud_core.evaluation.model_card import Promotion

@@ -7,7 +7,7 @@ import dagster as dg
 
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging_labels import judge_training_labels
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_assets.runtime.partitioning import own_partition
 from fraud_assets.training.training import fit_preprocessor
 from fraud_core import gate

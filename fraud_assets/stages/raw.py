@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from fraud_assets.installation import Installation
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_assets.runtime.partitioning import partitions_def
 from fraud_assets.stages import labels
 from fraud_core.intake.landing import Landing, land

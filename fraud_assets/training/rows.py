@@ -9,12 +9,13 @@ import polars as pl
 from fraud_assets.training.split import Block
 from fraud_core.evaluation.report import EvaluationRows, KnownFraud
 from fraud_core.gate import PartitionRef
+from fraud_core.labels.resolve_table import standing
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, fingerprint
-from fraud_core.training_data.labels import Outcomes, read_labels, standing
+from fraud_core.training_data.labels import Outcomes, read_labels
 from fraud_core.training_data.volume import mature_until
 from fraud_core.units.arrays import Array
-from fraud_core.units.time import DAY_US
+from fraud_core.units.time import local_days
 
 NO_CARD = -1
 
@@ -38,16 +39,20 @@ class Rows:
         """bool[n], True: fraud."""
         return self.frame["label"].to_numpy()
 
+    def local_days(self, source: Source) -> Array:
+        """int64[n], days since 1970 on the source's clocks."""
+        return local_days(self.frame["timestamp"].to_physical().to_numpy(), source.zone)
+
     def evaluation(self, scores: Array, source: Source, cards: "CardCodes | None", by_time: bool) -> EvaluationRows:
         """The rows as the evaluation takes them, with the scores given."""
-        local = self.frame["timestamp"].dt.convert_time_zone(source.timezone).dt.replace_time_zone(None)
+        days = self.local_days(source) if by_time else None
         return EvaluationRows(
             labels=self.labels,
             scores=scores,
             amounts_cents=self.frame["amount_cents"].to_numpy(),
             cards=None if cards is None else cards.codes(self.frame["card"]),
-            local_day=np.floor_divide(local.dt.epoch("us").to_numpy(), DAY_US) if by_time else None,
-            month=local.dt.strftime("%Y-%m").to_numpy() if by_time else None,
+            local_day=days,
+            month=None if days is None else np.datetime_as_string(days.astype("datetime64[D]"), unit="M"),
         )
 
 
@@ -121,8 +126,8 @@ def known_frauds(data: Data, partitions: Sequence[PartitionRef], before: Block, 
     past = Block(end=before.start)
     frames = [data.scan(part, past).filter("label").select("timestamp", "card").collect() for part in partitions]
     frauds = pl.concat(frames)
-    local = frauds["timestamp"].dt.convert_time_zone(source.timezone).dt.replace_time_zone(None)
-    return KnownFraud(cards=cards.codes(frauds["card"]), days=np.floor_divide(local.dt.epoch("us").to_numpy(), DAY_US))
+    days = local_days(frauds["timestamp"].to_physical().to_numpy(), source.zone)
+    return KnownFraud(cards=cards.codes(frauds["card"]), days=days)
 
 
 def _read(

@@ -4,20 +4,20 @@ Each partition is scored by a small boosting model that was fitted to the labels
 scikit-learn's GroupKFold): where its own labels are wrong, they do not agree with what the rest has learned.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core.features.catalogue import Feature
+from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.units.arrays import Array
 
 FOLDS = 5
 MOST_LEGITIMATE = 40_000  # rows that a model is fitted to, beside the frauds; in each partition at most its part of them
 FEW_FRAUDS = 50  # of the other partitions; by fewer nothing is learned
-
-Codes = Mapping[str, Mapping[str, float]]
 
 
 def cross_fitted(
@@ -38,25 +38,23 @@ def cross_fitted(
     """
     learnable = [name for name in names if name not in left_out]
     rows = {name: _thinned(load(name), MOST_LEGITIMATE // len(learnable), seed) for name in learnable}
-    codes = _codes(rows.values(), features)
+    encoder = _encoder(list(rows.values()), features)
     fold_of = {name: place % FOLDS for place, name in enumerate(learnable)}
     scores: dict[str, Array] = {}
     for fold in (*range(FOLDS), None):  # None: those that are left out
         scored = [name for name in names if fold_of.get(name) == fold]
-        model = _fit([rows[name] for name in learnable if fold_of[name] != fold], codes, features, seed) if scored else None
+        model = _fit([rows[name] for name in learnable if fold_of[name] != fold], encoder, seed) if scored else None
         if model is not None:
-            matrices = {name: _matrix(load(name), codes, features) for name in scored}
+            matrices = {name: encoder.frame_matrix(load(name)) for name in scored}
             scores |= {name: model.decision_function(matrix) for name, matrix in matrices.items() if len(matrix)}
     return scores
 
 
-def _fit(
-    parts: Sequence[pl.DataFrame], codes: Codes, features: Collection[Feature], seed: int
-) -> HistGradientBoostingClassifier | None:
+def _fit(parts: Sequence[pl.DataFrame], encoder: Encoder, seed: int) -> HistGradientBoostingClassifier | None:
     y = np.concatenate([np.zeros(0, dtype=bool), *(part["label"].to_numpy() for part in parts)])
     if not FEW_FRAUDS <= y.sum() < len(y):
         return None
-    X = np.concatenate([_matrix(part, codes, features) for part in parts])
+    X = np.concatenate([encoder.frame_matrix(part) for part in parts])
     model = HistGradientBoostingClassifier(
         max_iter=60, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=seed
     )
@@ -72,22 +70,14 @@ def _thinned(frame: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
     return frame[np.sort(np.concatenate([np.flatnonzero(labels), legitimate]))]
 
 
-def _codes(frames: Iterable[pl.DataFrame], features: Collection[Feature]) -> Codes:
-    """A number for each name of each category."""
-    seen: dict[str, set[str]] = {feature.name: set() for feature in features if feature.is_category}
-    for frame in frames:
-        for name, values in seen.items():
-            values.update(frame[name].drop_nulls().unique())
-    return {name: {value: float(place) for place, value in enumerate(sorted(values))} for name, values in seen.items()}
+def _encoder(frames: Sequence[pl.DataFrame], features: Collection[Feature]) -> Encoder:
+    """Numbers as they are, names by their place among all; missing ones and unseen names are NaN."""
 
+    def column(feature: Feature) -> ColumnEncoding:
+        if not feature.is_category:
+            return ColumnEncoding(feature=feature.name, missing=math.nan)
+        names = sorted({name for frame in frames for name in frame[feature.name].drop_nulls().unique()})
+        codes = {name: float(place) for place, name in enumerate(names)}
+        return ColumnEncoding(feature=feature.name, categories=codes, unseen=math.nan)
 
-def _matrix(frame: pl.DataFrame, codes: Codes, features: Collection[Feature]) -> Array:
-    """Numbers as they are, names by their codes; missing ones and unseen names are NaN."""
-
-    def column(feature: Feature) -> Array:
-        values = frame[feature.name]
-        if feature.is_category:
-            values = values.replace_strict(codes[feature.name], default=None, return_dtype=pl.Float64)
-        return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-    return np.column_stack([column(feature) for feature in features])
+    return Encoder(columns=tuple(map(column, features)))

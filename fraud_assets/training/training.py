@@ -233,7 +233,7 @@ def _require_frauds(task: TrainingTask, name: str, rows: Rows) -> None:
 def _thresholds(task: TrainingTask, rows: Rows, scores: Any) -> Thresholds:
     """Review by capacity, decline by cost, both on validation B alone."""
     settings = task.settings
-    days = rows.frame["timestamp"].dt.convert_time_zone(task.source.timezone).dt.date().n_unique()
+    days = len(np.unique(rows.local_days(task.source)))
     review = costs.review_threshold(scores, days=days, capacity=settings.review_capacity)
     decline = costs.decline_threshold(
         rows.labels,

@@ -9,6 +9,8 @@ from fraud_core.evaluation.intervals import Interval, wilson_interval
 from fraud_core.evaluation.metrics import sorted_by_score, tied_runs
 from fraud_core.units.arrays import Array
 
+LEAST, MOST = 1e-4, 1 - 1e-4  # the ends of an axis of probabilities by their log-odds, wherever one is drawn
+
 
 @dataclass(frozen=True)
 class CalibrationBin:
@@ -18,9 +20,6 @@ class CalibrationBin:
     mean_score: float
     observed_rate: float
     interval: Interval
-
-
-# --- calibration ------------------------------------------------------------------------------------------------------
 
 
 def calibration_table(labels: Array, scores: Array, bins: int = 10) -> tuple[CalibrationBin, ...]:

@@ -32,9 +32,6 @@ class CostPoint:
     decline_here: float | None
 
 
-# --- cost and thresholds ----------------------------------------------------------------------------------------------
-
-
 def expected_cost(
     labels: Array,
     amounts: Array,

@@ -18,9 +18,6 @@ class CardPrecision:
     days: int
 
 
-# --- cards a day ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class DailyCardPrecision:
     """Card precision at k of each day that has transactions, in order: arrays of one length d."""

@@ -14,7 +14,7 @@ class Interval:
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
-    """Wilson score interval of a share (Wilson 1927)."""
+    """Wilson score interval of a share (Wilson 1927), for the desk, too, which loads no SciPy."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)

@@ -1,4 +1,4 @@
-"""Evaluation metrics: average precision, ROC AUC, bootstrap intervals, precision and recall; in NumPy alone.
+"""Evaluation metrics: average precision and its bootstrap intervals, ROC AUC, precision and recall.
 
 Throughout, `labels` is bool[n] (True: fraud), `scores` float64[n] (higher: more suspicious; a probability where a threshold,
 a cost or calibration is concerned), and a row is alerted at a threshold if its score is at least the threshold. Rows with the
@@ -41,34 +41,29 @@ class CurvePoint:
 # --- ranking ----------------------------------------------------------------------------------------------------------
 
 
-def average_precision(labels: Array, scores: Array, weights: Array | None = None) -> float:
+def average_precision(labels: Array, scores: Array) -> float:
     """Average precision: the sum over distinct scores of precision times the recall gained, as scikit-learn computes it.
 
     Args:
         labels, scores: n rows.
-        weights: float or int [n], at least 0; None: all 1.
 
     Raises:
         HoldoutError: no fraud, no legitimate row, or a score that is not finite.
     """
-    require_both_classes(labels, scores, weights)
-    every_row = np.arange(len(labels))
-    weights = np.ones(len(labels), dtype=np.int64) if weights is None else weights
-    return _Steps.of(labels, scores, every_row).average_precision(weights)
+    require_both_classes(labels, scores)
+    return _Steps.of(labels, scores, np.arange(len(labels))).average_precision(np.ones(len(labels), dtype=np.int64))
 
 
-def roc_auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
+def roc_auc(labels: Array, scores: Array) -> float:
     """Area under the ROC curve: the chance that a fraud scores higher than a legitimate row, a tie counting half.
 
     Args and errors: as `average_precision`.
     """
-    require_both_classes(labels, scores, weights)
-    weights = np.ones(len(labels)) if weights is None else weights
-    order, starts = sorted_by_score(scores)
-    fraud = np.add.reduceat(np.where(labels, weights, 0)[order], starts, dtype=np.float64)
-    legitimate = np.add.reduceat(np.where(labels, 0, weights)[order], starts, dtype=np.float64)
-    above = np.cumsum(fraud) - fraud
-    return float(legitimate @ (above + fraud / 2) / (fraud.sum() * legitimate.sum()))
+    from sklearn.metrics import auc  # noqa: PLC0415 - the scorer does without scikit-learn
+
+    false_alerts, caught, _ = _counts(labels, scores)
+    # Of counts, which are exact, and divided once: shares would round at every step.
+    return float(auc(np.append(0, false_alerts), np.append(0, caught)) / (false_alerts[-1] * caught[-1]))
 
 
 def average_precision_interval(
@@ -137,37 +132,40 @@ def precision_recall_curve(labels: Array, scores: Array, points: int = CURVE_POI
     Raises:
         HoldoutError: as `average_precision`.
     """
-    require_both_classes(labels, scores)
-    order, starts = sorted_by_score(scores)
-    ends = np.append(starts[1:], len(scores))
-    found = np.cumsum(labels[order])[ends - 1]
-    gains = np.flatnonzero(np.diff(found, prepend=0))
+    false_alerts, caught, thresholds = _counts(labels, scores)
+    gains = np.flatnonzero(np.diff(caught, prepend=0))
     if len(gains) > points:
-        gains = gains[np.unique(np.searchsorted(found[gains], np.linspace(0, found[-1], points + 1)[1:]))]
-    return tuple(
-        CurvePoint(float(scores[order[starts[i]]]), float(found[i] / ends[i]), float(found[i] / found[-1])) for i in gains
-    )
+        gains = gains[np.unique(np.searchsorted(caught[gains], np.linspace(0, caught[-1], points + 1)[1:]))]
+    precision, recall = caught / (caught + false_alerts), caught / caught[-1]
+    return tuple(CurvePoint(float(thresholds[i]), float(precision[i]), float(recall[i])) for i in gains)
 
 
 # --- what the above share ---------------------------------------------------------------------------------------------
 
 
-def require_both_classes(labels: Array, scores: Array, weights: Array | None = None) -> None:
+def require_both_classes(labels: Array, scores: Array) -> None:
     """Refuse rows that carry no figure.
 
     Raises:
-        HoldoutError: no fraud, no legitimate row (by weight), or a score that is not finite.
+        HoldoutError: no fraud, no legitimate row, or a score that is not finite.
     """
-    fraud = labels if weights is None else labels & (weights > 0)
-    legitimate = ~labels if weights is None else ~labels & (weights > 0)
-    if not fraud.any():
+    if not labels.any():
         raise HoldoutError(
             f"There is no fraud among the {len(labels)} rows, so nothing can be measured on them; use a longer period."
         )
-    if not legitimate.any():
+    if labels.all():
         raise HoldoutError(f"All {len(labels)} rows are fraud, so nothing can be measured on them; use rows that hold both.")
     if not np.isfinite(scores).all():
         raise HoldoutError("Some scores are not finite numbers: the model diverged. Train it anew before measuring it.")
+
+
+def _counts(labels: Array, scores: Array) -> tuple[Array, Array, Array]:
+    """Legitimate rows and frauds at or above each distinct score, and that score; highest first. Errors as above."""
+    from sklearn.metrics import confusion_matrix_at_thresholds  # noqa: PLC0415 - the scorer does without scikit-learn
+
+    require_both_classes(labels, scores)
+    _, false_alerts, _, caught, thresholds = confusion_matrix_at_thresholds(labels, scores)
+    return false_alerts, caught, thresholds
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The report on one block of rows, and of each of its months, under the policy that is served."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,8 @@ from fraud_core.evaluation.intervals import Interval
 from fraud_core.evaluation.metrics import CurvePoint, OperatingPoint
 from fraud_core.units.arrays import Array
 
+Point = tuple[float, float]
+Moved = Literal["review", "decline"]
 EPOCH = date(1970, 1, 1)
 ALERTED_CARDS = 100  # the k of card precision
 
@@ -43,14 +46,8 @@ class EvaluationRows:
 
     def where(self, chosen: Array) -> "EvaluationRows":
         """The rows that a bool array of length n chooses."""
-        return EvaluationRows(
-            labels=self.labels[chosen],
-            scores=self.scores[chosen],
-            amounts_cents=self.amounts_cents[chosen],
-            cards=None if self.cards is None else self.cards[chosen],
-            local_day=None if self.local_day is None else self.local_day[chosen],
-            month=None if self.month is None else self.month[chosen],
-        )
+        columns = (getattr(self, field.name) for field in fields(self))
+        return EvaluationRows(*(None if column is None else column[chosen] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -108,6 +105,11 @@ class _Figures(BaseModel):
     calibration_error: float
     brier_score: float
 
+    @property
+    def approving_everything(self) -> float:
+        """What 1,000 transactions would have cost if all had been approved."""
+        return 1_000 * self.cost.baseline / self.rows
+
 
 class MonthReport(_Figures):
     """The figures of one month."""
@@ -127,6 +129,27 @@ class Report(_Figures):
     precision_recall: tuple[CurvePoint, ...]
     cost_curve: tuple[CostPoint, ...]
     months: tuple[MonthReport, ...]
+
+    @property
+    def precision_recall_line(self) -> list[Point]:
+        """The precision-recall curve as (recall, precision), from recall 0 on, for whoever draws it."""
+        points = [(point.recall, point.precision) for point in self.precision_recall]
+        return [(0.0, point[1]) for point in points[:1]] + points
+
+    @property
+    def served_points(self) -> dict[str, Point]:
+        """Where the thresholds lie on that curve, by their names; one that alerts nothing lies nowhere."""
+        both = {"review": self.at_review, "decline": self.at_decline}
+        return {n: (p.recall, p.precision) for n, p in both.items() if p.precision is not None and p.recall is not None}
+
+    def served_threshold(self, moved: Moved) -> float:
+        """The threshold that is served."""
+        return self.at_review.threshold if moved == "review" else self.at_decline.threshold
+
+    def cost_line(self, moved: Moved) -> list[Point]:
+        """Cost per thousand over the threshold that is moved while the other stays, as (threshold, cost)."""
+        costs = [(p.threshold, p.review_here if moved == "review" else p.decline_here) for p in self.cost_curve]
+        return [(at, cost) for at, cost in costs if cost is not None]
 
 
 def evaluate(block: EvaluationRows, policy: Policy, known: KnownFraud | None = None, name: str = "hold-out") -> Report:

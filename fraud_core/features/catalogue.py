@@ -19,7 +19,7 @@ from fraud_core.features import measures
 from fraud_core.features.windows import CARD_WINDOWS, MERCHANT_WINDOWS, RECENT_WINDOWS
 from fraud_core.units.arrays import Array
 from fraud_core.units.geography import whole_metres
-from fraud_core.units.time import DAY_US, hour_of_day, is_night, local_us
+from fraud_core.units.time import DAY_US, day_number, hour_of_day, is_night, local_us
 
 Inputs = Mapping[str, Array]
 Drift = Literal["blocks", "reported", "left_out"]
@@ -76,7 +76,7 @@ def _hour(inputs: Inputs) -> Array:
 
 
 def _weekday(inputs: Inputs) -> Array:
-    return ((np.floor_divide(inputs["local_us"], DAY_US) + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
+    return ((day_number(inputs["local_us"]) + 3) % 7).astype(np.float64)  # 1970-01-01 was a Thursday
 
 
 def _night(inputs: Inputs) -> Array:
@@ -86,7 +86,7 @@ def _night(inputs: Inputs) -> Array:
 def _age(inputs: Inputs) -> Array:
     """Completed years between the birth date and the local day of the transaction."""
     birth = inputs["birth_date"].astype("datetime64[D]")
-    today = np.floor_divide(inputs["local_us"], DAY_US).astype("datetime64[D]")
+    today = day_number(inputs["local_us"]).astype("datetime64[D]")
     age = np.floor_divide(_yyyymmdd(today) - _yyyymmdd(birth), 10_000).astype(np.float64)
     return np.where(np.isnat(birth), np.nan, age)
 

@@ -50,11 +50,10 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """The exact 95 % interval of the share (Clopper and Pearson 1934)."""
-        from scipy.stats import beta  # noqa: PLC0415 - only a calibration needs it
+        from scipy.stats import binomtest  # noqa: PLC0415 - only a calibration needs it
 
-        low = 0.0 if self.hits == 0 else float(beta.ppf(0.025, self.hits, self.trials - self.hits + 1))
-        high = 1.0 if self.hits == self.trials else float(beta.ppf(0.975, self.hits + 1, self.trials - self.hits))
-        return low, high
+        found = binomtest(self.hits, self.trials).proportion_ci(0.95, method="exact")
+        return float(found.low), float(found.high)
 
     def __add__(self, other: "Rate") -> "Rate":
         return Rate(self.hits + other.hits, self.trials + other.trials)

@@ -128,7 +128,10 @@ def category_clustering(values: Array, cards: Array) -> float:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for the false discovery rate (Benjamini and Hochberg 1995), in the given order."""
+    """p-values corrected for the false discovery rate (Benjamini and Hochberg 1995), in the given order.
+
+    SciPy's `false_discovery_control` multiplies in another order; the last digits of verdicts would change.
+    """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)
     scaled = p[order] * len(p) / np.arange(1, len(p) + 1)

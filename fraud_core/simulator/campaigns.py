@@ -19,7 +19,6 @@ from fraud_core.simulator.population import (
 )
 from fraud_core.units.arrays import Array
 
-# --- fraud ------------------------------------------------------------------------------------------------------------------
 # A campaign is drawn whole from the generator of its kind and first day. Ranges (low, high) are of integers, high excluded.
 
 _PROBES, _HITS = (5, 13), (1, 3)

@@ -134,9 +134,6 @@ class SimulatorConfig(BaseModel):
         return self.shift_from is None or day >= day_number(self.shift_from)
 
 
-# --- small pieces -------------------------------------------------------------------------------------------------------------
-
-
 def day_number(day: date) -> int:
     return (day - FIRST_DAY).days
 

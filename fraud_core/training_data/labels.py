@@ -1,10 +1,8 @@
-"""Labels as a table: which label of each payment stands as of a day, and what that changes in merchants' fraud rates.
+"""Labels of training rows: what the log of labels changes in them, and in merchants' fraud rates.
 
-`stores.labels` is the log that they come from, and its `resolve` says the same of one payment that this module says of many.
 A payment's own label, in raw, is the first word of its data source: whatever the log says comes after it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,32 +11,11 @@ import polars as pl
 from fraud_core.features.batch import CORRECTIONS
 from fraud_core.labels.log import LabelLog
 from fraud_core.labels.resolve import Label
-from fraud_core.sources.schema import UTC_MICROSECONDS
+from fraud_core.labels.resolve_table import SCHEMA, effective, table_of
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.units.time import HOUR_US
 
 ASSET = "labels"
-SCHEMA = {
-    "sequence": pl.Int64(),
-    "transaction_id": pl.String(),
-    "outcome": pl.String(),
-    "source": pl.String(),
-    "author": pl.String(),
-    "role": pl.String(),
-    "event_time": UTC_MICROSECONDS,
-    "known_at": UTC_MICROSECONDS,
-}
-_WEIGHT = (
-    pl.when(pl.col("source") == "chargeback")
-    .then(3)
-    .when((pl.col("source") == "analyst") & (pl.col("role") == "lead"))
-    .then(2)
-    .when(pl.col("source") == "analyst")
-    .then(1)
-    .otherwise(0)
-)
-
-
 AT_ONCE = 10_000  # labels of one question to the database
 
 
@@ -54,11 +31,6 @@ def log_since(log: LabelLog, sequence: int) -> pl.DataFrame:
     return table_of(found)
 
 
-def table_of(labels: Iterable[Label]) -> pl.DataFrame:
-    """Labels as they are exported (see `SCHEMA`), in the order given."""
-    return pl.DataFrame([{name: getattr(label, name) for name in SCHEMA} for label in labels], schema=SCHEMA)
-
-
 def read_labels(artifacts: Artifacts) -> pl.DataFrame:
     """The exported labels (see `SCHEMA`) that were known when they were exported; no rows where none were."""
     pointer = artifacts.pointer(ASSET)
@@ -67,34 +39,21 @@ def read_labels(artifacts: Artifacts) -> pl.DataFrame:
     return artifacts.scan(ASSET).filter(pl.col("known_at").dt.epoch("us") <= int(pointer.facts["as_of_us"])).collect()
 
 
-def standing(labels: pl.DataFrame) -> pl.DataFrame:
-    """What is to be believed of each payment, as `stores.labels.resolve` has it.
-
-    Args:
-        labels: see `SCHEMA`.
-
-    Returns:
-        transaction_id and outcome, one row a payment.
-    """
-    best = _effective(labels).group_by("transaction_id", maintain_order=True).last()
-    return best.select("transaction_id", "outcome")
-
-
 def corrections(labels: pl.DataFrame, payments: pl.DataFrame) -> pl.DataFrame:
-    """What labels changed in the hours of merchants, since when (see `history.columns.states`).
+    """What labels changed in the hours of merchants, since when (see `features.batch.states`).
 
     Args:
         labels: see `SCHEMA`.
         payments: transaction_id, timestamp, merchant, label (null: legitimate so far).
 
     Returns:
-        See `history.columns.CORRECTIONS`; hours in which nothing changed have no row.
+        See `features.batch.CORRECTIONS`; hours in which nothing changed have no row.
     """
     own = pl.when(pl.col("label")).then(pl.lit("fraud")).otherwise(pl.lit("legitimate"))
     named = payments.filter(pl.col("merchant").is_not_null()).select(
         "transaction_id", "timestamp", "merchant", own.alias("before")
     )
-    believed = _effective(labels).join(named, on="transaction_id", how="inner", maintain_order="left")
+    believed = effective(labels).join(named, on="transaction_id", how="inner", maintain_order="left")
     before = pl.col("outcome").shift(1).over("transaction_id").fill_null(pl.col("before"))
 
     def change(outcome: str) -> pl.Expr:
@@ -118,7 +77,7 @@ class Outcomes:
     """What decides about payments beside their own label.
 
     Attributes:
-        standing: see the function of that name.
+        standing: see `fraud_core.labels.resolve_table.standing`.
         mature_before: a payment before this, of which nobody has said anything, counts as legitimate; a later one counts nowhere.
     """
 
@@ -152,9 +111,3 @@ class Outcomes:
             known = settled.select("transaction_id", pl.col("label").alias(name))
             both = both.join(known, on="transaction_id", how="left", maintain_order="left")
         return both.filter(pl.col("before").ne_missing(pl.col("label"))).select("transaction_id", "label").collect()
-
-
-def _effective(labels: pl.DataFrame) -> pl.DataFrame:
-    """The labels that were believed when they became known, in that order: none weighs less than an earlier one."""
-    ordered = labels.with_columns(_WEIGHT.alias("weight")).sort("known_at", "sequence")
-    return ordered.filter(pl.col("weight") >= pl.col("weight").cum_max().over("transaction_id"))

@@ -3,7 +3,7 @@
 Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -36,8 +36,27 @@ def is_night(local: Array) -> Array:
     return night
 
 
+def local_days(timestamp_us: Array, zone: ZoneInfo) -> Array:
+    """Days since 1970 (int64) on the zone's clocks, at each instant."""
+    return day_number(local_us(timestamp_us, zone))
+
+
+def day_number(local: Array) -> Array:
+    """Days since 1970 (int64), of local times."""
+    days: Array = np.floor_divide(local, DAY_US)
+    return days
+
+
+def local_date(timestamp_us: int, zone: ZoneInfo) -> date:
+    """The day on the zone's clocks at one instant."""
+    return from_microseconds(timestamp_us).astimezone(zone).date()
+
+
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
-    """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions."""
+    """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions.
+
+    Polars' `convert_time_zone` takes 60 times as long for one payment, and has other transitions for some zones than `zoneinfo`.
+    """
     starts, offsets = _transitions(zone.key)
     found: Array = offsets[np.searchsorted(starts, timestamp_us, side="right") - 1]
     return found

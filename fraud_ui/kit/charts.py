@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fraud_core.evaluation.calibration import LEAST, MOST
+from fraud_core.evaluation.report import Point
 from fraud_core.models.manifest import Thresholds
 from fraud_ui.kit.wording import escaped, percent, threshold
 
-Point = tuple[float, float]
-LEAST, MOST = 1e-4, 1 - 1e-4  # the ends of a log-odds axis
 LOG_ODDS_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 

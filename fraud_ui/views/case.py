@@ -149,55 +149,30 @@ def wrong_form(error: WrongFormError) -> str:
 # --- examples -------------------------------------------------------------------------------------------------------------------
 
 
+_HOME = Form(birth_date="1974-05-17", city_population=1_628_706, home_latitude=40.7306, home_longitude=-73.9866)
+EXAMPLES = {  # name -> what is other than at home, and the hour and minute in the source's zone
+    "A plain purchase": ((17, 20), 46.35, "grocery_pos", "Corner Market", (40.7412, -73.9897)),
+    "Card testing": ((4, 2), 1.07, "misc_net", "Sticker Shop", (41.1306, -74.4866)),
+    "An account takeover at night": ((2, 41), 1_149.0, "shopping_net", "Gadget Outlet", (41.4993, -81.6944)),
+    "A far-away purchase": ((13, 15), 289.9, "shopping_pos", "Pier Boutique", (34.0195, -118.4912)),
+}
+
+
 def examples(now: datetime, zone: ZoneInfo, shown_in: ZoneInfo) -> dict[str, Form]:
     """Ready cases, of yesterday in the source's zone, with times as the analyst's zone shows them."""
     yesterday = now.astimezone(zone) - timedelta(days=1)
-
-    def at(hour: int, minute: int) -> str:
-        return yesterday.replace(hour=hour, minute=minute, second=0).astimezone(shown_in).strftime(WHEN)
-
-    home = Form(birth_date="1974-05-17", city_population=1_628_706, home_latitude=40.7306, home_longitude=-73.9866)
     return {
-        "A plain purchase": replace(
-            home,
-            when=at(17, 20),
-            amount=46.35,
-            category="grocery_pos",
-            merchant="Corner Market",
-            card="token-example-1",
-            merchant_latitude=40.7412,
-            merchant_longitude=-73.9897,
-        ),
-        "Card testing": replace(
-            home,
-            when=at(4, 2),
-            amount=1.07,
-            category="misc_net",
-            merchant="Sticker Shop",
-            card="token-example-2",
-            merchant_latitude=41.1306,
-            merchant_longitude=-74.4866,
-        ),
-        "An account takeover at night": replace(
-            home,
-            when=at(2, 41),
-            amount=1_149.0,
-            category="shopping_net",
-            merchant="Gadget Outlet",
-            card="token-example-3",
-            merchant_latitude=41.4993,
-            merchant_longitude=-81.6944,
-        ),
-        "A far-away purchase": replace(
-            home,
-            when=at(13, 15),
-            amount=289.9,
-            category="shopping_pos",
-            merchant="Pier Boutique",
-            card="token-example-4",
-            merchant_latitude=34.0195,
-            merchant_longitude=-118.4912,
-        ),
+        name: replace(
+            _HOME,
+            when=yesterday.replace(hour=hour, minute=minute, second=0).astimezone(shown_in).strftime(WHEN),
+            amount=amount,
+            category=category,
+            merchant=merchant,
+            card=f"token-example-{number}",
+            merchant_latitude=latitude,
+            merchant_longitude=longitude,
+        )
+        for number, (name, ((hour, minute), amount, category, merchant, (latitude, longitude))) in enumerate(EXAMPLES.items(), 1)
     }
 
 
@@ -399,18 +374,15 @@ def _curve(name: str, axis: Axis, xs: Sequence[float], scores: Sequence[float], 
         x=axis,
         y=charts.probability_axis("probability of fraud"),
         lines=[Line("probability", points)],
-        across=[(t, n, s) for t, n, s in _threshold_marks(scorer) if t <= 1],
+        across=[
+            (at, f"{name} threshold", name)
+            for name, at in (("review", scorer.thresholds.review), ("decline", scorer.thresholds.decline))
+            if at <= 1
+        ],
         here=[((x, now), f"{percent(now)} here")],
         width=420,
         height=270,
     ).svg()
-
-
-def _threshold_marks(scorer: Scorer) -> list[tuple[float, str, str]]:
-    return [
-        (scorer.thresholds.review, "review threshold", "review"),
-        (scorer.thresholds.decline, "decline threshold", "decline"),
-    ]
 
 
 def _money_ticks(most: float) -> list[float]:

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from fraud_core.errors import FraudError
+from fraud_core.evaluation.calibration import LEAST, MOST
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.scoring.file import ARROW_SCHEMA, COMMAND, Frame, child_environment, order_bytes
@@ -284,11 +285,11 @@ def _decisions(scored: pl.DataFrame, settings: Settings) -> str:
 
 def _histogram(scored: pl.DataFrame, scorer: Scorer) -> str:
     """Bins of equal width in log-odds, cut at the thresholds so that every bar has one decision."""
-    low, high = charts.log_odds(charts.LEAST), charts.log_odds(charts.MOST)
+    low, high = charts.log_odds(LEAST), charts.log_odds(MOST)
     ends = 1 / (1 + np.exp(-np.linspace(low, high, 41)))
-    cuts = [t for t in (scorer.thresholds.review, scorer.thresholds.decline) if charts.LEAST < t < charts.MOST]
+    cuts = [t for t in (scorer.thresholds.review, scorer.thresholds.decline) if LEAST < t < MOST]
     edges = np.unique(np.concatenate([ends, cuts]))
-    held = np.clip(scored["probability"].to_numpy(), charts.LEAST, charts.MOST)
+    held = np.clip(scored["probability"].to_numpy(), LEAST, MOST)
     places = np.clip(np.searchsorted(edges, held, side="right") - 1, 0, len(edges) - 2)
     counts = np.bincount(places, minlength=len(edges) - 1)
     bars = [

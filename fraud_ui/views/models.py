@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 
 from fraud_core import gate
 from fraud_core.errors import IntegrityError
-from fraud_core.evaluation.metrics import OperatingPoint
+from fraud_core.evaluation.calibration import LEAST, MOST
+from fraud_core.evaluation.figures import FIGURES
 from fraud_core.evaluation.model_card import ModelCard
-from fraud_core.evaluation.report import Report
+from fraud_core.evaluation.report import Moved, Report
 from fraud_core.gate import Verdict
 from fraud_core.models.bundle import read_manifest
 from fraud_core.models.manifest import Manifest
@@ -150,39 +151,15 @@ def links(version: Version) -> str:
 
 
 def _figures(*reports: Report) -> list[tuple[str, ...]]:
-    def row(name: str, *cells: str) -> tuple[str, ...]:
-        return (name, *cells)
-
-    def share(value: float | None) -> str:
-        return "none" if value is None else percent(value)
-
-    def point(at: OperatingPoint) -> str:
-        return f"{share(at.precision)}, {share(at.recall)}"
-
-    return [
-        row("Rows, frauds", *(f"{r.rows:,}, {r.frauds:,}" for r in reports)),
-        row("Fraud rate (what guessing gives)", *(percent(r.fraud_rate) for r in reports)),
-        row("Average precision", *(interval(r.average_precision, r.average_precision_interval, 4) for r in reports)),
-        row("ROC AUC", *(f"{r.roc_auc:.4f}" for r in reports)),
-        row("Precision, recall at the review threshold", *(point(r.at_review) for r in reports)),
-        row("Precision, recall at the decline threshold", *(point(r.at_decline) for r in reports)),
-        row("Alerts a day", *("none" if r.alerts_per_day is None else f"{r.alerts_per_day:.1f}" for r in reports)),
-        row("Cost per 1,000 payments (currency units)", *(f"{r.cost.per_thousand:,.2f}" for r in reports)),
-        row("the same, approving everything", *(f"{1_000 * r.cost.baseline / r.rows:,.2f}" for r in reports)),
-        row("Expected calibration error", *(f"{r.calibration_error:.4f}" for r in reports)),
-    ]
+    return [(escaped(figure.name), *(escaped(figure.text(report)) for report in reports)) for figure in FIGURES]
 
 
 def _precision_recall(found: ModelCard) -> str:
     share = "Recall: share of the frauds that are alerted"
     lines = []
     for name, report, style in (("validation B", found.validation, "second"), ("hold-out", found.holdout, "first")):
-        points = [(point.recall, point.precision) for point in report.precision_recall]
-        if points:
-            points = [(0.0, points[0][1]), *points]
-        lines.append(Line(f"{name}: average precision {report.average_precision:.3f}", points, style))
-    at = [(found.holdout.at_review, "review"), (found.holdout.at_decline, "decline")]
-    here = [((p.recall, p.precision), f"{name} threshold") for p, name in at if p.precision is not None and p.recall is not None]
+        label = f"{name}: average precision {report.average_precision:.3f}"
+        lines.append(Line(label, report.precision_recall_line, style))
     return Chart(
         title="Precision and recall",
         summary=f"Average precision {found.holdout.average_precision:.3f} on the hold-out. Dots: the two thresholds.",
@@ -190,12 +167,12 @@ def _precision_recall(found: ModelCard) -> str:
         y=charts.linear("Precision: share of alerts that are fraud", 0, 1, percent),
         lines=lines,
         across=[(found.holdout.fraud_rate, "guessing: the fraud rate", "quiet")],
-        here=here,
+        here=[(point, f"{name} threshold") for name, point in found.holdout.served_points.items()],
     ).svg()
 
 
 def _calibration(found: ModelCard) -> str:
-    lines = [Line("perfectly calibrated", [(charts.LEAST, charts.LEAST), (charts.MOST, charts.MOST)], "third")]
+    lines = [Line("perfectly calibrated", [(LEAST, LEAST), (MOST, MOST)], "third")]
     for name, report, style in (("validation B", found.validation, "second"), ("hold-out", found.holdout, "first")):
         bins = report.calibration
         bars = [(b.mean_score, b.interval.low, b.interval.high) for b in bins]
@@ -209,7 +186,7 @@ def _calibration(found: ModelCard) -> str:
     ).svg()
 
 
-def cost_chart(found: ModelCard | None, moved: str, probability: float) -> str:
+def cost_chart(found: ModelCard | None, moved: Moved, probability: float) -> str:
     """What the policy would cost if one threshold lay elsewhere.
 
     Args:
@@ -220,13 +197,7 @@ def cost_chart(found: ModelCard | None, moved: str, probability: float) -> str:
     if found is None:
         return note("No card was written for this version, so nothing is known of its cost.")
     report = found.holdout
-    points = [
-        (p.threshold, cost)
-        for p in report.cost_curve
-        if (cost := p.review_here if moved == "review" else p.decline_here) is not None
-    ]
-    served = report.at_review.threshold if moved == "review" else report.at_decline.threshold
-    everything = 1_000 * report.cost.baseline / report.rows
+    points, served, everything = report.cost_line(moved), report.served_threshold(moved), report.approving_everything
     costs = [cost for _, cost in points if cost <= 2 * everything]
     ceiling = 1.1 * max([everything, report.cost.per_thousand, *costs, 1e-9])
     here = _between(points, probability)

@@ -99,9 +99,9 @@ def readme_make_commands() -> list[str]:
 
 @pytest.mark.parametrize("package", WANTED)
 def test_a_wanted_package_is_declared_and_locked(package: str) -> None:
-    parts = [part for part in PARTS if package in declared(part)]
-    assert parts, f"{package} is in no extra of pyproject.toml"
-    for lock in (*parts, "dev"):
+    extras = [extra for extra in PROJECT["optional-dependencies"] if package in declared(extra)]
+    assert extras, f"{package} is in no extra of pyproject.toml"
+    for lock in {*extras, "dev"} & {*LOCKS}:
         assert package in locked(lock), f"{package} is not in requirements/{lock}.txt: run `make lock`"
 
 
@@ -157,6 +157,10 @@ def test_this_environment_is_the_locked_one() -> None:
 def test_the_scorer_installs_no_heavy_library() -> None:
     heavy = {"alibi-detect", "dagster", "dvc", "gradio", "matplotlib", "mlflow", "pandas", "scikit-learn", "shap"}
     assert heavy.isdisjoint(locked("scorer"))
+
+
+def test_what_may_not_be_used_in_production_is_an_extra_of_its_own() -> None:
+    assert [extra for extra in PROJECT["optional-dependencies"] if "alibi-detect" in declared(extra)] == ["alibi"]
 
 
 def test_dagster_parses_selections_beside_dvc() -> None:

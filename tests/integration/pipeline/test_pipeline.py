@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from fraud_assets.definitions import build
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import judge_partition
+from fraud_assets.reports.model_card import to_markdown
 from fraud_assets.training import training
 from fraud_assets.training.training import fit_preprocessor, train
 from fraud_cli.commands.models import read_card
@@ -147,7 +148,7 @@ def test_a_rejected_partition_trains_nothing_and_stands_on_the_card(built_reject
     made = card(installation, version)
     assert [part.key for part in made.rejected_partitions] == [JULY]
     assert "log_amount" in made.rejected_partitions[0].reason
-    assert f"| {JULY} |" in made.to_markdown()
+    assert f"| {JULY} |" in to_markdown(made)
 
 
 def test_a_failed_check_leaves_everything_else_as_it_was(trained: Any) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fraud_assets.runtime import alibi
 from fraud_core import gate
+from fraud_core.errors import SettingsError
 from fraud_core.features.catalogue import BY_NAME
 from fraud_core.gate import statistics
 from fraud_core.sources.source import Drift
@@ -21,9 +23,7 @@ def alibi_detector() -> statistics.Detector:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what alibi-detect's own imports warn of is not ours to mend
         import alibi_detect.cd  # noqa: F401
-    from fraud_assets.runtime.alibi import alibi_detector
-
-    return alibi_detector
+    return alibi.alibi_detector
 
 
 def frame(rows: int, seed: int, factor: float = 1.0, hours: int = 0) -> pl.DataFrame:
@@ -85,3 +85,24 @@ def test_both_detectors_give_the_same_verdicts(alibi_detector: statistics.Detect
             assert theirs_feature.excess == pytest.approx(ours_feature.excess, abs=1e-6)
     assert {v.detector for v in ours} == {"scipy_detector"}
     assert {v.detector for v in theirs} == {"alibi_detector"}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_installed", "chosen"),
+    [
+        ("auto", False, "scipy_detector"),
+        ("auto", True, "alibi_detector"),
+        ("scipy", True, "scipy_detector"),
+        ("alibi-detect", True, "alibi_detector"),
+        ("alibi-detect", False, None),
+    ],
+)
+def test_without_the_extra_scipy_judges_and_who_asks_for_what_is_not_there_is_told(
+    name: str, is_installed: bool, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alibi, "find_spec", lambda _: object() if is_installed else None)
+    if chosen is None:
+        with pytest.raises(SettingsError, match=r"fraud-detection\[alibi\]"):
+            alibi.chosen_detector(name)
+    else:
+        assert alibi.chosen_detector(name).__name__ == chosen

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from joblib import dump
 
-from fraud_assets.reports.metadata import markdown_table
+from fraud_assets.reports.markdown import markdown_table
 from fraud_assets.runtime.io_manager import SAMPLE_ROWS, ArtifactIOManager
 from fraud_core.storage.artifacts import Document, Estimator, Table
 

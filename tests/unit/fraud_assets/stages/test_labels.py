@@ -13,8 +13,9 @@ from fraud_assets.training.rows import read_rows
 from fraud_assets.training.split import Block
 from fraud_core.intake.raw import RELABELS
 from fraud_core.labels.log import LabelLog
+from fraud_core.labels.resolve_table import standing
 from fraud_core.storage.database import open_database
-from fraud_core.training_data.labels import read_labels, standing
+from fraud_core.training_data.labels import read_labels
 
 DAY = timedelta(days=1)
 NOW = datetime(2024, 8, 1, 9, tzinfo=UTC)

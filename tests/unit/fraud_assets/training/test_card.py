@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fraud_assets.operations.judging_models import promotion_of
+from fraud_assets.reports.model_card import to_markdown
 from fraud_assets.training.card import model_card
 from fraud_assets.training.training import TrainedModel
 from fraud_core import gate
@@ -76,5 +77,5 @@ def test_a_feature_that_the_source_cannot_give_is_named_with_what_it_needs(new_b
 def test_the_card_says_whether_and_why_it_was_promoted(bench: Any, make_model: Make) -> None:
     made = card(bench.with_settings(promotion_lift=1.0), make_model(bench, log_amount=1.4, night=2.0))
     assert made.promotion.promoted
-    assert "There is no champion yet." in made.to_markdown()
+    assert "There is no champion yet." in to_markdown(made)
     assert made.created == NOW

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fraud_assets.reports.model_card import to_markdown
 from fraud_assets.training import candidates, training
 from fraud_assets.training.card import model_card
 from fraud_assets.training.split import Block, Side, split_of
@@ -231,7 +232,7 @@ def test_the_card_says_how_well_the_second_model_does(remembering: Any) -> None:
     assert card.fallback is not None
     assert card.fallback.candidates[0].chosen
     assert card.fallback.features == model.bundle.manifest.learned.fallback.features
-    assert f"**{card.fallback.holdout:.4f}** on the hold-out" in card.to_markdown()
+    assert f"**{card.fallback.holdout:.4f}** on the hold-out" in to_markdown(card)
     assert ModelCard.model_validate_json(card.model_dump_json()) == card
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, false_discovery_control, ks_2samp
+from scipy.stats import chi2_contingency, false_discovery_control, ks_2samp, kstwobign
 from scipy.stats.contingency import association
 
 from fraud_core.gate import statistics
@@ -46,6 +46,10 @@ def test_disjoint_categories_are_as_far_apart_as_can_be() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_the_correction_for_false_discoveries_is_benjamini_and_hochbergs(p_values: list[float]) -> None:
     assert statistics.benjamini_hochberg(p_values) == pytest.approx(list(false_discovery_control(p_values)), abs=1e-12)
+
+
+def test_the_noise_of_numbers_is_kolmogorovs_with_the_digits_that_verdicts_were_judged_by() -> None:
+    assert round(kstwobign.isf(0.01), 4) == statistics.KOLMOGOROV_99
 
 
 @pytest.mark.parametrize(("m", "n"), [(20_000, 1_000), (3_000, 3_000)])

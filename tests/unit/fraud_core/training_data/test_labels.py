@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from fraud_core.labels.resolve import Label, resolve
+from fraud_core.labels.resolve_table import standing, table_of
 from fraud_core.sources.schema import UTC_MICROSECONDS
-from fraud_core.training_data.labels import Outcomes, corrections, standing, table_of
+from fraud_core.training_data.labels import Outcomes, corrections
 from fraud_core.units.time import HOUR_US
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fraud_assets.reports.model_card import to_markdown
 from fraud_core.evaluation.intervals import Interval
 from fraud_core.evaluation.metrics import NEVER
 from fraud_core.evaluation.model_card import (
     Block,
     Candidate,
     DroppedFeature,
+    Fallback,
     ModelCard,
     Promotion,
     RejectedPartition,
@@ -107,7 +109,7 @@ def test_the_moment_of_creation_needs_a_time_zone(card: ModelCard):
 
 
 def test_the_fraud_rate_stands_beside_every_average_precision(card: ModelCard):
-    markdown = card.to_markdown()
+    markdown = to_markdown(card)
     named = [name for name, text in sections(markdown).items() if re.search(r"average precision[^.]*\d", text, re.IGNORECASE)]
     assert {"How well it does", "Promotion", "The hold-out, month by month", "Candidates"} <= set(named)
     for name in named:
@@ -119,13 +121,13 @@ def test_the_fraud_rate_stands_beside_every_average_precision(card: ModelCard):
 
 
 def test_validation_and_holdout_stand_side_by_side_and_without_rejected_partitions_if_there_were_any(card: ModelCard):
-    assert "|  | Validation B | Hold-out |\n" in card.to_markdown()
-    beside = card.model_copy(update={"holdout_without_rejected": card.holdout}).to_markdown()
+    assert "|  | Validation B | Hold-out |\n" in to_markdown(card)
+    beside = to_markdown(card.model_copy(update={"holdout_without_rejected": card.holdout}))
     assert "| Hold-out | Hold-out without rejected partitions |" in beside
 
 
 def test_every_table_is_rectangular_whatever_people_wrote_as_reason(card: ModelCard):
-    markdown = card.to_markdown()
+    markdown = to_markdown(card)
     tables = re.findall(r"(?:^\|.*\|\n?)+", markdown, flags=re.MULTILINE)
     assert len(tables) == 8
     for table in tables:
@@ -135,30 +137,30 @@ def test_every_table_is_rectangular_whatever_people_wrote_as_reason(card: ModelC
 
 
 def test_partitions_are_listed_with_content_and_verdict_and_rejected_ones_with_the_reason(card: ModelCard):
-    data = sections(card.to_markdown())["Data"]
+    data = sections(to_markdown(card))["Data"]
     assert "| 2024-01 | `aaaa1111` | accepted unjudged, among the first |" in data
     assert "| 2024-02 | `bbbb2222` | accepted |" in data
     assert "| 2024-04 | `dddd4444` | log_amount drifted |" in data
-    none = card.model_copy(update={"rejected_partitions": ()}).to_markdown()
+    none = to_markdown(card.model_copy(update={"rejected_partitions": ()}))
     assert "rejected no partition" in none
 
 
 def test_the_card_says_how_often_the_holdout_has_been_looked_at(card: ModelCard):
-    assert "first model that was measured on this hold-out" in card.to_markdown()
-    assert "looked at 7 times" in card.model_copy(update={"holdout_looks": 7}).to_markdown()
+    assert "first model that was measured on this hold-out" in to_markdown(card)
+    assert "looked at 7 times" in to_markdown(card.model_copy(update={"holdout_looks": 7}))
 
 
 def test_the_caveats_name_the_costs_the_delay_and_the_ceiling(card: ModelCard):
-    caveats = sections(card.to_markdown())["What these figures do not say"]
+    caveats = sections(to_markdown(card))["What these figures do not say"]
     for said in ("bootstrap over cards (100 draws)", "review costs 4.5", "false decline 30", "once 9 days", "ceiling"):
         assert said in caveats
     assert "too few to trust" not in caveats
 
 
 def test_the_card_warns_where_frauds_lie_on_few_cards_and_where_there_are_no_cards(card: ModelCard):
-    few = card.model_copy(update={"holdout": evaluate(block(cards=20), POLICY)}).to_markdown()
+    few = to_markdown(card.model_copy(update={"holdout": evaluate(block(cards=20), POLICY)}))
     assert "on only 20 cards, too few to trust the interval" in few
-    without = sections(card.model_copy(update={"holdout": evaluate(block(cards=None), POLICY)}).to_markdown())
+    without = sections(to_markdown(card.model_copy(update={"holdout": evaluate(block(cards=None), POLICY)})))
     assert "bootstrap over transactions" in without["What these figures do not say"]
     assert "the interval is then too narrow" in without["What these figures do not say"]
     assert "Handbook" not in without["What these figures do not say"]
@@ -166,7 +168,24 @@ def test_the_card_warns_where_frauds_lie_on_few_cards_and_where_there_are_no_car
 
 def test_a_model_that_never_declines_and_was_not_promoted_says_so(card: ModelCard):
     refused = Promotion(promoted=False, reasons=("its lower end is 3 times the fraud rate, 5 are asked",))
-    markdown = card.model_copy(update={"promotion": refused}).to_markdown()
+    markdown = to_markdown(card.model_copy(update={"promotion": refused}))
     assert "declined from **never** on" in markdown
     assert "**not** promoted" in markdown
     assert "- its lower end is 3 times the fraud rate, 5 are asked" in sections(markdown)["Promotion"]
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [("<img src=x> `|\n# loud", "&lt;img src=x&gt; '\\| # loud"), ("shop 4111 1111 1111 1111", "(looks like a card number)")],
+)
+def test_whatever_comes_from_outside_stays_text_on_its_line(card: ModelCard, hostile: str, shown: str):
+    fallback = Fallback(kind=hostile, features=(), candidates=card.candidates, validation=0.1, holdout=0.2)
+    quiet = card.model_copy(update={"fallback": fallback.model_copy(update={"kind": "linear"})})
+    promotion = card.promotion.model_copy(update={"reasons": (hostile,), "champion": hostile})
+    split = (card.split[0].model_copy(update={"name": hostile}),)
+    loud = {"version": hostile, "source": hostile, "features": (hostile, "hour"), "promotion": promotion, "split": split}
+    markdown = to_markdown(card.model_copy(update={**loud, "fallback": fallback}))
+    assert markdown.count(shown) == 7
+    assert "<img" not in markdown
+    assert "4111" not in markdown
+    assert len(markdown.splitlines()) == len(to_markdown(quiet).splitlines())
