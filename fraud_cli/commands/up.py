@@ -9,85 +9,34 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from fraud_assets.delivery.mlflow.server import folder, server
-from fraud_assets.installation import Installation
-from fraud_cli.instance import environment, open_instance
+from typer import Option
+
 from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
-from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
-from fraud_core.storage.database import open_database
-from fraud_core.storage.schema import upgrade
 
 GRACE_SECONDS = 15
 PATIENCE_SECONDS = 300  # a slow machine takes a minute for the slowest
 SAY_SECONDS = 20
 
 
-def services(settings: Settings) -> list[Service]:
-    """Everything that runs."""
-    here = Path(sys.executable).parent
-    module = ("-m", "fraud_assets.definitions")
-    port = settings.dagster_port
-    return [
-        Service(
-            "Dagster UI",
-            (str(here / "fraud"), "webserver", "--", *module, "--host", "127.0.0.1", "--port", str(port)),
-            port,
-            f"http://127.0.0.1:{port}",
-            setting="FRAUD_DAGSTER_PORT",
-        ),
-        Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
-        Service(
-            "Scoring API",
-            (str(here / "fraud"), "serve", "--host", "127.0.0.1", "--port", str(settings.api_port)),
-            settings.api_port,
-            f"http://127.0.0.1:{settings.api_port}/openapi.json",
-            setting="FRAUD_API_PORT",
-        ),
-        Service(
-            "Exporter",
-            (str(here / "fraud"), "exporter", "--host", "127.0.0.1", "--port", str(settings.exporter_port)),
-            settings.exporter_port,
-            f"http://127.0.0.1:{settings.exporter_port}/metrics",
-            setting="FRAUD_EXPORTER_PORT",
-        ),
-        Service(
-            "Analyst desk",
-            (str(here / "fraud"), "ui", "--host", "127.0.0.1", "--port", str(settings.ui_port)),
-            settings.ui_port,
-            f"http://127.0.0.1:{settings.ui_port}",
-            setting="FRAUD_UI_PORT",
-        ),
-        *_mlflow(settings, here),
-    ]
+def up(
+    settings: Settings,
+    stack: Annotated[
+        Literal["embedded", "full"],
+        Option(help="full: with an S3 server, Redis, MLflow, Prometheus and Alertmanager beside it."),
+    ] = "embedded",
+) -> int:
+    """Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.
 
-
-def _mlflow(settings: Settings, here: Path) -> list[Service]:
-    """MLflow's pages over its embedded store, or over a database; a tracking server has pages of its own."""
-    place = server(settings)
-    if place is None or place.artifacts is None:
-        return []
-    folder(settings).mkdir(parents=True, exist_ok=True)
-    port = settings.mlflow_port
-    command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    variables = tuple(place.for_pages.items())
-    return [Service("MLflow", command, port, place.pages, variables, setting="FRAUD_MLFLOW_PORT")]
-
-
-def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> int:
-    """Run until Ctrl-C, SIGTERM, or until a process ends by itself; then stop everything that was started.
-
-    Args:
-        settings: of the installation.
-        stack: full: with the servers of `FullStack` in the place of embedded defaults.
-
-    Raises:
-        SettingsError: a port is taken, or a program is missing; nothing was started.
-        StoreError: the SQL database cannot be reached, or (SchemaError) was upgraded by a newer release.
+    SIGTERM stops it, too, and so does a process that ends by itself; then everything that was started is stopped.
     """
+    from fraud_cli.instance import environment
+    from fraud_core.storage.database import open_database
+    from fraud_core.storage.schema import upgrade
+
     servers: list[Service] = []
     hint = ""
     if stack == "full":
@@ -124,6 +73,42 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
     finally:
         print("stopping", file=sys.stderr)
         running.stop()
+
+
+def services(settings: Settings) -> list[Service]:
+    """Everything that runs."""
+    here = Path(sys.executable).parent
+    module = ("-m", "fraud_assets.definitions")
+
+    def own(name: str, command: tuple[str, ...], setting: str, path: str = "") -> Service:
+        """One of this product's own servers, at the port that a setting names."""
+        port = getattr(settings, setting)
+        address = ("--host", "127.0.0.1", "--port", str(port))
+        url = f"http://127.0.0.1:{port}{path}"
+        return Service(name, (str(here / "fraud"), *command, *address), port, url, setting=f"FRAUD_{setting.upper()}")
+
+    return [
+        own("Dagster UI", ("webserver", "--", *module), "dagster_port"),
+        Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
+        own("Scoring API", ("serve",), "api_port", "/openapi.json"),
+        own("Exporter", ("exporter",), "exporter_port", "/metrics"),
+        own("Analyst desk", ("ui",), "ui_port"),
+        *_mlflow(settings, here),
+    ]
+
+
+def _mlflow(settings: Settings, here: Path) -> list[Service]:
+    """MLflow's pages over its embedded store, or over a database; a tracking server has pages of its own."""
+    from fraud_assets.delivery.mlflow.server import folder, server
+
+    place = server(settings)
+    if place is None or place.artifacts is None:
+        return []
+    folder(settings).mkdir(parents=True, exist_ok=True)
+    port = settings.mlflow_port
+    command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    variables = tuple(place.for_pages.items())
+    return [Service("MLflow", command, port, place.pages, variables, setting="FRAUD_MLFLOW_PORT")]
 
 
 def _see_ports_free(wanted: list[Service]) -> None:
@@ -211,6 +196,10 @@ class _StopSignal:
 
 
 def _needs_champion(settings: Settings) -> bool:
+    from fraud_assets.installation import Installation
+    from fraud_cli.instance import open_instance
+    from fraud_core.models.registry import read_latest
+
     artifacts = Installation.load(settings).artifacts
     artifacts.check_writable()
     open_instance(settings).dispose()  # makes the tables, or says what stands in the way
