@@ -184,4 +184,6 @@ async def _refuse_parameters(request: Request, error: Exception) -> Response:
 
 
 async def unexpected_error(request: Request, error: Exception) -> Response:
+    # The server writes the traceback next, and does not know of which request it is.
+    logger.error("request %s ended in a %s of ours", request.scope["state"]["request_id"], type(error).__name__)
     return response(Refused(500, "our-fault", "This is our fault; the log has it under this request id."), request.scope)
