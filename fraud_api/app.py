@@ -79,11 +79,10 @@ def create_app(
         follower.start(settings.poll_seconds)
         if ring is not None:
             ring.start()
-        door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else None
+        close_door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else lambda: None
         on_start(services.draining)
         yield
-        if door is not None:
-            door.close()
+        close_door()
         follower.stop()
         if ring is not None:
             ring.stop()

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,32 +72,24 @@ class Pipeline:
         return result
 
     def deliver(self) -> None:
-        """Push data versions and log to MLflow. What is not taken is said, and waits for the next time."""
-        if not delivery.has_work(self.installation):
-            return
-        say("delivering data versions, and records to MLflow")
-        try:
-            self.run(delivery.JOB)
-        except JobFailedError as error:
-            say(str(error))
+        """Push data versions and log to MLflow. What is not taken waits for the next time."""
+        self._beside(delivery.has_work, delivery.JOB, "delivering data versions, and records to MLflow")
 
     def export_labels(self) -> None:
-        """Copy labels that came in to where trainings read them. A database that is gone is said, and stops nothing."""
-        try:
-            if labels.has_news(self.installation):
-                say("copying labels that came in")
-                self.run("export_labels")
-        except (StoreError, JobFailedError) as error:
-            say(str(error))
+        """Copy labels that came in to where trainings read them."""
+        self._beside(labels.has_news, "export_labels", "copying labels that came in")
 
     def load_history(self) -> None:
-        """Bring the scorer's history up to date. A store that is gone is said, and stops nothing: the scorer does without."""
-        if not history.is_kept(self.installation):
-            return
-        say("bringing the scorer's history up to date")
+        """Bring the scorer's history up to date. The scorer does without where its store is gone."""
+        self._beside(history.is_kept, history.JOB, "bringing the scorer's history up to date")
+
+    def _beside(self, is_wanted: Callable[[Installation], bool], job: str, sentence: str) -> None:
+        """Run a job that is wanted, and whose failure is said, but stops nothing."""
         try:
-            self.run(history.JOB)
-        except JobFailedError as error:
+            if is_wanted(self.installation):
+                say(sentence)
+                self.run(job)
+        except (StoreError, JobFailedError) as error:
             say(str(error))
 
     def keys(self, until: str | None) -> list[str]:
@@ -186,7 +178,7 @@ def overrule(settings: Settings, action: Literal["accept", "refuse"], partition:
 
 def deliver(installation: Installation) -> None:
     """Deliver what waits, as after a change of the champion that the command line made."""
-    if delivery.has_work(installation):
+    if delivery.has_work(installation):  # else Dagster's definitions need not be built
         Pipeline(installation).deliver()
 
 

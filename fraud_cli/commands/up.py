@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Literal
 
 from typer import Option
@@ -50,7 +51,7 @@ def up(
         hint = f"  `. {full.environment_file}` lets `fraud` in another terminal use this stack.\n"
     product = services(settings)
     _see_ports_free(product)
-    stop = _StopSignal()
+    stop = _stop_signal()
     env = os.environ | environment(settings)
     running = _Running(settings.home / "logs", env, stop)
     try:
@@ -61,11 +62,11 @@ def up(
             print("There is no champion yet: running the pipeline once.", file=sys.stderr)
             command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]
             if _run(subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True), stop) != 0:
-                return 130 if stop.asked else 1
+                return 130 if stop.is_set() else 1
         if not running.start(product):
             return running.status
         _print_where(settings, [*servers, *product], hint)
-        while not stop.asked:
+        while not stop.is_set():
             if running.ended_by_itself():
                 return 1
             time.sleep(0.3)
@@ -124,7 +125,7 @@ def _see_ports_free(wanted: list[Service]) -> None:
 class _Running:
     """The processes that were started, each with a log."""
 
-    def __init__(self, logs: Path, env: Mapping[str, str], stop: "_StopSignal") -> None:
+    def __init__(self, logs: Path, env: Mapping[str, str], stop: Event) -> None:
         self._logs, self._env, self._stop = logs, env, stop
         self._started: list[list[tuple[Service, subprocess.Popen[bytes]]]] = []
         logs.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ class _Running:
     @property
     def status(self) -> int:
         """The command's own, when not everything came up."""
-        return 0 if self._stop.asked else 1
+        return 0 if self._stop.is_set() else 1
 
     def start(self, wanted: list[Service]) -> bool:
         """Start them together; False when asked to stop, or when one ended before all could be used."""
@@ -150,7 +151,7 @@ class _Running:
         """Whether a service comes to answer; while it does not, and when nobody waits any longer, it is named."""
         begun = said = time.monotonic()
         while not _answers(service):
-            if self._stop.asked or self.ended_by_itself():
+            if self._stop.is_set() or self.ended_by_itself():
                 return False
             now = time.monotonic()
             where = f"the {service.name}, {self._log_of(service)} says more"
@@ -183,16 +184,12 @@ class _Running:
             _stop([process for _, process in begun])
 
 
-class _StopSignal:
-    """Remembers that Ctrl-C or SIGTERM was received."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
+def _stop_signal() -> Event:
+    """Is set once Ctrl-C or SIGTERM was received."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _needs_champion(settings: Settings) -> bool:
@@ -206,9 +203,9 @@ def _needs_champion(settings: Settings) -> bool:
     return read_latest(artifacts.store, artifacts.signing_key) is None
 
 
-def _run(process: subprocess.Popen[bytes], stop: _StopSignal) -> int:
+def _run(process: subprocess.Popen[bytes], stop: Event) -> int:
     while process.poll() is None:
-        if stop.asked:
+        if stop.is_set():
             _stop([process])
         time.sleep(0.2)
     return process.returncode
