@@ -9,6 +9,7 @@ from fraud_assets.runtime.alibi import chosen_detector
 from fraud_core import gate
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Decision, Judgement, Verdict
+from fraud_core.storage.artifacts import Pointer
 from fraud_core.training_data.transform import source_features
 
 
@@ -44,9 +45,7 @@ def decide_partition(installation: Installation, key: str, *, accept: bool, who:
         GateRefusalError: the reason has no words, or the partition was not judged yet.
         PartitionError: it was not materialized.
     """
-    pointer = installation.artifacts.pointer("transformed", key)
-    if pointer is None:
-        raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
+    pointer = require_materialized(installation, key)
     decide = gate.accept if accept else gate.refuse
     store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     now, content = datetime.now(UTC), pointer.content
@@ -58,3 +57,15 @@ def decide_partition(installation: Installation, key: str, *, accept: bool, who:
     verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=installation.heads)
     delivery.note_verdict(installation, verdict, installation.tell)
     return verdict
+
+
+def require_materialized(installation: Installation, key: str) -> Pointer:
+    """What a partition holds that a person decides on.
+
+    Raises:
+        PartitionError: it was not materialized.
+    """
+    pointer = installation.artifacts.pointer("transformed", key)
+    if pointer is None:
+        raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
+    return pointer
