@@ -9,6 +9,7 @@ from fraud_core.errors import NotYetTrainableError
 from fraud_core.sources.schema import SPLIT_BUCKETS
 from fraud_core.sources.source import CardholderSplit, Source, TimeSplit
 from fraud_core.storage.artifacts import Pointer
+from fraud_core.units.time import local_date
 
 Side = Literal["training", "validation_a", "validation_b", "holdout"]
 SIDES: tuple[Side, ...] = ("training", "validation_a", "validation_b", "holdout")
@@ -129,8 +130,7 @@ def _by_cardholder(split: CardholderSplit) -> Split:
 
 def _local_day(source: Source, microseconds: int) -> datetime:
     """Midnight, without a zone, of the local day of an instant."""
-    local = datetime.fromtimestamp(microseconds / 1e6, tz=UTC).astimezone(source.zone)
-    return datetime.combine(local.date(), time())
+    return datetime.combine(local_date(microseconds, source.zone), time())
 
 
 def _instant(source: Source, midnight: datetime) -> datetime:

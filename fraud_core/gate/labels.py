@@ -24,6 +24,7 @@ from fraud_core.storage.documents import Counted, Found, SignedDocument, follow_
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.index import Index
 from fraud_core.storage.objects import ObjectStore
+from fraud_core.units.time import to_microseconds
 
 FEW_FRAUDS = 20  # fewer prove nothing
 FEW_PARTITIONS = 3  # so many others tell what rate is possible
@@ -193,7 +194,7 @@ def _rate(now: Labelled, rates: Sequence[float]) -> list[LabelFinding]:
 def _flips(now: Labelled, before: LabelVerdict, frauds: set[str]) -> list[LabelFinding]:
     """Labels that were known and are others now. One that comes before its payment's labels are mature is no flip."""
     known = set(before.frauds)
-    settled = now.times < int(before.mature_before.timestamp() * 1e6)
+    settled = now.times < to_microseconds(before.mature_before)
     was_there = {one for one, old in zip(now.ids, settled, strict=True) if old}
     taken_back, added = len(known - frauds), len((frauds - known) & was_there)
     bound = max(FEW_FRAUDS, FLIPPED * len(known))

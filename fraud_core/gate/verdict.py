@@ -50,7 +50,7 @@ class FeatureResult(_Model):
 
     name: str
     role: Literal["blocks", "reported"]
-    measure: Literal["KS distance", "Cramer's V"]
+    measure: str
     distance: float
     noise: float
     clustering: float

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from statistics import median
 
 from fraud_core.sources.source import Source
+from fraud_core.units.time import local_date
 
 USUAL_FACTOR = 3.0  # so many times more or fewer rows than the median of earlier partitions are a finding, of the gate, too
 LEAST_HISTORY = 3  # partitions, before their median means anything,
@@ -98,8 +99,7 @@ def judge_fraud_rate(current: Count, earlier: Sequence[Count]) -> CheckResult:
 
 def mature_until(source: Source, last_us: int) -> datetime:
     """The instant before which labels are mature, given the last transaction's (microseconds since 1970), as the split has it."""
-    last = datetime.fromtimestamp(last_us / 1e6, tz=UTC).astimezone(source.zone).date()
-    day = last + timedelta(days=1 - source.label_delay_days)
+    day = local_date(last_us, source.zone) + timedelta(days=1 - source.label_delay_days)
     return datetime.combine(day, time(), tzinfo=source.zone).astimezone(UTC)
 
 

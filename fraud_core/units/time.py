@@ -3,7 +3,7 @@
 Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -78,3 +78,8 @@ def to_microseconds(moment: datetime) -> int:
 def from_microseconds(stored: int) -> datetime:
     """The time in UTC of `to_microseconds`."""
     return EPOCH + timedelta(microseconds=stored)
+
+
+def local_date(stored: int, zone: ZoneInfo) -> date:
+    """The day that the zone's calendars show at an instant (microseconds since 1970)."""
+    return from_microseconds(stored).astimezone(zone).date()
