@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
-from fraud_assets.operations.judging_labels import decide_on_labels
 from fraud_assets.runtime.alibi import chosen_detector
 from fraud_core import gate
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Decision, Judgement, Verdict
+from fraud_core.gate.labels import decide_on_labels
 from fraud_core.storage.artifacts import Pointer
 from fraud_core.training_data.transform import source_features
 
@@ -52,7 +52,8 @@ def decide_partition(installation: Installation, key: str, *, accept: bool, who:
     present = gate.read_verdict(store, signing_key, key)
     if accept and present is not None and present.content == content and present.is_accepted:
         gate.require_reason(key, "accept", reason)
-        if decide_on_labels(installation, key, content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
+        decision = Decision(action="accept", who=who, reason=reason, at=now)
+        if decide_on_labels(store, signing_key, key, content, decision, installation.heads) is not None:
             return present  # its labels were what held it
     verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=installation.heads)
     delivery.note_verdict(installation, verdict, installation.tell)

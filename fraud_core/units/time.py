@@ -47,11 +47,6 @@ def day_number(local: Array) -> Array:
     return days
 
 
-def local_date(timestamp_us: int, zone: ZoneInfo) -> date:
-    """The day on the zone's clocks at one instant."""
-    return from_microseconds(timestamp_us).astimezone(zone).date()
-
-
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:
     """The zone's offset from UTC at each instant, in microseconds (int64), by a look-up in its table of transitions.
 
@@ -97,3 +92,8 @@ def to_microseconds(moment: datetime) -> int:
 def from_microseconds(stored: int) -> datetime:
     """The time in UTC of `to_microseconds`."""
     return EPOCH + timedelta(microseconds=stored)
+
+
+def local_date(stored: int, zone: ZoneInfo) -> date:
+    """The day that the zone's calendars show at an instant (microseconds since 1970)."""
+    return from_microseconds(stored).astimezone(zone).date()
