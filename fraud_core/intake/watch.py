@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from fraud_core.errors import SourceError
 from fraud_core.intake.download import head
 from fraud_core.intake.files import local_files, s3_urls
-from fraud_core.sources.source import Limits, Source
+from fraud_core.sources.limits import Limits
+from fraud_core.sources.source import Source
 
 
 @dataclass(frozen=True)
