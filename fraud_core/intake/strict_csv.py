@@ -101,23 +101,25 @@ class CsvReader:
 
     def _feed(self, text: io.TextIOWrapper) -> Iterator[str]:
         """The lines, one by one. Whoever asks for another before a record is whole stands within a quotation."""
+        marked = _marks.made
         while line := text.readline(self._longest + 1):
             if self.lines == 0:
                 line = line.removeprefix("\ufeff")
             if len(line) > self._longest:
                 problem = f"the line has more than {self._longest} characters"
                 raise UnreadableError(problem, line=self.lines + 1, limits=("line_characters",))
+            if _marks.made != marked and (bad := _find_bad(line)):
+                raise self._undecodable(line, bad.start())
             if self.lines == self.line:
-                self._open, self._size = [], 0
+                self._open, self._size = [line], len(line)
             elif not self._line_breaks:
                 raise UnreadableError("a quotation mark opens on this line and does not close on it", line=self.line + 1)
             elif self._size > self._longest:
                 problem = f"a quotation mark that opens here is still open {self._longest} characters later"
                 raise UnreadableError(problem, line=self.line + 1)
-            if not line.isascii() and (bad := _find_bad(line)):
-                raise self._undecodable(line, bad.start())
-            self._open.append(line)
-            self._size += len(line)
+            else:
+                self._open.append(line)
+                self._size += len(line)
             self.lines += 1
             yield line
         if self.lines != self.line:
@@ -127,7 +129,8 @@ class CsvReader:
         column = None
         if self.records:
             try:
-                cells = next(csv.reader([*self._open, line[:at]], delimiter=self._delimiter), [])
+                before = self._open if self.lines != self.line else []
+                cells = next(csv.reader([*before, line[:at]], delimiter=self._delimiter), [])
                 column = max(len(cells) - 1, 0)
             except csv.Error:  # it is told when the encoding is right
                 column = None
@@ -156,12 +159,19 @@ _MARK = "fraud_core.intake.mark"
 _find_bad = re.compile("[\udc00-\udcff]").search
 
 
-def _mark(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "".join(chr(_BAD + byte) for byte in error.object[error.start : error.end]), error.end
+class _Marks:
+    """Makes such characters, and counts how often: while it made none, no line need be looked through."""
+
+    made = 0
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeDecodeError)
+        self.made += 1
+        return "".join(chr(_BAD + byte) for byte in error.object[error.start : error.end]), error.end
 
 
-codecs.register_error(_MARK, _mark)
+_marks = _Marks()
+codecs.register_error(_MARK, _marks)
 
 
 def _explanation(error: csv.Error) -> str:
