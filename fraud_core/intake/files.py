@@ -6,14 +6,12 @@ its name.
 
 import hashlib
 import io
-import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +23,7 @@ from fraud_core.errors import SourceError
 from fraud_core.intake.download import download
 from fraud_core.intake.strict_csv import CsvReader, UndecodableError
 from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, UnreadableError, decompressed, kind_of
+from fraud_core.intake.watch import fetch_object, local_files, s3_objects
 from fraud_core.intake.workbook import is_workbook, workbook_rows
 from fraud_core.sources.source import Source
 from fraud_core.system.paths import without_escapes
@@ -68,7 +67,8 @@ def located(source: Source) -> Iterator[list[SourceFile]]:
             if scheme == "https":
                 files.append((pattern, download(pattern, _target(pattern, Path(folder)), source.limits)))
             elif scheme == "s3":
-                files += [(url, _fetch_s3(url, _target(url, Path(folder)))) for url in s3_urls(pattern) or [pattern]]
+                urls = [seen.name for seen in s3_objects(pattern)] or [pattern]
+                files += [(url, fetch_object(url, _target(url, Path(folder)))) for url in urls]
             elif scheme:
                 raise SourceError(f"{pattern}: only local paths, https:// and s3:// are read.")
             else:
@@ -84,47 +84,6 @@ def _present(pattern: str) -> list[str]:
     if Path(name).is_dir():
         raise SourceError(f"{name} is a folder; write {name}/*.csv, or {name}/**/*.parquet for folders within it.")
     raise SourceError(f"{name}: there is no such file. Put it there, or name another with --file.")
-
-
-def local_files(pattern: str) -> list[str]:
-    """Files that a path or a glob means, sorted; `**` stands for folders at any depth. A file's own name is never a pattern."""
-    for literal in (pattern, without_escapes(pattern)):
-        if Path(literal).is_file():
-            return [literal]
-    return sorted(name for name in glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207 - patterns are absolute
-
-
-def s3_urls(pattern: str) -> list[str]:
-    """Objects that an s3:// URL with `*`, `?`, `[ ]` or `**` means, sorted; a URL without any of them is itself.
-
-    Raises:
-        SourceError: the bucket cannot be listed.
-    """
-    bucket, key = urlsplit(pattern).netloc, pattern.split("/", 3)[-1]
-    literal = re.split(r"[*?[]", key, maxsplit=1)[0]
-    if literal == key:
-        return [pattern]
-    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
-
-    matches = re.compile(_regex(key)).fullmatch
-    try:
-        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=literal)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    except Exception as error:
-        raise SourceError(f"{pattern} cannot be listed: {type(error).__name__}: {error}.") from error
-    return [f"s3://{bucket}/{found}" for found in sorted(keys) if found == key or matches(found)]
-
-
-def _regex(pattern: str) -> str:
-    """A glob as a regular expression: `*` and `?` stay within a folder, `**/` goes through any number of them."""
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL)
-    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(wild.get(part) or (_class(part) if len(part) > 1 else re.escape(part)) for part in parts)
-
-
-def _class(brackets: str) -> str:
-    inside = brackets[1:-1].replace("\\", r"\\")
-    return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside.replace('^', chr(92) + '^')}]"
 
 
 def chunks(file: SourceFile, source: Source, tally: Tally | None = None) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -358,17 +317,6 @@ def _require(name: str, present: Sequence[str], source: Source) -> None:
 def _target(url: str, folder: Path) -> Path:
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / (Path(urlsplit(url).path).name or "file")
     target.parent.mkdir()
-    return target
-
-
-def _fetch_s3(url: str, target: Path) -> Path:
-    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
-
-    bucket, key = urlsplit(url).netloc, url.split("/", 3)[-1]
-    try:
-        s3_client().download_file(bucket, key, str(target))
-    except Exception as error:
-        raise SourceError(f"{url} could not be fetched: {type(error).__name__}: {error}.") from error
     return target
 
 
