@@ -26,7 +26,6 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.errors import IntegrityError
@@ -153,8 +152,7 @@ class DecisionLog:
         self.retention_days = retention_days
         self.engine = engine
         self._tables = Tables(engine)
-        dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
-        self._insert = dialect.insert(_DECISIONS).on_conflict_do_nothing()
+        self._insert = self._tables.insert(_DECISIONS).on_conflict_do_nothing()
 
     def append(self, records: Sequence[DecisionRecord], *, answered: bool = False) -> dict[str, DecisionRecord]:
         """Write decisions in one commit. Of an id that has one already, the first one stays.

@@ -46,27 +46,31 @@ Fields = dict[str, Any]  # of a payment; or `{PROBLEM: {"field": ..., "reason": 
 PROBLEM = "(row)"
 
 
-class Piece(BaseModel):
-    """A part of what was read.
+class Progress(BaseModel):
+    """How far the file was read.
 
     Attributes:
         state: the file was opened; rows were read; all were; it cannot be read on.
         expected: once the file is open, about how many rows it has.
         notes: once it is open, what was taken for granted, in sentences.
-        rows: each with its line (from 1; of Parquet its number): its fields, or a problem.
         lines: of the file, so far.
-        idle: of these, how many are no row's: the header, and empty ones.
+        idle: of these, how many are no row's: the header, and empty ones (Parquet: all are rows).
         detail, errors: of a failure.
     """
 
     state: Literal["opened", "rows", "done", "failed"]
     expected: int = 0
     notes: list[str] = []
-    rows: list[tuple[int, Fields]] = []
     lines: int = 0
     idle: int = 0
     detail: str = ""
     errors: list[FieldProblem] = []
+
+
+class Piece(Progress):
+    """A part of what was read; `rows`: each with its line (from 1; of Parquet its number): its fields, or a problem."""
+
+    rows: list[tuple[int, Fields]] = []
 
 
 class UnscorableError(Exception):

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.storage.schema import METADATA, Tables
 
@@ -42,7 +41,6 @@ class Heads:
     def __init__(self, engine: Engine, store: str) -> None:
         self._store = store
         self._tables = Tables(engine)
-        self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def seen(self) -> dict[str, Head]:
         """Name of a document -> the newest change of it that was seen."""
@@ -65,7 +63,7 @@ class Heads:
         older = {name for name, head in found.items() if name in seen and _is_older(head, seen[name])}
         newer = {name: head for name, head in found.items() if name not in older and head != seen.get(name)}
         if newer:
-            insert = self._insert(_HEADS)
+            insert = self._tables.insert(_HEADS)
             rows = [{"store": self._store, "name": name, **head._asdict()} for name, head in newer.items()]
             raised = insert.on_conflict_do_update(
                 index_elements=["store", "name"],
