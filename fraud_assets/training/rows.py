@@ -16,8 +16,6 @@ from fraud_core.training_data.volume import mature_until
 from fraud_core.units.arrays import Array
 from fraud_core.units.time import DAY_US
 
-NO_CARD = -1
-
 
 @dataclass(frozen=True)
 class Rows:
