@@ -41,7 +41,8 @@ class DecisionWriter(SpooledWriter[DecisionRecord]):
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._begun = time.time(), time.clock_gettime(_RUNNING)
         self._next_expiry = 0.0
-        super().__init__(spool, ("decisions", "decision log"), rest=math.inf)
+        names = ("decisions", "decision log")
+        super().__init__(spool, names, to_json, from_json, lambda waiting: self.log.append(waiting, answered=True), math.inf)
         self._writer = threading.Thread(target=self._write, name="decision-writer", daemon=True)
         self._writer.start()
 
@@ -123,15 +124,6 @@ class DecisionWriter(SpooledWriter[DecisionRecord]):
             )
             return
         self.log.expire(datetime.now(UTC))
-
-    def _to_line(self, item: DecisionRecord) -> str:
-        return to_json(item)
-
-    def _from_line(self, line: str) -> DecisionRecord:
-        return from_json(line)
-
-    def _deliver(self, items: Sequence[DecisionRecord]) -> object:
-        return self.log.append(items, answered=True)
 
 
 def open_decision_writer(settings: Settings, log: DecisionLog) -> DecisionWriter:

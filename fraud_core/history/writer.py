@@ -22,7 +22,10 @@ class HistoryWriter(SpooledWriter[Entry]):
 
     def __init__(self, store: HistoryStore, spool: Spool) -> None:
         self.store = store
-        super().__init__(spool, ("payments", "history"), REST_SECONDS)
+        super().__init__(spool, ("payments", "history"), _to_line, _from_line, self._deliver_to_store, REST_SECONDS)
+
+    def _deliver_to_store(self, entries: Sequence[Entry]) -> object:
+        return self.store.record(entries)
 
     def record(self, entries: Sequence[Entry]) -> list[Kept]:
         """See `HistoryStore.record`. While the store is gone, every payment counts as new.
@@ -33,20 +36,19 @@ class HistoryWriter(SpooledWriter[Entry]):
         kept = self._put(entries, self.store.record)
         return [Kept(True, 0, entry.content, entry.answer) for entry in entries] if kept is None else kept
 
-    def _to_line(self, item: Entry) -> str:
-        texts = {"answer": item.answer.decode(), "payment": item.payment.decode(), "event": list(item.event)}
-        return json.dumps(item._asdict() | texts, separators=(",", ":"))
-
-    def _from_line(self, line: str) -> Entry:
-        values = json.loads(line)
-        texts = {name: values[name].encode() for name in ("answer", "payment")}
-        return Entry(**(values | texts | {"event": Event(*values["event"])}))
-
-    def _deliver(self, items: Sequence[Entry]) -> object:
-        return self.store.record(items)
-
 
 def open_history_writer(settings: Settings, store: HistoryStore) -> HistoryWriter:
     """The writer that the settings ask for; its spool lies under the home."""
     cure = "see that FRAUD_HISTORY can be reached, or raise FRAUD_HISTORY_SPOOL"
     return HistoryWriter(store, Spool(settings.home / "spool" / "history.sqlite", settings.history_spool, cure))
+
+
+def _to_line(entry: Entry) -> str:
+    texts = {"answer": entry.answer.decode(), "payment": entry.payment.decode(), "event": list(entry.event)}
+    return json.dumps(entry._asdict() | texts, separators=(",", ":"))
+
+
+def _from_line(line: str) -> Entry:
+    values = json.loads(line)
+    texts = {name: values[name].encode() for name in ("answer", "payment")}
+    return Entry(**(values | texts | {"event": Event(*values["event"])}))

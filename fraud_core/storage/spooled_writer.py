@@ -28,14 +28,25 @@ class SpooledWriter(Generic[Item]):
     Args:
         spool: see there.
         names: what the items are, and what the store is called, in the log's sentences.
+        to_line, from_line: an item as a line of the spool, and back.
+        deliver: takes what waited; raises StoreError while the store is gone.
         rest: seconds for which a store that has failed is left alone; infinity: until the spool was delivered, what was left over
             from a former process included, so that nothing overtakes what waits.
     """
 
-    def __init__(self, spool: Spool, names: tuple[str, str], rest: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        names: tuple[str, str],
+        to_line: Callable[[Item], str],
+        from_line: Callable[[str], Item],
+        deliver: Callable[[Sequence[Item]], object],
+        rest: float,
+    ) -> None:
         self.spool = spool
         self.problem: str | None = None
         self._items, self._store = names
+        self._to_line, self._from_line, self._deliver = to_line, from_line, deliver
         self._rest, self._rests_until = rest, 0.0
         if rest == math.inf and self.are_waiting:
             self._rests_until = rest
@@ -114,15 +125,6 @@ class SpooledWriter(Generic[Item]):
                 logger.debug("the %s is not back: %s", self._store, error)
             except Exception as error:  # its words may hold data; whatever it is, the next look comes
                 logger.error("%s cannot be delivered from the spool: %s", self._items, type(error).__name__)
-
-    def _to_line(self, item: Item) -> str:
-        raise NotImplementedError
-
-    def _from_line(self, line: str) -> Item:
-        raise NotImplementedError
-
-    def _deliver(self, items: Sequence[Item]) -> object:
-        raise NotImplementedError
 
     def _look(self) -> None:
         """What else is done at every look."""

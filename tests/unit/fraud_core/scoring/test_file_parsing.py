@@ -143,6 +143,13 @@ def test_what_stands_before_a_damaged_row_is_scored_and_counted(
     assert last.detail.endswith("Nothing after line 8 is scored.")
 
 
+def test_up_to_which_line_a_broken_file_was_scored_is_told() -> None:
+    rows, last, _ = read_of(HEAD + (TIME + b",2.86,C1\n") * 5 + TIME + b',2.86,"C2\n')
+    assert (len(rows), last.lines, last.idle) == (5, 6, 1)
+    assert last.detail.startswith("Line 7: a quotation mark opens here")
+    assert last.detail.endswith("Nothing after line 6 is scored.")
+
+
 def test_row_groups_before_a_damaged_one_are_scored_and_counted() -> None:
     buffer = io.BytesIO()
     table = pa.table({"timestamp": [MOMENT] * 900, "amount": [float(at) for at in range(900)]})
