@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.errors import StoreError
 from fraud_core.storage.schema import METADATA, Tables
@@ -46,7 +45,6 @@ class Heads:
     def __init__(self, engine: Engine, store: str) -> None:
         self._store = store
         self._tables = Tables(engine)
-        self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def seen(self) -> dict[str, Head]:
         """Name of a document -> the newest change of it that was seen."""
@@ -69,7 +67,7 @@ class Heads:
         behind = behind_seen(found, seen)
         newer = {name: head for name, head in found.items() if head is not None and name not in behind and head != seen.get(name)}
         if newer:
-            insert = self._insert(_HEADS)
+            insert = self._tables.insert(_HEADS)
             rows = [{"store": self._store, "name": name, **head._asdict()} for name, head in newer.items()]
             raised = insert.on_conflict_do_update(
                 index_elements=["store", "name"],

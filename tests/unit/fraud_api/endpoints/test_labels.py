@@ -124,6 +124,6 @@ def test_while_the_database_is_gone_nothing_is_promised(scored: Any, monkeypatch
 
 def test_a_payment_whose_decision_waits_on_the_disk_is_not_called_unknown(scored: Any) -> None:
     writer = scored.app.state.services.decisions
-    writer._log_is_gone = True  # as while the database is away
+    writer._rests_until = float("inf")  # as while the database is away
     answer = scored.post("/v1/labels", json={"transaction_id": "t9", "outcome": "fraud"})
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:fraud:problem:decisions-waiting")
