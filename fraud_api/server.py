@@ -35,6 +35,7 @@ from fraud_core.storage.schema import upgrade_at_start
 logger = logging.getLogger(__name__)
 
 LAST_REQUEST_SECONDS = 0.2
+WORKER_SECONDS = 60  # on a busy machine a worker's imports alone may take longer than the 5 s after which uvicorn begins anew
 
 
 def serve(settings: Settings, host: str | None = None, port: int | None = None, workers: int | None = None) -> None:
@@ -68,6 +69,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=settings.api_stop_seconds,
+        timeout_worker_healthcheck=WORKER_SECONDS,
         backlog=2_048,
     )
     try:
