@@ -4,7 +4,6 @@ And one that lets the rules of the gate be those that the source's TOML declares
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -40,50 +39,35 @@ class Confirm(dg.Config):
 
 def build_jobs(installation: Installation) -> list[dg.JobDefinition]:
     """The jobs, for the Dagster UI: whoever launches one chooses the partition, and is asked for the reason."""
-    keys = partitions_def(installation.source)
+    keys, by_person = partitions_def(installation.source), {BY_PERSON_TAG: "yes"}
 
-    def form(action: str) -> dg.PartitionedConfig[Any]:
-        """What the launchpad shows once the partition is chosen. An empty reason is refused."""
+    def deciding(action: str, description: str) -> dg.JobDefinition:
+        @dg.op(name=action)
+        def decide(context: dg.OpExecutionContext, config: Decide) -> None:
+            _decide(installation, context, config, accept=action == "accept")
+
+        # What the launchpad shows once the partition is chosen. An empty reason is refused.
         empty = {"ops": {action: {"config": {"reason": "", "who": ""}}}}
-        return dg.PartitionedConfig(keys, run_config_for_partition_key_fn=lambda _: empty)
-
-    @dg.op
-    def accept(context: dg.OpExecutionContext, config: Decide) -> None:
-        _decide(installation, context, config, accept=True)
-
-    @dg.op
-    def refuse(context: dg.OpExecutionContext, config: Decide) -> None:
-        _decide(installation, context, config, accept=False)
+        form = dg.PartitionedConfig(keys, run_config_for_partition_key_fn=lambda _: empty)
+        graph = dg.GraphDefinition(f"{action}_partition", node_defs=[decide])
+        return graph.to_job(description=description, config=form, tags=by_person)
 
     @dg.op
     def confirm(context: dg.OpExecutionContext, config: Confirm) -> None:
         who = who_started(context.run, config.who)
         context.log.info(confirm_rules_of(installation, who=who, reason=config.reason, restored=config.restored))
 
-    @dg.job(
-        description="Let the gate decide by the rules that the source's TOML declares by now, with a reason; all is judged anew.",
-        tags={BY_PERSON_TAG: "yes"},
-    )
-    def confirm_rules() -> None:
-        confirm()
-
-    @dg.job(
-        description="Let a partition train although the drift gate rejected it, for its present content only; with a reason.",
-        config=form("accept"),
-        tags={BY_PERSON_TAG: "yes"},
-    )
-    def accept_partition() -> None:
-        accept()
-
-    @dg.job(
-        description="Keep a partition from training, or take an acceptance back; with a reason.",
-        config=form("refuse"),
-        tags={BY_PERSON_TAG: "yes"},
-    )
-    def refuse_partition() -> None:
-        refuse()
-
-    return [accept_partition, refuse_partition, confirm_rules]
+    return [
+        deciding(
+            "accept", "Let a partition train although the drift gate rejected it, for its present content only; with a reason."
+        ),
+        deciding("refuse", "Keep a partition from training, or take an acceptance back; with a reason."),
+        dg.GraphDefinition("confirm_rules", node_defs=[confirm]).to_job(
+            description="Let the gate decide by the rules that the source's TOML declares by now, with a reason; all is judged "
+            "anew.",
+            tags=by_person,
+        ),
+    ]
 
 
 def confirm_rules_of(installation: Installation, *, who: str, reason: str, restored: bool) -> str:

@@ -99,10 +99,12 @@ def judge(
     if position < settings.bootstrap_partitions and not bootstrap:
         past = _instead(past, content)
 
+    comparer = _Comparer(current, cards, settings.sample_rows, rng, detector)
+
     def compared(likened: Likened, verdicts: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame]) -> _Compared:
-        reference, parts = _reference(verdicts, samples, settings.sample_rows, rng)
+        reference, parts = comparer.reference(verdicts, samples)
         natural = {feature.name: statistics.bound(_natural(past, feature.name)) for feature in watched}
-        results = _results(current, reference, cards=cards, features=watched, bound=natural.__getitem__, detector=detector)
+        results = comparer.results(reference, watched, natural.__getitem__)
         return _Compared(likened, reference, parts, results, drifts(results))
 
     short = compared("last", past.references, past.samples)
@@ -116,9 +118,7 @@ def judge(
     if bootstrap:
         strange, drifted = [as_warning(f) for f in strange], [as_warning(f) for f in drifted]
     else:
-        long, slow = _long(
-            current, past.long, cards=cards, features=watched, rows=settings.sample_rows, rng=rng, detector=detector
-        )
+        long, slow = comparer.long(past.long, watched)
         drifted += slow
     if past.former is not None and not bootstrap and position < settings.bootstrap_partitions:
         strange += rewritten(frame.height, past.former[0])
@@ -256,22 +256,6 @@ def _codes(cards: pl.Series) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _reference(
-    partitions: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame], rows: int, rng: np.random.Generator
-) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
-    """At most so many rows of the samples, each partition in proportion to its own rows."""
-    if not samples:
-        return pl.DataFrame(), ()
-    sizes = np.array([each.rows for each in partitions])
-    shares = sizes * rows // sizes.sum() if sizes.sum() > rows else sizes
-    drawn = [sample[_draw(sample.height, int(share), rng)] for sample, share in zip(samples, shares, strict=True)]
-    parts = tuple(
-        ReferencePart(partition=each.partition, content=each.content, rows=part.height)
-        for each, part in zip(partitions, drawn, strict=True)
-    )
-    return pl.concat(drawn, how="diagonal"), parts
-
-
 class _Compared(NamedTuple):
     """What a partition was compared with, and what follows."""
 
@@ -297,78 +281,79 @@ def _known_step(last: _Compared, steps: Sequence[LongReference], compare: Callab
     return last
 
 
-def _long(
-    current: pl.DataFrame,
-    references: Sequence[LongReference],
-    *,
-    cards: npt.NDArray[np.int64] | None,
-    features: Sequence[Feature],
-    rows: int,
-    rng: np.random.Generator,
-    detector: statistics.Detector,
-) -> tuple[LongComparison | None, list[Finding]]:
-    """Compare with each long reference; what the nearest of them says counts.
+@dataclass(frozen=True)
+class _Comparer:
+    """A partition's sample on its way through the comparisons: its values and cards, and how they are compared."""
 
-    Features of the past are left out: they are compared with their own past already, and their windows are still filling in the
-    first partitions.
-    """
-    blocking = [feature for feature in features if feature.drift == "blocks" and not feature.is_history]
-    compared: list[tuple[LongComparison, list[Finding]]] = []
-    for each in references:
-        reference, parts = _reference(each.verdicts, each.samples, rows, rng)
-        if reference.height < MINIMUM_ROWS:
-            continue
-        results = _results(
-            current, reference, cards=cards, features=blocking, bound=lambda _: statistics.LONG_BOUND, detector=detector
+    current: pl.DataFrame
+    cards: npt.NDArray[np.int64] | None
+    rows: int
+    rng: np.random.Generator
+    detector: statistics.Detector
+
+    def reference(
+        self, partitions: Sequence[Verdict | FormerSelf], samples: Sequence[pl.DataFrame]
+    ) -> tuple[pl.DataFrame, tuple[ReferencePart, ...]]:
+        """At most so many rows of the samples, each partition in proportion to its own rows."""
+        if not samples:
+            return pl.DataFrame(), ()
+        sizes = np.array([each.rows for each in partitions])
+        shares = sizes * self.rows // sizes.sum() if sizes.sum() > self.rows else sizes
+        drawn = [sample[_draw(sample.height, int(share), self.rng)] for sample, share in zip(samples, shares, strict=True)]
+        parts = tuple(
+            ReferencePart(partition=each.partition, content=each.content, rows=part.height)
+            for each, part in zip(partitions, drawn, strict=True)
         )
-        comparison = LongComparison(kind=each.kind, reference=parts, features=results)
-        compared.append((comparison, slow_drifts(comparison)))
-    if not compared:
-        return None, []
-    return min(
-        compared, key=lambda pair: (any(f.blocking for f in pair[1]), max((r.severity for r in pair[0].features), default=0))
-    )
+        return pl.concat(drawn, how="diagonal"), parts
 
+    def long(
+        self, references: Sequence[LongReference], features: Sequence[Feature]
+    ) -> tuple[LongComparison | None, list[Finding]]:
+        """Compare with each long reference; what the nearest of them says counts.
 
-def _results(
-    current: pl.DataFrame,
-    reference: pl.DataFrame,
-    *,
-    cards: npt.NDArray[np.int64] | None,
-    features: Sequence[Feature],
-    bound: Callable[[str], float],
-    detector: statistics.Detector,
-) -> tuple[FeatureResult, ...]:
-    """Compare feature by feature; those that block and those that are reported are two families of tests."""
-    results: list[FeatureResult] = []
-    categories = {feature.name for feature in features if feature.is_category}
-    for role in ("blocks", "reported"):
-        family = [
-            feature.name
-            for feature in features
-            if feature.drift == role and has_values(current, feature.name) and has_values(reference, feature.name)
-        ]
-        arrays = {name: _arrays(reference[name], current[name]) for name in family}
-        comparisons = statistics.compare(
-            {name: pair[0] for name, pair in arrays.items()},
-            {name: pair[1] for name, pair in arrays.items()},
-            categories,
-            detector,
-            None if cards is None else {name: cards[current[name].is_not_null().to_numpy()] for name in family},
-        )
-        for name, comparison in comparisons.items():
-            limit = bound(name)
-            results.append(
-                FeatureResult(
-                    name=name,
-                    role=role,
-                    **asdict(comparison),
-                    excess=comparison.excess,
-                    bound=limit,
-                    drifted=comparison.p_corrected < statistics.SIGNIFICANCE and comparison.excess > limit,
-                )
+        Features of the past are left out: they are compared with their own past already, and their windows are still filling in
+        the first partitions.
+        """
+        blocking = [feature for feature in features if feature.drift == "blocks" and not feature.is_history]
+        compared: list[tuple[LongComparison, list[Finding]]] = []
+        for each in references:
+            reference, parts = self.reference(each.verdicts, each.samples)
+            if reference.height >= MINIMUM_ROWS:
+                results = self.results(reference, blocking, lambda _: statistics.LONG_BOUND)
+                comparison = LongComparison(kind=each.kind, reference=parts, features=results)
+                compared.append((comparison, slow_drifts(comparison)))
+
+        def nearness(pair: tuple[LongComparison, list[Finding]]) -> tuple[bool, float]:
+            return any(f.blocking for f in pair[1]), max((r.severity for r in pair[0].features), default=0)
+
+        return min(compared, key=nearness, default=(None, []))
+
+    def results(
+        self, reference: pl.DataFrame, features: Sequence[Feature], bound: Callable[[str], float]
+    ) -> tuple[FeatureResult, ...]:
+        """Compare feature by feature; those that block and those that are reported are two families of tests."""
+        results: list[FeatureResult] = []
+        categories = {feature.name for feature in features if feature.is_category}
+        for role in ("blocks", "reported"):
+            family = [
+                feature.name
+                for feature in features
+                if feature.drift == role and has_values(self.current, feature.name) and has_values(reference, feature.name)
+            ]
+            arrays = {name: _arrays(reference[name], self.current[name]) for name in family}
+            comparisons = statistics.compare(
+                {name: pair[0] for name, pair in arrays.items()},
+                {name: pair[1] for name, pair in arrays.items()},
+                categories,
+                self.detector,
+                None if self.cards is None else {n: self.cards[self.current[n].is_not_null().to_numpy()] for n in family},
             )
-    return tuple(results)
+            for name, comparison in comparisons.items():
+                excess, limit = comparison.excess, bound(name)
+                drifted = comparison.p_corrected < statistics.SIGNIFICANCE and excess > limit
+                values = {**asdict(comparison), "excess": excess, "bound": limit, "drifted": drifted}
+                results.append(FeatureResult(name=name, role=role, **values))
+        return tuple(results)
 
 
 def _arrays(reference: pl.Series, current: pl.Series) -> tuple[Array, Array]:

@@ -354,19 +354,8 @@ class Source(_Model):
 
     def parse_fingerprint(self) -> bytes:
         """What decides how bytes become rows; when it changes, files are read anew."""
-        fields = {
-            "encoding",
-            "delimiter",
-            "decimal",
-            "thousands",
-            "line_breaks",
-            "timezone",
-            "cadence",
-            "first",
-            "last",
-            "columns",
-            "simulator",
-        }
+        text = {"encoding", "delimiter", "decimal", "thousands", "line_breaks"}
+        fields = text | {"timezone", "cadence", "first", "last", "columns", "simulator"}
         return canonical_json(self.model_dump(mode="json", include=fields))
 
 
