@@ -1,6 +1,6 @@
 """The report on one block of rows, and of each of its months, under the policy that is served."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -46,8 +46,8 @@ class EvaluationRows:
 
     def where(self, chosen: Array) -> "EvaluationRows":
         """The rows that a bool array of length n chooses."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return EvaluationRows(*(None if column is None else column[chosen] for column in columns))
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[chosen] for name, column in columns.items() if column is not None})
 
 
 @dataclass(frozen=True)
