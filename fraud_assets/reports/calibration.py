@@ -20,7 +20,7 @@ def false_alarm_table(rates: Sequence[tuple[Portfolio, Rate]]) -> str:
     names = ("seed", "cadence", "zone", "cards", "rows a partition", "rejected of judged")
     rows = [
         (
-            one.config.seed,
+            f"{one.config.seed}",
             one.cadence.value,
             one.zone.key,
             f"{one.config.cardholders:,}",
