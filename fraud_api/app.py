@@ -79,11 +79,10 @@ def create_app(
         follower.start(settings.poll_seconds)
         if ring is not None:
             ring.start()
-        door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else None
+        close_door = join_registry(settings, metrics.registry) if own_door and shared_folder() is None else lambda: None
         on_start(services.draining)
         yield
-        if door is not None:
-            door.close()
+        close_door()
         follower.stop()
         if ring is not None:
             ring.stop()
@@ -184,4 +183,6 @@ async def _refuse_parameters(request: Request, error: Exception) -> Response:
 
 
 async def unexpected_error(request: Request, error: Exception) -> Response:
+    # The server writes the traceback next, and does not know of which request it is.
+    logger.error("request %s ended in a %s of ours", request.scope["state"]["request_id"], type(error).__name__)
     return response(Refused(500, "our-fault", "This is our fault; the log has it under this request id."), request.scope)

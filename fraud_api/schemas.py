@@ -40,8 +40,6 @@ class Explanation(BaseModel):
 class Score(BaseModel):
     """A decision on one payment."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     transaction_id: str
     probability: float = Field(ge=0, le=1, description="Calibrated probability of fraud.")
     decision: Decision
@@ -77,8 +75,6 @@ class RowRefusal(BaseModel):
 
 class BatchScore(BaseModel):
     """The decisions on a batch, in its order, all by one model."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     model_version: str
     rows: int
@@ -128,8 +124,6 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """Whether there is a model to score with, and whether it is the newest."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     ready: bool
     stopping: bool = Field(False, description="The server finishes what it has, and then stops.")
     model_version: str | None = None
@@ -158,8 +152,6 @@ class DecisionThresholds(BaseModel):
 class ModelDetails(BaseModel):
     """The model that scores."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     model_version: str
     kind: str
     source: str
@@ -179,8 +171,6 @@ class ModelDetails(BaseModel):
 class ModelState(BaseModel):
     """A version in the store."""
 
-    model_config = ConfigDict(protected_namespaces=())
-
     model_version: str
     state: Literal["champion", "withdrawn", "available"]
     withdrawn_by: str | None = None
@@ -189,8 +179,6 @@ class ModelState(BaseModel):
 
 class ModelChange(BaseModel):
     """A change of champion."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     sequence: int
     model_version: str

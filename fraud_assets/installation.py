@@ -10,7 +10,7 @@ from fraud_core.errors import IntegrityError
 from fraud_core.evaluation.model_card import Promotion
 from fraud_core.gate import Rules, TrainingSet, read_verdict, rules_in_force, training_set
 from fraud_core.gate.labels import without_held
-from fraud_core.models.registry import ChampionPointer, follow_latest
+from fraud_core.models.registry import ChampionPointer, latest_of
 from fraud_core.settings import Settings
 from fraud_core.signing import keys
 from fraud_core.signing.keys import Key
@@ -40,6 +40,8 @@ class Installation:
     tell: Tell = _silent  # told, in a sentence, how long work goes on; the command line prints it
     # The last judgement on a promotion, by the hash of all that decided it: of this process and these very settings.
     promotions: dict[str, Promotion] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Likewise the last answer to whether a training is due: why, and by which key.
+    trainings: dict[str, tuple[str, str | None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, settings: Settings, files: tuple[str, ...] = (), tell: Tell = _silent) -> "Installation":
@@ -60,14 +62,16 @@ class Installation:
         """
         client = _s3_client() if self.settings.store_url.startswith("s3://") else None
         store = open_store(self.settings.store_url, self.settings.home / "cache", client)
-        artifacts = Artifacts(store, keys.signing_key(self.settings))
+        heads = Heads(open_database(self.settings), store.url)
+        artifacts = Artifacts(store, keys.signing_key(self.settings), heads)
         artifacts.claim(self.source.name)
         return artifacts
 
-    @cached_property
+    @property
     def heads(self) -> Heads:
         """The newest changes of signed documents that this installation has seen in its store."""
-        return Heads(open_database(self.settings), self.artifacts.store.url)
+        assert self.artifacts.heads is not None
+        return self.artifacts.heads
 
     @cached_property
     def card_key(self) -> Key:
@@ -93,7 +97,7 @@ class Installation:
         Raises:
             IntegrityError: its signature does not hold, it is gone, or an older one was put back.
         """
-        return follow_latest(self.artifacts.store, self.artifacts.signing_key, self.heads)
+        return latest_of(self.artifacts.store, self.artifacts.signing_key, self.heads).follow()
 
     def accepted_set(self, own_partition: str | None = None) -> TrainingSet:
         """The partitions that the drift gate lets train, whatever their labels.

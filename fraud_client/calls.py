@@ -86,28 +86,14 @@ def label(transaction_id: str, outcome: Outcome, source: LabelSource, note: str)
     return Call("POST", "/v1/labels", read, content={"json": body})
 
 
-def model() -> Call[dict[str, Any]]:
-    """The model that scores."""
-    return Call("GET", "/v1/model", dict)
-
-
-def models() -> Call[dict[str, Any]]:
-    """All models."""
-    return Call("GET", "/v1/models", dict)
-
-
-def reload() -> Call[Readiness]:
-    """Look for a newer model."""
-    return Call("POST", "/v1/admin/reload", _readiness_of)
-
-
-def ready() -> Call[Readiness]:
-    """Whether the API can score; its 503 is an answer, too."""
-    return Call("GET", "/readyz", _readiness_of)
-
-
 def _readiness_of(document: Any) -> Readiness:
     return Readiness(document["ready"], document.get("model_version"), document.get("problem"))
+
+
+MODEL: Call[dict[str, Any]] = Call("GET", "/v1/model", dict)
+MODELS: Call[dict[str, Any]] = Call("GET", "/v1/models", dict)
+READY = Call("GET", "/readyz", _readiness_of)  # its 503 is an answer, too
+RELOAD = Call("POST", "/v1/admin/reload", _readiness_of)
 
 
 def headers(key: str | None) -> dict[str, str]:

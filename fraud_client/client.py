@@ -114,7 +114,7 @@ class FraudClient:
         Raises:
             RefusedError, UnavailableError: as with `score`.
         """
-        return self._result(calls.model())
+        return self._result(calls.MODEL)
 
     def models(self) -> dict[str, Any]:
         """All versions, and the changes of champion. Needs the scope `admin`.
@@ -122,7 +122,7 @@ class FraudClient:
         Raises:
             RefusedError, UnavailableError: as with `score`.
         """
-        return self._result(calls.models())
+        return self._result(calls.MODELS)
 
     def ready(self) -> Readiness:
         """Whether the API can score now. Never repeated.
@@ -130,12 +130,10 @@ class FraudClient:
         Raises:
             UnavailableError: it cannot be reached.
         """
-        call = calls.ready()
         try:
-            answer = self._http.request(call.method, call.path)
+            return calls.result_of(calls.READY, self._http.request(calls.READY.method, calls.READY.path))
         except httpx.TransportError as error:
             raise calls.unreachable(error) from error
-        return calls.result_of(call, answer)
 
     def reload(self) -> Readiness:
         """Make the API look for a newer model now. Needs the scope `admin`.
@@ -143,7 +141,7 @@ class FraudClient:
         Raises:
             RefusedError, UnavailableError: as with `score`.
         """
-        return self._result(calls.reload())
+        return self._result(calls.RELOAD)
 
     def close(self) -> None:
         """Close all connections."""
@@ -236,24 +234,22 @@ class AsyncFraudClient:
 
     async def model(self) -> dict[str, Any]:
         """See `FraudClient.model`."""
-        return await self._result(calls.model())
+        return await self._result(calls.MODEL)
 
     async def models(self) -> dict[str, Any]:
         """See `FraudClient.models`."""
-        return await self._result(calls.models())
+        return await self._result(calls.MODELS)
 
     async def ready(self) -> Readiness:
         """See `FraudClient.ready`."""
-        call = calls.ready()
         try:
-            answer = await self._http.request(call.method, call.path)
+            return calls.result_of(calls.READY, await self._http.request(calls.READY.method, calls.READY.path))
         except httpx.TransportError as error:
             raise calls.unreachable(error) from error
-        return calls.result_of(call, answer)
 
     async def reload(self) -> Readiness:
         """See `FraudClient.reload`."""
-        return await self._result(calls.reload())
+        return await self._result(calls.RELOAD)
 
     async def close(self) -> None:
         """Close all connections."""

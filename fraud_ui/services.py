@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from fraud_core.access.users import Role, User, Users
-from fraud_core.decisions.log import DecisionLog, DecisionRecord
+from fraud_core.decisions.log import DecisionLog, Found
 from fraud_core.errors import FraudError, IntegrityError
 from fraud_core.features.windows import Reach
 from fraud_core.history.lookup import HistoryLookup
@@ -163,7 +163,7 @@ class Desk:
 
         return read
 
-    def past(self, card: str) -> list[DecisionRecord]:
+    def past(self, card: str) -> Found:
         """The last decisions about a card, by its keyed hash, newest payment first."""
         return self.queue.decisions.of_card(card, PAST_PAYMENTS)
 

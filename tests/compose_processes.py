@@ -24,7 +24,7 @@ from tests.servers.postgres_server import POSTGRES, PostgresServer
 from tests.servers.processes import free_port
 
 # Programs that an image of others starts by itself; here they come from packages.
-PROGRAMS = {"prometheus": servers.find_prometheus(), "alertmanager": servers.find_alertmanager(), "s3": servers.find_weed()}
+PROGRAMS = {"prometheus": servers.find("prometheus"), "alertmanager": servers.find("alertmanager"), "s3": servers.find("s3")}
 
 
 class ComposeProcesses:
@@ -156,7 +156,7 @@ class ComposeProcesses:
         match name:  # what a container's own network and file system say
             case "redis":
                 words[-1] = words[-1].replace(
-                    "redis-server", f"{servers.find_redis()} --bind {address} --dir {self._volume('redis')}"
+                    "redis-server", f"{servers.find('redis')} --bind {address} --dir {self._volume('redis')}"
                 )
             case "s3":
                 words.append(f"-filer.port={free_port()}")  # names a socket in /tmp

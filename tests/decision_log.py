@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from fraud_core.decisions.log import DecisionLog
+from fraud_core.errors import IntegrityError
 from tests.decided import NOON, decided
 
 
@@ -49,6 +50,27 @@ def test_decisions_are_found_by_card_and_by_time(decision_log: DecisionLog) -> N
     assert [one.transaction_id for one in decision_log.of_card("c0ffee", 1)] == ["small"]
     assert [one.transaction_id for one in decision_log.recent(NOON, 9)] == ["fine", "large", "small"]
     assert [one.transaction_id for one in decision_log.recent(NOON + timedelta(minutes=2), 1)] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("transaction", "{}"), ("reasons", "no JSON"), ("decision", "perhaps"), ("features", "7")]
+)
+def test_a_damaged_row_is_counted_and_left_out_and_its_payment_can_be_decided_again(
+    decision_log: DecisionLog, column: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    decision_log.append([decided("a"), decided("b", 1), decided("c", 2)])
+    with decision_log.engine.begin() as connection:
+        table = decision_log.table
+        connection.execute(table.update().where(table.c.transaction_id == "b").values({column: value}))
+    found = decision_log.of_card("c0ffee", 9)
+    assert ([one.transaction_id for one in found], found.damaged) == (["c", "a"], 1)
+    assert list(decision_log.find_all(["a", "b"])) == ["a"]
+    with pytest.raises(IntegrityError, match=r"Row \d+ of the decision log, about payment b, is damaged"):
+        decision_log.find("b")
+    assert len([one for one in caplog.messages if "is damaged" in one]) == 2
+    again = decided("b", 5, decision="decline")
+    assert decision_log.append([again, decided("d", 6)]) == {}
+    assert [one.transaction_id for one in decision_log.recent(NOON, 9)] == ["d", "b", "c", "a"]
 
 
 def test_after_its_retention_a_decision_is_gone_and_others_are_not(

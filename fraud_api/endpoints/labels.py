@@ -84,6 +84,8 @@ def add(services: Services, given: Sequence[Labelling], author: str) -> list[Lab
         raise Refused(
             503, "labels-unreachable", "The labels cannot be written now, and none was; send them again shortly."
         ) from error
+    for one in given:
+        services.metrics.label_received(one.outcome, one.source)
     return [
         Labelled(
             transaction_id=one.transaction_id,

@@ -55,7 +55,11 @@ class Traced:
         }
         state, status = scope["state"], 500
         with self._tracer.start_as_current_span(
-            scope["method"], context=self._propagator.extract(carrier), kind=SpanKind.SERVER, record_exception=False
+            scope["method"],
+            context=self._propagator.extract(carrier),
+            kind=SpanKind.SERVER,
+            record_exception=False,  # an exception's text may hold what was sent
+            set_status_on_exception=False,
         ) as span:
             state["trace_id"] = f"{span.get_span_context().trace_id:032x}"
 

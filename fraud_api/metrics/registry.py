@@ -6,6 +6,7 @@ Several workers keep their metrics in files of one folder (see `shared_metrics`)
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from typing import Literal, get_args
 
@@ -51,6 +52,8 @@ class Metrics:
         self._store = store
         self._key = key
         self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(BulkHistogram, registry=registry)
         self._requests = Histogram(
             "http_request_duration_seconds",
             "Duration of requests, by route.",
@@ -58,42 +61,23 @@ class Metrics:
             buckets=LATENCY_EDGES,
             registry=registry,
         )
-        self._refused = Counter("fraud_refused", "Refusals, by kind of problem.", ("kind",), registry=registry)
+        self._refused = counter("fraud_refused", "Refusals, by kind of problem.", ("kind",))
         self._notes = DeferredObservations()
-        self._scores = BulkHistogram(
-            "fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES, registry=registry
-        )
-        decisions = Counter("fraud_decisions", "Decisions on single payments.", ("decision",), registry=registry)
+        self._scores = histogram("fraud_score", "Fraud probabilities of single payments.", buckets=SCORE_EDGES)
+        decisions = counter("fraud_decisions", "Decisions on single payments.", ("decision",))
         self._decisions = {decision: decisions.labels(decision) for decision in DECISIONS}
-        history = BulkHistogram(
-            "fraud_history_seconds",
-            "Time that reading or writing what cards and merchants did takes.",
-            ("operation",),
-            buckets=STORE_EDGES,
-            registry=registry,
-        )
+        told = "Time that reading or writing what cards and merchants did takes."
+        history = histogram("fraud_history_seconds", told, ("operation",), buckets=STORE_EDGES)
         self._history = {operation: history.labels(operation) for operation in OPERATIONS}
-        self._history_failures = Counter(
-            "fraud_history_failures", "Requests that had to do without the history.", registry=registry
-        )
-        self._log = BulkHistogram(
-            "fraud_decision_log_seconds", "Time that logging decisions takes.", buckets=STORE_EDGES, registry=registry
-        )
-        self._backlog = Gauge(
-            "fraud_decision_log_backlog",
-            "Decisions that are not in the database yet.",
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        labels = Counter("fraud_labels_received", "Outcomes that the API was told.", ("outcome", "source"), registry=registry)
+        self._history_failures = counter("fraud_history_failures", "Requests that had to do without the history.")
+        self._log = histogram("fraud_decision_log_seconds", "Time that logging decisions takes.", buckets=STORE_EDGES)
+        told = "Decisions that are not in the database yet."
+        self._backlog = gauge("fraud_decision_log_backlog", told, multiprocess_mode="livemax")
+        labels = counter("fraud_labels_received", "Outcomes that the API was told.", ("outcome", "source"))
         self._labels = {pair: labels.labels(*pair) for pair in product(get_args(Outcome), get_args(LabelSource))}
+        told = "1 while payments can be recorded nowhere, and are refused."
+        self._recording_failing = gauge("fraud_recording_failing", told, multiprocess_mode="livemax")
         self._waiting: Callable[[], int] = lambda: 0
-        self._recording_failing = Gauge(
-            "fraud_recording_failing",
-            "1 while payments can be recorded nowhere, and are refused.",
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
         self._fails: Callable[[], bool] = lambda: False
         self._model = _ModelMetrics(registry)
         self.traffic = Traffic(registry)
@@ -211,38 +195,16 @@ class _ModelMetrics:
     """What is served. Of several workers the one that is furthest behind is told."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._loaded = Gauge(
-            "fraud_model_loaded",
-            "1 while there is a model to score with.",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
-        self._failing = Gauge(
-            "fraud_model_reload_failing",
-            "1 while the newest model cannot be loaded.",
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
+        def gauge(name: str, told: str, mode: Literal["livemin", "livemax"], *labels: str) -> Gauge:
+            return Gauge(name, told, labels, multiprocess_mode=mode, registry=registry)
+
+        self._loaded = gauge("fraud_model_loaded", "1 while there is a model to score with.", "livemin")
+        self._failing = gauge("fraud_model_reload_failing", "1 while the newest model cannot be loaded.", "livemax")
         self._failures = Counter("fraud_model_reload_failures", "Looks at the pointer that failed.", registry=registry)
-        self._checked = Gauge(
-            "fraud_model_checked_timestamp_seconds",
-            "When the pointer was last looked at.",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
-        self._info = Gauge(
-            "fraud_model_info",
-            "1 for the version that is served.",
-            ("version",),
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self._promoted = Gauge(
-            "fraud_model_promoted_timestamp_seconds",
-            "When the version that is served became champion.",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
+        self._checked = gauge("fraud_model_checked_timestamp_seconds", "When the pointer was last looked at.", "livemin")
+        self._info = gauge("fraud_model_info", "1 for the version that is served.", "livemax", "version")
+        told = "When the version that is served became champion."
+        self._promoted = gauge("fraud_model_promoted_timestamp_seconds", told, "livemin")
         self._version: str | None = None
         self._failed = 0
 

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -33,22 +34,12 @@ class Traffic:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._rows = Counter(
-            "fraud_traffic_rows", "Single payments that were scored, by bin.", ("feature", "bin"), registry=registry
-        )
-        self._shares = Gauge(
-            "fraud_reference_share",
-            "Share of the champion's reference in a bin.",
-            ("feature", "bin"),
-            multiprocess_mode="livemostrecent",
-            registry=registry,
-        )
-        self._flagged = Gauge(
-            "fraud_reference_flagged_share",
-            "Share of the champion's reference that it would review or decline.",
-            multiprocess_mode="livemostrecent",
-            registry=registry,
-        )
+        by_bin = ("feature", "bin")
+        gauge = partial(Gauge, multiprocess_mode="livemostrecent", registry=registry)
+        self._rows = Counter("fraud_traffic_rows", "Single payments that were scored, by bin.", by_bin, registry=registry)
+        self._shares = gauge("fraud_reference_share", "Share of the champion's reference in a bin.", by_bin)
+        told = "Share of the champion's reference that it would review or decline."
+        self._flagged = gauge("fraud_reference_flagged_share", told)
         self._waiting: deque[tuple[LoadedModel, Floats, Sequence[float]]] = deque()
         self._counting = threading.Lock()
         self._expected: _Expected | None = None

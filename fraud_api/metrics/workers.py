@@ -6,13 +6,10 @@ files are removed: else there would be more of them with every restart, and with
 
 import fcntl
 import os
-import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
@@ -58,22 +55,8 @@ class WorkersCollector(Collector):
         yield from present(found)
 
 
-@dataclass(frozen=True)
-class WorkerRegistry:
-    """A port of its own for /metrics."""
-
-    server: WSGIServer
-    thread: threading.Thread
-
-    def close(self) -> None:
-        """Answer no more."""
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-def join_registry(settings: Settings, registry: CollectorRegistry) -> WorkerRegistry:
-    """Serve these metrics at the port that the settings name.
+def join_registry(settings: Settings, registry: CollectorRegistry) -> Callable[[], None]:
+    """Serve these metrics at a port of their own, which the settings name; returns what ends that.
 
     Raises:
         SettingsError: the address cannot be bound.
@@ -85,7 +68,13 @@ def join_registry(settings: Settings, registry: CollectorRegistry) -> WorkerRegi
             f"The metrics cannot be served at {settings.metrics_host}:{settings.metrics_port} ({error.strerror}); "
             "set FRAUD_METRICS_PORT and FRAUD_METRICS_HOST."
         ) from error
-    return WorkerRegistry(server, thread)
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return close
 
 
 def present(metrics: Iterable[Metric]) -> Iterator[Metric]:

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -11,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fraud_core.errors import IntegrityError
 from fraud_core.settings import Settings
 from fraud_core.signing import keys
 from fraud_core.signing.keys import Key, canonical_json, open_signed, sign
+from fraud_core.storage.directory import DirectoryStore
 
 
 @dataclass(frozen=True)
@@ -28,31 +29,31 @@ class Outbox:
     """A queue of signed files in a folder, oldest first. Any process may add; whoever delivers holds a lock of its own."""
 
     def __init__(self, folder: Path, key: Key) -> None:
-        self.folder, self._key = folder, key
+        self._store, self._key = DirectoryStore(folder), key
 
     def put(self, body: Mapping[str, Any]) -> None:
         """Add a message; once this returns, it outlives a crash of the machine.
 
         Raises:
-            OSError: the disk does not take it.
+            StoreError: the disk does not take it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
-        draft = self.folder / f".{name}"
-        with draft.open("wb") as file:
-            file.write(canonical_json(sign(body, self._key)))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.folder / name)
+        self._store.put(f"{time.time_ns():020d}-{secrets.token_hex(4)}.json", canonical_json(sign(body, self._key)))
 
     def entries(self) -> Iterator[Entry]:
         """What waits, oldest first.
 
         Raises:
-            IntegrityError: a file was changed by hand, or signed with another key.
+            IntegrityError: at the end, so that they hold up nothing else: files are damaged, were changed by hand, or are signed
+                with another key. They stay, for a key may come back.
         """
+        wrong: list[str] = []
         for path in self._paths():
-            yield Entry(path, open_signed(path.read_bytes(), self._key, str(path)))
+            try:
+                yield Entry(path, open_signed(path.read_bytes(), self._key, str(path)))
+            except IntegrityError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise IntegrityError(f"{' '.join(wrong[:3])} Bring back what was signed, or move it away.")
 
     def done(self, entry: Entry) -> None:
         """Forget a message that was delivered."""
@@ -62,7 +63,7 @@ class Outbox:
         return len(self._paths())
 
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.json") if not path.name.startswith("."))
+        return [self._store.local_path(key) for key in self._store.list("") if key.endswith(".json")]
 
 
 def data_versions(settings: Settings) -> Outbox:

@@ -9,11 +9,11 @@ Labels are bounded: assets and checks are those of the graph, and of partitions 
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import dagster as dg
 from dagster import DagsterEventType
@@ -190,26 +190,23 @@ class Reviews:
         return self._told
 
     def _ask(self, now: datetime) -> list[Metric]:
-        precision = GaugeMetricFamily(
-            "fraud_review_precision", "Share of frauds among reviewed payments whose outcome is known.", labels=("window",)
-        )
-        known = GaugeMetricFamily("fraud_review_known", "Reviewed payments whose outcome is known.", labels=("window",))
+        known: dict[tuple[str, ...], float] = {}
+        precision: dict[tuple[str, ...], float] = {}
         for days in REVIEW_DAYS:
             outcomes = self._backlog.outcomes(now - timedelta(days=days))
-            count = outcomes["fraud"] + outcomes["legitimate"]
-            known.add_metric((f"{days}d",), count)
+            window = (f"{days}d",)
+            known[window] = count = outcomes["fraud"] + outcomes["legitimate"]
             if count:
-                precision.add_metric((f"{days}d",), outcomes["fraud"] / count)
-        return [self._labels_kept(), precision, known]
-
-    def _labels_kept(self) -> CounterMetricFamily:
+                precision[window] = outcomes["fraud"] / count
+        share = "Share of frauds among reviewed payments whose outcome is known."
         while labels := self._labels.since(self._sequence, LABELS_AT_ONCE):
             self._received.update((label.outcome, label.source) for label in labels)
             self._sequence = labels[-1].sequence
-        kept = CounterMetricFamily("fraud_labels_kept", "Outcomes in the log of labels.", labels=("outcome", "source"))
-        for pair, count in self._received.items():
-            kept.add_metric(pair, count)
-        return kept
+        return [
+            _counter("fraud_labels_kept", "Outcomes in the log of labels.", ("outcome", "source"), self._received),
+            _gauge("fraud_review_precision", share, ("window",), precision),
+            _gauge("fraud_review_known", "Reviewed payments whose outcome is known.", ("window",), known),
+        ]
 
 
 def serve(installation: Installation, instance: dg.DagsterInstance, host: str, port: int) -> threading.Thread:
@@ -229,72 +226,68 @@ def serve(installation: Installation, instance: dg.DagsterInstance, host: str, p
     return thread
 
 
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[_Labels, float | None]) -> Metric:
+    """A gauge by its labels' values; what is None is not told."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for told, value in values.items():
+        if value is not None:
+            family.add_metric(told, value)
+    return family
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[_Labels, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for told, value in values.items():
+        family.add_metric(told, value)
+    return family
+
+
 def _assets(record: Record) -> Iterator[Metric]:
     names = ("asset", "partition")
-    success = GaugeMetricFamily(
-        "fraud_asset_last_success_timestamp_seconds", "When an asset was last materialized.", labels=names
-    )
-    seconds = GaugeMetricFamily("fraud_asset_duration_seconds", "How long its step took then.", labels=names)
-    rows = GaugeMetricFamily("fraud_asset_rows", "How many rows it has.", labels=names)
-    for asset, made in record.made.items():
-        for partition in _newest(made):
-            one = made[partition]
-            success.add_metric((asset, partition), one.at)
-            if one.seconds is not None:
-                seconds.add_metric((asset, partition), one.seconds)
-            if one.rows is not None:
-                rows.add_metric((asset, partition), one.rows)
-    failures = CounterMetricFamily("fraud_step_failures", "Steps that raised.", labels=("step",))
-    for step, count in record.failures.items():
-        failures.add_metric((step,), count)
-    yield from (success, seconds, rows, failures)
+    made = {(asset, partition): by[partition] for asset, by in record.made.items() for partition in _newest(by)}
+    success, seconds = "fraud_asset_last_success_timestamp_seconds", "fraud_asset_duration_seconds"
+    yield _gauge(success, "When an asset was last materialized.", names, {of: one.at for of, one in made.items()})
+    yield _gauge(seconds, "How long its step took then.", names, {of: one.seconds for of, one in made.items()})
+    yield _gauge("fraud_asset_rows", "How many rows it has.", names, {of: one.rows for of, one in made.items()})
+    failures = {(step,): count for step, count in record.failures.items()}
+    yield _counter("fraud_step_failures", "Steps that raised.", ("step",), failures)
 
 
 def _checks(record: Record) -> Iterator[Metric]:
-    results = CounterMetricFamily(
-        "fraud_check_results", "Evaluations of checks.", labels=("asset", "check", "severity", "result")
-    )
-    for labels, count in record.results.items():
-        results.add_metric(labels, count)
-    failing = GaugeMetricFamily(
-        "fraud_checks_failing", "Partitions whose newest evaluation failed.", labels=("asset", "check", "severity")
-    )
-    for (asset, check), evaluated in record.evaluated.items():
-        by_severity = Counter(one.severity for one in evaluated.values() if not one.passed)
-        for severity in {one.severity for one in evaluated.values()}:
-            failing.add_metric((asset, check, severity), by_severity[severity])
-    states = GaugeMetricFamily("fraud_partitions", "Partitions, by what the drift gate says of them.", labels=("state",))
-    waiting = GaugeMetricFamily(
-        "fraud_partition_waiting_since_timestamp_seconds",
-        "Since when a partition that the gate rejected waits for a person to accept or refuse it.",
-        labels=("partition",),
-    )
+    labels = ("asset", "check", "severity")
+    yield _counter("fraud_check_results", "Evaluations of checks.", (*labels, "result"), record.results)
+    failing: Counter[tuple[str, ...]] = Counter()
+    for check, evaluated in record.evaluated.items():
+        for one in evaluated.values():
+            failing[*check, one.severity] += not one.passed
+    yield _gauge("fraud_checks_failing", "Partitions whose newest evaluation failed.", labels, failing)
     gate = record.evaluated[GATE.asset_key.to_user_string(), GATE.name]
-    undecided = {
+    waiting = {
         partition: one.failing_since
         for partition, one in gate.items()
         if one.failing_since is not None and not one.refused_by_person
     }
     accepted = sum(one.passed for one in gate.values())
-    for state, count in (
-        ("accepted", accepted),
-        ("waiting", len(undecided)),
-        ("refused", len(gate) - accepted - len(undecided)),
-    ):
-        states.add_metric((state,), count)
-    for partition in _newest(undecided):
-        waiting.add_metric((partition,), undecided[partition])
-    yield from (results, failing, states, waiting)
+    states = {("accepted",): accepted, ("waiting",): len(waiting), ("refused",): len(gate) - accepted - len(waiting)}
+    yield _gauge("fraud_partitions", "Partitions, by what the drift gate says of them.", ("state",), states)
+    yield _gauge(
+        "fraud_partition_waiting_since_timestamp_seconds",
+        "Since when a partition that the gate rejected waits for a person to accept or refuse it.",
+        ("partition",),
+        {(partition,): waiting[partition] for partition in _newest(waiting)},
+    )
 
 
 def _source(source: Source, record: Record) -> Iterator[Metric]:
-    share = GaugeMetricFamily("fraud_partition_quarantined_share", "Share of rows that was refused.", labels=("partition",))
     made = record.made["raw"]
-    for partition in _newest(made):
-        one = made[partition]
-        if one.rows is not None and one.refused is not None:
-            share.add_metric((partition,), one.refused / max(one.rows + one.refused, 1))
-    yield share
+    shares = {
+        (key,): None if one.rows is None or one.refused is None else one.refused / max(one.rows + one.refused, 1)
+        for key, one in ((key, made[key]) for key in _newest(made))
+    }
+    yield _gauge("fraud_partition_quarantined_share", "Share of rows that was refused.", ("partition",), shares)
     yield GaugeMetricFamily(
         "fraud_quarantined_share_tolerated",
         "Share of refused rows above which a partition is stopped.",
@@ -330,10 +323,9 @@ def _backlogs(installation: Installation) -> Iterator[Metric]:
             "When the alert sensor last told everything there is.",
             value=told.timestamp(),
         )
-    outboxes = GaugeMetricFamily("fraud_outbox_backlog", "What waits on disk for another server.", labels=("queue",))
-    for folder in sorted((installation.settings.home / "outbox").glob("*/")):
-        outboxes.add_metric((folder.name,), sum(1 for path in folder.glob("*.json") if not path.name.startswith(".")))
-    yield outboxes
+    folders = sorted((installation.settings.home / "outbox").glob("*/"))
+    queues = {(folder.name,): sum(not path.name.startswith(".") for path in folder.glob("*.json")) for folder in folders}
+    yield _gauge("fraud_outbox_backlog", "What waits on disk for another server.", ("queue",), queues)
 
 
 def _newest(keys: dict[str, Any]) -> list[str]:

@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
-from fraud_assets.operations.judging_labels import decide_on_labels
 from fraud_assets.runtime.alibi import chosen_detector
 from fraud_core import gate
 from fraud_core.errors import PartitionError
 from fraud_core.gate import Decision, Judgement, Verdict
+from fraud_core.gate.labels import decide_on_labels
+from fraud_core.storage.artifacts import Pointer
 from fraud_core.training_data.transform import source_features
 
 
@@ -44,17 +45,28 @@ def decide_partition(installation: Installation, key: str, *, accept: bool, who:
         GateRefusalError: the reason has no words, or the partition was not judged yet.
         PartitionError: it was not materialized.
     """
-    pointer = installation.artifacts.pointer("transformed", key)
-    if pointer is None:
-        raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
+    pointer = require_materialized(installation, key)
     decide = gate.accept if accept else gate.refuse
     store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
     now, content = datetime.now(UTC), pointer.content
     present = gate.read_verdict(store, signing_key, key)
     if accept and present is not None and present.content == content and present.is_accepted:
         gate.require_reason(key, "accept", reason)
-        if decide_on_labels(installation, key, content, Decision(action="accept", who=who, reason=reason, at=now)) is not None:
+        decision = Decision(action="accept", who=who, reason=reason, at=now)
+        if decide_on_labels(store, signing_key, key, content, decision, installation.heads) is not None:
             return present  # its labels were what held it
     verdict = decide(store, signing_key, key, content, who=who, reason=reason, now=now, heads=installation.heads)
     delivery.note_verdict(installation, verdict, installation.tell)
     return verdict
+
+
+def require_materialized(installation: Installation, key: str) -> Pointer:
+    """What a partition holds that a person decides on.
+
+    Raises:
+        PartitionError: it was not materialized.
+    """
+    pointer = installation.artifacts.pointer("transformed", key)
+    if pointer is None:
+        raise PartitionError(f"transformed {key} was not materialized, so there is nothing to decide on.")
+    return pointer

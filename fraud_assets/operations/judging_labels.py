@@ -10,20 +10,17 @@ import polars as pl
 from fraud_assets.installation import Installation
 from fraud_assets.training.rows import CardCodes, Data
 from fraud_assets.training.simple_score import cross_fitted
-from fraud_core.errors import GateRefusalError, IntegrityError
+from fraud_core.errors import IntegrityError
 from fraud_core.gate import PartitionRef, TrainingSet
 from fraud_core.gate.labels import (
     Labelled,
     LabelVerdict,
-    decide_labels,
     is_impossible,
     judge_labels,
-    read_label_verdict,
     read_label_verdicts,
     record_labels,
     require_judged,
 )
-from fraud_core.gate.verdict import Decision
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.registry import read_latest
 from fraud_core.models.scorer import Scorer
@@ -111,25 +108,6 @@ def require_judged_labels(installation: Installation, allowed: TrainingSet) -> N
     data = installation.training_data()
     snapshots = {part.partition: snapshot_of(part, settled(data, part)) for part in allowed.accepted}
     require_judged(installation.artifacts.store, installation.artifacts.signing_key, allowed, snapshots, installation.heads)
-
-
-def decide_on_labels(installation: Installation, key: str, content: str, decision: Decision) -> LabelVerdict | None:
-    """Record a person's decision on a partition's held labels, or a refusal; None where there is nothing to accept."""
-    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
-    verdict = read_label_verdict(store, signing_key, key)  # be it the newest that was seen or not: the decision is newer
-    if verdict is None or verdict.content != content:
-        return None
-    if decision.action == "accept" and not verdict.is_held and _is_newest(installation, key):
-        return None
-    return record_labels(store, signing_key, decide_labels(verdict, decision), installation.heads)
-
-
-def _is_newest(installation: Installation, key: str) -> bool:
-    try:
-        read_label_verdict(installation.artifacts.store, installation.artifacts.signing_key, key, installation.heads)
-    except GateRefusalError:
-        return False
-    return True
 
 
 def settled(data: Data, part: PartitionRef) -> pl.DataFrame:

@@ -6,7 +6,7 @@ Sensors and the command line ask here; `state` reads what they are answered by.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fraud_core.gate import Rules, Verdict
+from fraud_core.gate import Rules, Verdict, VerdictSummary
 from fraud_core.intake.landing import Landing
 from fraud_core.intake.raw import raw_inputs, refused_share
 from fraud_core.models.registry import ChampionPointer
@@ -82,7 +82,7 @@ class PartitionState:
         return transformed_inputs(self.source, [*(raw for raw in self.preceding if raw is not None), *own])
 
 
-def is_judged(verdict: Verdict | None, content: str, rules: Rules | None) -> bool:
+def is_judged(verdict: Verdict | VerdictSummary | None, content: str, rules: Rules | None) -> bool:
     """Whether a verdict speaks of this content, by the rules in force (None: whichever)."""
     return verdict is not None and verdict.content == content and (rules is None or rules.holds(verdict.rules))
 

@@ -10,17 +10,17 @@ import dagster as dg
 
 from fraud_assets.installation import Installation
 from fraud_assets.runtime import spreading
-from fraud_assets.schedule.planning import is_judged, is_trained
-from fraud_assets.schedule.state import read_states
+from fraud_assets.schedule.planning import PartitionState, is_judged, is_trained
+from fraud_assets.schedule.state import Overview
 from fraud_assets.stages import labels
 from fraud_assets.stages.landing import load_landing
 from fraud_assets.stages.volume import mature_instant
-from fraud_core import gate
-from fraud_core.errors import GateRefusalError, IntegrityError, NotYetTrainableError
-from fraud_core.gate import Rules
+from fraud_core.errors import GateRefusalError, NotYetTrainableError
+from fraud_core.gate.labels import label_index
 from fraud_core.intake.landing import Landing, parse_fingerprint, partition_keys
 from fraud_core.intake.watch import Seen
-from fraud_core.models.bundle import read_bundle
+from fraud_core.models.bundle import read_manifest
+from fraud_core.models.registry import ChampionPointer
 from fraud_core.sources import partitions
 from fraud_core.storage.artifacts import Pointer, fingerprint
 
@@ -65,28 +65,45 @@ def next_training(installation: Installation, instance: dg.DagsterInstance, now:
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _unconfirmed(installation) or _comes_first(installation, instance, now)
+    overview = Overview.read(installation)
+    first = overview.unconfirmed or _comes_first(installation, overview, instance, now)
     if first is not None:
         return Proposal(first)
+    artifacts, latest = installation.artifacts, installation.latest()
+    trained, known = artifacts.pointer("model"), artifacts.pointer("labels")
+    held = label_index(artifacts.store, artifacts.signing_key, artifacts.heads).read()
+    asked = fingerprint(
+        *(pointer.sha256 for pointer in (trained, known) if pointer is not None),
+        "" if latest is None else str(latest.sequence),
+        "" if overview.rules is None else overview.rules.sha256,
+        *(f"{key} {pointer.sha256}" for key, pointer in overview.transformed.items()),
+        *(f"{key} {summary.model_dump_json()}" for key, summary in (*overview.verdicts.items(), *held.items())),
+    )
+    if asked not in installation.trainings:
+        installation.trainings.clear()
+        installation.trainings[asked] = _training_due(installation, trained, latest)
+    why, stamp = installation.trainings[asked]
+    if stamp is not None and _was_tried(instance, stamp):
+        return Proposal("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
+    return Proposal(why, run_key=stamp)
+
+
+def _training_due(installation: Installation, trained: Pointer | None, latest: ChampionPointer | None) -> tuple[str, str | None]:
+    """Whether a training is due, by what every verdict says in its own place: why, and by which key."""
     try:
         allowed = installation.training_set()
         task = installation.training_task(allowed)
     except (GateRefusalError, NotYetTrainableError) as refusal:
-        return Proposal(str(refusal))
-    trained = installation.artifacts.pointer("model")
-    store, signing_key = installation.artifacts.store, installation.artifacts.signing_key
-    latest = installation.latest()
+        return str(refusal), None
     if is_trained(task.inputs, trained):
-        return Proposal("The last training was on exactly these partitions.")
+        return "The last training was on exactly these partitions.", None
     if latest is not None:
-        lineage = read_bundle(store, latest.version, signing_key).manifest.lineage
+        lineage = read_manifest(installation.artifacts.store, latest.version, installation.artifacts.signing_key).lineage
         if (lineage.training_set, lineage.labels) == (task.lineage.training_set, task.lineage.labels):
-            return Proposal(f"Champion {latest.version} was trained on exactly these partitions.")
+            return f"Champion {latest.version} was trained on exactly these partitions.", None
     # What was tried includes from where: a set may come back after another was trained in between.
     stamp = fingerprint(task.inputs, "" if trained is None else trained.sha256, str(0 if latest is None else latest.sequence))
-    if _was_tried(instance, stamp):
-        return Proposal("Training on these partitions was tried, and its run failed; start the job `train` when it can succeed.")
-    return Proposal(f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", run_key=stamp)
+    return f"The gate accepts {len(allowed.accepted)} partitions, others than the champion's.", stamp
 
 
 def next_labels(installation: Installation, now: datetime) -> Proposal:
@@ -106,10 +123,11 @@ def next_fraud_rates(installation: Installation, instance: dg.DagsterInstance, n
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _comes_first(installation, instance, now)
+    overview = Overview.read(installation)
+    first = _comes_first(installation, overview, instance, now)
     if first is not None:
         return Proposal(first, cursor=cursor)
-    present = {key: pointer for key, pointer in installation.transformed().items() if pointer.rows}
+    present = {key: pointer for key, pointer in overview.transformed.items() if pointer.rows}
     if not present:
         return Proposal("No partition with rows is materialized.", cursor=cursor)
     until = mature_instant(installation, present)
@@ -129,20 +147,20 @@ def next_fraud_rates(installation: Installation, instance: dg.DagsterInstance, n
     )
 
 
-def unfinished(installation: Installation, now: datetime) -> Iterator[tuple[str, str]]:
+def unfinished(installation: Installation, overview: Overview, now: datetime) -> Iterator[tuple[str, str]]:
     """Partitions that are over, can be made, and are not made from what has landed; each with a hash of what it is to be made of.
 
     A partition without a verdict is none of them, if it is made: whoever removed the verdict may have removed a person's
     refusal, so that is for a person to run again.
     """
-    landing = load_landing(installation)
-    if landing is None:
+    if overview.landing is None:
         return
-    rules = _rules(installation)
-    for state in read_states(installation, due_keys(installation, landing, now)):
-        made = state.transformed
-        if state.can_be_made and (made is None or not state.is_up_to_date or _is_stale(installation, state.key, made, rules)):
-            yield state.key, state.stamp(rules)
+    for key in due_keys(installation, overview.landing, now):
+        state = PartitionState.of(installation.source, overview.landing, key, overview.raws.get, overview.transformed.get)
+        verdict, made = overview.verdicts.get(key), state.transformed
+        is_stale = made is not None and verdict is not None and not is_judged(verdict, made.content, overview.rules)
+        if state.can_be_made and (not state.is_up_to_date or is_stale):
+            yield key, state.stamp(overview.rules)
 
 
 def due_keys(installation: Installation, landing: Landing, now: datetime) -> list[str]:
@@ -154,32 +172,6 @@ def due_keys(installation: Installation, landing: Landing, now: datetime) -> lis
     return [key for key in keys if landed and key <= landed[-1]]
 
 
-def _unconfirmed(installation: Installation) -> str | None:
-    """Why nothing is judged: the source's TOML changes the rules of the gate, and nobody has confirmed that."""
-    try:
-        installation.rules()
-    except GateRefusalError as refusal:
-        return str(refusal)
-    return None
-
-
-def _rules(installation: Installation) -> Rules | None:
-    """The rules of the gate; None where a person has to confirm them first, so that nothing is judged anew by then."""
-    try:
-        return installation.rules()
-    except GateRefusalError:
-        return None
-
-
-def _is_stale(installation: Installation, key: str, made: Pointer, rules: Rules | None) -> bool:
-    """Whether the verdict speaks of other content, or was found by other rules."""
-    try:
-        verdict = gate.read_verdict(installation.artifacts.store, installation.artifacts.signing_key, key)
-    except IntegrityError:
-        return False
-    return verdict is not None and not is_judged(verdict, made.content, rules)
-
-
 def _has_landed(installation: Installation, seen: list[Seen]) -> bool:
     """Whether somebody landed these very files, as far as names and sizes tell."""
     landing = load_landing(installation)
@@ -188,12 +180,12 @@ def _has_landed(installation: Installation, seen: list[Seen]) -> bool:
     return {name: file.size for name, file in landing.files.items()} == {file.name: file.size for file in seen}
 
 
-def _comes_first(installation: Installation, instance: dg.DagsterInstance, now: datetime) -> str | None:
+def _comes_first(installation: Installation, overview: Overview, instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Why to wait: data is on its way, or a training is."""
     busy = _busy(instance, (*DATA_JOBS, *TRAINING_JOBS), now)
     if busy is not None:
         return busy
-    waiting = (key for key, stamp in unfinished(installation, now) if not _was_tried(instance, stamp))
+    waiting = (key for key, stamp in unfinished(installation, overview, now) if not _was_tried(instance, stamp))
     key = next(waiting, None)
     return None if key is None else f"Partition {key} comes first."
 

@@ -11,6 +11,7 @@ A partition or training that was tried once with the same inputs is not tried ag
 """
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -26,13 +27,13 @@ from fraud_assets.schedule.proposals import (
     _comes_first,
     _has_landed,
     _tried_again_at,
-    _unconfirmed,
     _was_tried,
     next_fraud_rates,
     next_labels,
     next_training,
     unfinished,
 )
+from fraud_assets.schedule.state import Overview
 from fraud_assets.stages import history
 from fraud_core.errors import StoreError
 from fraud_core.history.export import NO_QUERY
@@ -142,10 +143,10 @@ def next_partition(installation: Installation, instance: dg.DagsterInstance, now
     busy = _busy(instance, DATA_JOBS, now)
     if busy is not None:
         return Proposal(busy)
-    unconfirmed = _unconfirmed(installation)
-    if unconfirmed is not None:
-        return Proposal(unconfirmed)
-    for key, stamp in unfinished(installation, now):
+    overview = Overview.read(installation)
+    if overview.unconfirmed is not None:
+        return Proposal(overview.unconfirmed)
+    for key, stamp in unfinished(installation, overview, now):
         if not _was_tried(instance, stamp):
             return Proposal(f"Partition {key} is not made from what has landed.", run_key=stamp, partition=key)
     return Proposal("Every partition that is over was taken.")
@@ -174,14 +175,16 @@ def next_history(installation: Installation, instance: dg.DagsterInstance, now: 
     Raises:
         IntegrityError: a pointer's signature does not hold.
     """
-    first = _busy(instance, (history.JOB,), now) or _comes_first(installation, instance, now)
+    overview = Overview.read(installation)
+    first = _busy(instance, (history.JOB,), now) or _comes_first(installation, overview, instance, now)
     if first is not None:
         return Proposal(first)
     again = _tried_again_at(instance, history.JOB)
     if again is not None and now < again:
         return Proposal(f"The history could not be brought up to date; that is tried again at {again:%H:%M} UTC.")
     try:
-        with history.catching_up(installation) as catch_up:
+        with history.catching_up(installation) as catching_up:
+            catch_up = replace(catching_up, raws=overview.raws, is_accepted=overview.is_accepted)
             due, labels_wait = catch_up.due(), catch_up.labels_wait()
     except StoreError as error:
         return Proposal(str(error))

@@ -13,7 +13,7 @@ from fraud_core.labels.resolve_table import SCHEMA
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.storage.database import open_database
 from fraud_core.training_data.labels import ASSET, log_since
-from fraud_core.units.time import from_microseconds
+from fraud_core.units.time import from_microseconds, to_microseconds
 
 
 def build(installation: Installation) -> list[dg.AssetsDefinition]:
@@ -46,7 +46,7 @@ def export(installation: Installation, now: datetime) -> Table | None:
     if added.is_empty() and (pointer is None or not _has_become_known(before, int(pointer.facts["as_of_us"]), now)):
         return None
     frame = pl.concat([before, added])
-    facts = {"labels": len(frame), "added": len(added), "last_sequence": _last(frame), "as_of_us": int(now.timestamp() * 1e6)}
+    facts = {"labels": len(frame), "added": len(added), "last_sequence": _last(frame), "as_of_us": to_microseconds(now)}
     content = fingerprint(frame.write_csv())
     return Table(frame=frame, content=content, inputs=content, facts=facts)
 
@@ -117,4 +117,4 @@ def _last(labels: pl.DataFrame) -> int:
 
 def _has_become_known(labels: pl.DataFrame, since_us: int, now: datetime) -> bool:
     known = labels["known_at"].dt.epoch("us")
-    return bool(((known > since_us) & (known <= int(now.timestamp() * 1e6))).any())
+    return bool(((known > since_us) & (known <= to_microseconds(now))).any())

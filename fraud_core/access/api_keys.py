@@ -28,7 +28,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
@@ -173,8 +172,7 @@ class ApiKeys:
             new = [row for row in former if row["id"] not in known]
             if new:
                 # Another process, or one of another machine with a copy of the file, may do the same now.
-                dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-                connection.execute(dialect.insert(_KEYS).on_conflict_do_nothing(index_elements=["id"]), new)
+                connection.execute(self._tables.insert(_KEYS).on_conflict_do_nothing(index_elements=["id"]), new)
                 logger.info("%d API keys of %s were taken over into the database", len(new), self._former)
             for row in former:
                 if row["revoked"] is not None and known.get(row["id"], 0) is None:

@@ -2,11 +2,11 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -26,9 +26,9 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.decisions.record import LoggedTransaction
+from fraud_core.errors import IntegrityError
 from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.transactions.decision import Decision
 from fraud_core.transactions.transaction import Transaction
@@ -128,6 +128,16 @@ class DecisionRecord:
         )
 
 
+class Found(list[DecisionRecord]):
+    """Decisions that were found.
+
+    Attributes:
+        damaged: how many rows of the log had to be left out, because they cannot be read.
+    """
+
+    damaged = 0
+
+
 class DecisionLog:
     """The decisions in the SQL database. Safe to share between threads.
 
@@ -142,8 +152,7 @@ class DecisionLog:
         self.retention_days = retention_days
         self.engine = engine
         self._tables = Tables(engine)
-        dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
-        self._insert = dialect.insert(_DECISIONS).on_conflict_do_nothing()
+        self._insert = self._tables.insert(_DECISIONS).on_conflict_do_nothing()
 
     def append(self, records: Sequence[DecisionRecord], *, answered: bool = False) -> dict[str, DecisionRecord]:
         """Write decisions in one commit. Of an id that has one already, the first one stays.
@@ -154,7 +163,7 @@ class DecisionLog:
                 given before is written beside that, so that what was answered is on record.
 
         Returns:
-            The decisions that stood before, by id.
+            The decisions that stood before, by id. One whose row is damaged is none of them: beside it, the new one is written.
 
         Raises:
             StoreError: the database cannot be used; nothing was written.
@@ -168,8 +177,8 @@ class DecisionLog:
             given = {record.transaction_id: record for record in reversed(records)}
             found = self._found(connection, list(given))
             standing = {identity: one for identity, one in found.items() if one != given[identity]}
-            if answered:
-                self._write_repeated(connection, [one for one in records if _is_repeated(one, standing)])
+            beside = [one for one in records if one.transaction_id not in found or (answered and _is_repeated(one, standing))]
+            self._write_repeated(connection, beside)
         return standing
 
     def _write_repeated(self, connection: Connection, records: Sequence[DecisionRecord]) -> None:
@@ -181,18 +190,23 @@ class DecisionLog:
             if connection.execute(known).first() is None:  # a delivery that was cut short comes again
                 connection.execute(insert(_DECISIONS), row | {"repeated": True})
                 logger.warning(
-                    "payment %s was decided again with other content while neither history nor log could tell; "
-                    "both are on record",
+                    "payment %s was decided again while neither history nor log could tell; both are on record",
                     record.transaction_id,
                 )
 
     def find(self, transaction_id: str) -> DecisionRecord | None:
-        """The decision about a payment. Raises StoreError where the database cannot be used."""
-        found = self._select(_DECISIONS.c.transaction_id == transaction_id, _FIRST, limit=1)
-        return found[0] if found else None
+        """The decision about a payment; None: there is none.
+
+        Raises:
+            StoreError: the database cannot be used.
+            IntegrityError: the log has one that is damaged.
+        """
+        with self._tables.transaction() as connection:
+            row = connection.execute(select(_DECISIONS).where(_DECISIONS.c.transaction_id == transaction_id, _FIRST)).first()
+        return None if row is None else _record(row)
 
     def find_all(self, ids: Sequence[str]) -> dict[str, DecisionRecord]:
-        """The decisions about these payments; a payment without one is left out."""
+        """The decisions about these payments; a payment without one that can be read is left out."""
         with self._tables.transaction() as connection:
             return self._found(connection, ids)
 
@@ -201,18 +215,18 @@ class DecisionLog:
         for begin in range(0, len(ids), _ASKED_AT_ONCE):
             some = ids[begin : begin + _ASKED_AT_ONCE]
             rows = connection.execute(select(_DECISIONS).where(_DECISIONS.c.transaction_id.in_(some), _FIRST))
-            found |= {row.transaction_id: _record(row) for row in rows}
+            found |= {record.transaction_id: record for record in _read(rows)}
         return found
 
-    def of_card(self, card: str, limit: int) -> list[DecisionRecord]:
+    def of_card(self, card: str, limit: int) -> Found:
         """Decisions about a card (its keyed hash), the latest payment first."""
         return self._select(_DECISIONS.c.card == card, order=_DECISIONS.c.timestamp.desc(), limit=limit)
 
-    def recent(self, since: datetime, limit: int) -> list[DecisionRecord]:
+    def recent(self, since: datetime, limit: int) -> Found:
         """Decisions made since then, the latest first."""
         return self._select(_DECISIONS.c.scored_at >= to_microseconds(since), order=_DECISIONS.c.scored_at.desc(), limit=limit)
 
-    def logged(self, since: datetime, limit: int) -> list[DecisionRecord]:
+    def logged(self, since: datetime, limit: int) -> Found:
         """Decisions made since then with the help of history, whose features were logged, the latest first."""
         conditions = (_DECISIONS.c.features.is_not(None), _DECISIONS.c.sequence.is_not(None), _DECISIONS.c.degraded.is_(False))
         since_then = _DECISIONS.c.scored_at >= to_microseconds(since)
@@ -252,12 +266,12 @@ class DecisionLog:
             left -= removed
         return min(due, most) - left
 
-    def _select(self, *conditions: Any, limit: int, order: Any = None) -> list[DecisionRecord]:
+    def _select(self, *conditions: Any, limit: int, order: Any = None) -> Found:
         statement = select(_DECISIONS).where(*conditions).limit(limit)
         if order is not None:
             statement = statement.order_by(order, _DECISIONS.c.number.desc())
         with self._tables.transaction() as connection:
-            return [_record(row) for row in connection.execute(statement)]
+            return _read(connection.execute(statement))
 
 
 def same_payment(one: DecisionRecord, other: DecisionRecord) -> bool:
@@ -282,36 +296,51 @@ def from_json(line: str) -> DecisionRecord:
 
 
 def _row(record: DecisionRecord) -> dict[str, Any]:
-    return {
-        "transaction_id": record.transaction_id,
+    values = {name: getattr(record, name) for name in DecisionRecord.__slots__}
+    return values | {
         "scored_at": to_microseconds(record.scored_at),
         "timestamp": to_microseconds(record.timestamp),
-        "amount_cents": record.amount_cents,
-        "card": record.card,
-        "merchant": record.merchant,
-        "category": record.category,
         "transaction": _json(record.transaction.columns()),
-        "model_version": record.model_version,
-        "probability": record.probability,
-        "decision": record.decision,
-        "degraded": record.degraded,
         "reasons": _json(record.reasons),
-        "features_sha256": record.features_sha256,
         "features": None if record.features is None else _json(record.features),
-        "sequence": record.sequence,
     }
 
 
 def _record(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
+    """The decision of a row.
+
+    Raises:
+        IntegrityError: it is none that was written here.
+    """
     values = dict(row._mapping) if isinstance(row, Row) else dict(row)
-    values.pop("number", None)
+    number = values.pop("number", None)
     values.pop("repeated", None)
-    values["scored_at"] = from_microseconds(values["scored_at"])
-    values["timestamp"] = from_microseconds(values["timestamp"])
-    values["transaction"] = LoggedTransaction.read(json.loads(values["transaction"]))
-    values["reasons"] = tuple(json.loads(values["reasons"]))
-    values["features"] = None if values["features"] is None else json.loads(values["features"])
-    return DecisionRecord(**values)
+    try:
+        values["scored_at"] = from_microseconds(values["scored_at"])
+        values["timestamp"] = from_microseconds(values["timestamp"])
+        values["transaction"] = LoggedTransaction.read(json.loads(values["transaction"]))
+        values["reasons"] = tuple(json.loads(values["reasons"]))
+        values["features"] = None if values["features"] is None else dict(json.loads(values["features"]))
+        if values["decision"] not in get_args(Decision):
+            raise ValueError("no decision")
+        return DecisionRecord(**values)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise IntegrityError(  # the error's own words may repeat what it could not read
+            f"Row {number} of the decision log, about payment {values.get('transaction_id')}, is damaged "
+            f"({type(error).__name__}); bring back the database's table `decisions` from a backup, or look at that row."
+        ) from None
+
+
+def _read(rows: Iterable[Row[Any]]) -> Found:
+    """The decisions of rows. One that is damaged is counted, told, and hides no other."""
+    found = Found()
+    for row in rows:
+        try:
+            found.append(_record(row))
+        except IntegrityError as error:
+            found.damaged += 1
+            logger.error("left out: %s", error)
+    return found
 
 
 def _json(value: Any) -> str:

@@ -37,15 +37,7 @@ class LoggedTransaction(NamedTuple):
     @classmethod
     def of(cls, transaction: Transaction) -> "LoggedTransaction":
         """What is kept of a payment."""
-        return cls(
-            transaction.timestamp,
-            transaction.amount_cents,
-            transaction.merchant,
-            transaction.category,
-            transaction.merchant_latitude,
-            transaction.merchant_longitude,
-            transaction.city_population,
-        )
+        return cls._make(getattr(transaction, name) for name in cls._fields)
 
     @classmethod
     def read(cls, columns: Mapping[str, Any]) -> "LoggedTransaction":

@@ -5,6 +5,7 @@ a commit.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -13,14 +14,13 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 from fraud_core.decisions.log import DecisionLog, DecisionRecord, from_json, to_json
-from fraud_core.errors import StoreError
 from fraud_core.settings import Settings
 from fraud_core.storage.spool import Spool
+from fraud_core.storage.spooled_writer import SpooledWriter
 
 logger = logging.getLogger(__name__)
 
 LARGEST_GROUP = 500
-TEND_SECONDS = 1.0  # how often the spool is looked at
 EXPIRY_SECONDS = 3_600.0
 JUMP_SECONDS = 3_600.0  # a clock that gained or lost more than this beside one that cannot be set was set
 _RUNNING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps, where there is one that does
@@ -28,7 +28,7 @@ Standing = Mapping[str, DecisionRecord]
 _Waiting = tuple[Sequence[DecisionRecord], Future[Standing]]
 
 
-class DecisionWriter:
+class DecisionWriter(SpooledWriter[DecisionRecord]):
     """Takes decisions from any thread and commits them in groups, in a thread of its own. A second one delivers the spool.
 
     Args:
@@ -38,19 +38,13 @@ class DecisionWriter:
 
     def __init__(self, log: DecisionLog, spool: Spool) -> None:
         self.log = log
-        self.spool = spool
-        self.problem: str | None = None
-        """Why decisions can be written nowhere at present; None: they can."""
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._log_is_gone = self._waits()  # what was left over goes first
         self._begun = time.time(), time.clock_gettime(_RUNNING)
-        self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._write, name="decision-writer", daemon=True),
-            threading.Thread(target=self._tend, name="decision-spool", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._next_expiry = 0.0
+        names = ("decisions", "decision log")
+        super().__init__(spool, names, to_json, from_json, lambda waiting: self.log.append(waiting, answered=True), math.inf)
+        self._writer = threading.Thread(target=self._write, name="decision-writer", daemon=True)
+        self._writer.start()
 
     def submit(self, records: Sequence[DecisionRecord]) -> Future[Standing]:
         """Have decisions written.
@@ -72,22 +66,12 @@ class DecisionWriter:
         """How many submissions wait for their commit."""
         return self._queue.qsize()
 
-    @property
-    def log_is_gone(self) -> bool:
-        """Whether decisions go to the spool at present."""
-        return self._log_is_gone
-
-    @property
-    def are_waiting(self) -> bool:
-        """Whether decisions wait on this machine's disk that the log does not have yet."""
-        return self._log_is_gone or self._waits()
-
     def close(self) -> None:
         """Write what was submitted, and end."""
         self._closed.set()
         self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._writer.join()
+        super().close()
 
     def _write(self) -> None:
         while True:
@@ -113,16 +97,9 @@ class DecisionWriter:
                 return group, False
         return group, True
 
-    def _waits(self) -> bool:
-        try:
-            return self.spool.waiting() > 0
-        except StoreError as error:
-            logger.error("the spool cannot be read: %s", error)
-            return False
-
     def _commit(self, group: list[_Waiting]) -> None:
         try:
-            standing = self._keep([record for records, _ in group for record in records])
+            standing = self._put([record for records, _ in group for record in records], self.log.append) or {}
         except Exception as error:  # whatever it is, nobody is left waiting
             for _, future in group:
                 future.set_exception(error)
@@ -130,44 +107,11 @@ class DecisionWriter:
             for _, future in group:
                 future.set_result(standing)
 
-    def _keep(self, records: list[DecisionRecord]) -> Standing:
-        if not self._log_is_gone:
-            try:
-                standing = self.log.append(records)
-            except StoreError as error:
-                logger.error("decisions go to the spool %s until the database is back: %s", self.spool.path, error)
-                self._log_is_gone = True
-            else:
-                self.problem = None
-                return standing
-        try:
-            self.spool.append([to_json(record) for record in records])
-        except StoreError as error:
-            if self.problem is None:
-                logger.error("decisions can be written nowhere, and payments are refused until they can: %s", error)
-            self.problem = str(error)
-            raise
-        self.problem = None
-        return {}
-
-    def _tend(self) -> None:
-        """Deliver the spool as soon as the log is back, and remove what is older than the log's retention."""
-        ended = False
-        expires = 0.0
-        while not ended:
-            ended = self._closed.wait(TEND_SECONDS)
-            try:
-                if self.problem is not None:
-                    self.spool.see_that_it_takes()
-                    self.problem = None
-                    logger.info("decisions can be written again")
-                self._deliver()
-                expires -= TEND_SECONDS
-                if expires <= 0 and not ended:
-                    self._expire()
-                    expires = EXPIRY_SECONDS
-            except StoreError as error:
-                logger.debug("the decision log is not back: %s", error)
+    def _look(self) -> None:
+        """Remove what is older than the log's retention, every hour."""
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + EXPIRY_SECONDS
+            self._expire()
 
     def _expire(self) -> None:
         """Remove what is past its days, unless this machine's clock was set since the writer began."""
@@ -180,13 +124,6 @@ class DecisionWriter:
             )
             return
         self.log.expire(datetime.now(UTC))
-
-    def _deliver(self) -> None:
-        kept = self.spool.waiting()
-        self.spool.deliver(lambda lines: self.log.append([from_json(line) for line in lines], answered=True))
-        if self._log_is_gone:
-            self._log_is_gone = False  # what comes in between goes to the spool, and from there at the next look
-            logger.info("the decision log is back; %d decisions were delivered from the spool", kept)
 
 
 def open_decision_writer(settings: Settings, log: DecisionLog) -> DecisionWriter:

@@ -21,7 +21,6 @@ from fraud_core.features.windows import (
 from fraud_core.units.time import HOUR_US, is_night, local_us
 
 NAN = math.nan
-ALWAYS_KNOWN = -1  # of frauds that the label delay has made known wherever they count
 
 
 class Event(NamedTuple):

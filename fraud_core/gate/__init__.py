@@ -11,6 +11,7 @@ from fraud_core.gate.judging import Walk, judge, position, walk_forward
 from fraud_core.gate.records import (
     accept,
     accepted_before,
+    drift_index,
     fingerprint,
     load_past,
     read_verdict,
@@ -31,6 +32,7 @@ from fraud_core.gate.verdict import (
     ReferencePart,
     TrainingSet,
     Verdict,
+    VerdictSummary,
     explain,
     verdict_key,
 )
@@ -48,10 +50,12 @@ __all__ = [
     "Rules",
     "TrainingSet",
     "Verdict",
+    "VerdictSummary",
     "Walk",
     "accept",
     "accepted_before",
     "confirm",
+    "drift_index",
     "explain",
     "fingerprint",
     "judge",

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from fraud_core.errors import IntegrityError
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding
 from fraud_core.models.bundle import Bundle
@@ -119,7 +118,7 @@ def read_reference(store: ObjectStore, key: Key, version: str) -> Reference | No
         IntegrityError: one of them is not what was signed, or not one that this release reads.
     """
     found = [
-        _parsed(store.get(name), key, version, store.uri(name))
+        open_document(Reference, store.get(name), key, store.uri(name), version=version)
         for name in store.list(f"models/{version}/runs")
         if name.endswith("/reference.json")
     ]
@@ -154,10 +153,3 @@ def _quantiles(values: Floats, at: Floats) -> Floats:
 def _bins(feature: str, values: Floats, edges: Floats) -> Bins:
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1) + HALF_A_ROW
     return Bins(feature=feature, edges=tuple(edges.tolist()), shares=tuple((counts / counts.sum()).tolist()))
-
-
-def _parsed(data: bytes, key: Key, version: str, where: str) -> Reference:
-    reference = open_document(Reference, data, key, where)
-    if reference.version != version:
-        raise IntegrityError(f"{where} speaks of version {reference.version}; it is not used.")
-    return reference

@@ -362,7 +362,6 @@ def _results(
                 FeatureResult(
                     name=name,
                     role=role,
-                    measure="Cramer's V" if name in categories else "KS distance",
                     **asdict(comparison),
                     excess=comparison.excess,
                     bound=limit,

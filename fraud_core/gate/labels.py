@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from fraud_core.errors import GateRefusalError, IntegrityError
+from fraud_core.errors import GateRefusalError
 from fraud_core.evaluation.metrics import roc_auc
-from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet
-from fraud_core.signing.documents import open_document, signature_of, signed_document
+from fraud_core.gate.verdict import FOLDER, Decision, PartitionRef, TrainingSet, verdict_index
 from fraud_core.signing.keys import Key
-from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.documents import Counted, Found, SignedDocument, follow_all
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.index import Index
 from fraud_core.storage.objects import ObjectStore
+from fraud_core.units.time import to_microseconds
 
 FEW_FRAUDS = 20  # fewer prove nothing
 FEW_PARTITIONS = 3  # so many others tell what rate is possible
@@ -49,7 +51,7 @@ class LabelFinding(_Model):
     message: str
 
 
-class LabelVerdict(_Model):
+class LabelVerdict(Counted):
     """What is said of one partition's labels.
 
     `sequence` counts the changes of this verdict (0: written before they were counted). `snapshot` is the hash of content and
@@ -59,7 +61,6 @@ class LabelVerdict(_Model):
 
     format: Literal[1] = 1
     partition: str
-    sequence: int = 0
     content: str
     snapshot: str
     champion: str
@@ -193,7 +194,7 @@ def _rate(now: Labelled, rates: Sequence[float]) -> list[LabelFinding]:
 def _flips(now: Labelled, before: LabelVerdict, frauds: set[str]) -> list[LabelFinding]:
     """Labels that were known and are others now. One that comes before its payment's labels are mature is no flip."""
     known = set(before.frauds)
-    settled = now.times < int(before.mature_before.timestamp() * 1e6)
+    settled = now.times < to_microseconds(before.mature_before)
     was_there = {one for one, old in zip(now.ids, settled, strict=True) if old}
     taken_back, added = len(known - frauds), len((frauds - known) & was_there)
     bound = max(FEW_FRAUDS, FLIPPED * len(known))
@@ -250,7 +251,45 @@ def _auc_error(auc: float, frauds: int, legitimate: int) -> float:
 
 def label_verdict_key(partition: str) -> str:
     """Key of the verdict on a partition's labels in the store."""
-    return f"{FOLDER}/labels-{partition}.json"
+    return f"{_PREFIX}{partition}.json"
+
+
+_PREFIX = f"{FOLDER}/labels-"
+
+
+def label_verdict_of(store: ObjectStore, key: Key, partition: str, heads: Heads | None = None) -> SignedDocument[LabelVerdict]:
+    """The verdict on a partition's labels, in its place in the store."""
+    restored = (
+        'if the store was restored from a backup: `fraud confirm --restored --reason "..."`, then materialize preprocessor.'
+    )
+    return SignedDocument(
+        LabelVerdict,
+        label_verdict_key(partition),
+        store,
+        key,
+        heads,
+        what=f"The verdict on the labels of {partition}",
+        repair=f"Restore it from a backup; {restored}",
+        renew=f'Materialize preprocessor after `fraud accept {partition} --reason "..."`, which decides anew on what lies there; '
+        f"{restored}",
+        named={"partition": partition},
+        error=GateRefusalError,
+    )
+
+
+class LabelSummary(_Model):
+    """What planning has to know of a verdict on labels, as its index holds it."""
+
+    sequence: int
+    content: str
+    is_held: bool
+
+
+def label_index(store: ObjectStore, key: Key, heads: Heads | None = None) -> Index[LabelSummary]:
+    """The index of the verdicts on labels, for planning; one that does not verify is not in it."""
+    return verdict_index(
+        "labels", LabelSummary, store, key, heads, _PREFIX, lambda one: label_verdict_of(store, key, one).look().document
+    )
 
 
 def held_labels(store: ObjectStore, key: Key, contents: Mapping[str, str], heads: Heads | None = None) -> dict[str, LabelVerdict]:
@@ -267,11 +306,6 @@ def held_labels(store: ObjectStore, key: Key, contents: Mapping[str, str], heads
     }
 
 
-def read_label_verdict(store: ObjectStore, key: Key, partition: str, heads: Heads | None = None) -> LabelVerdict | None:
-    """The verdict on a partition's labels; None where they were not judged. Raises as `read_label_verdicts`."""
-    return read_label_verdicts(store, key, [partition], heads).get(partition)
-
-
 def read_label_verdicts(
     store: ObjectStore, key: Key, partitions: Iterable[str], heads: Heads | None = None
 ) -> dict[str, LabelVerdict]:
@@ -280,70 +314,51 @@ def read_label_verdicts(
     Raises:
         GateRefusalError: one does not verify, is not the newest that was seen, or is gone.
     """
-    found = {partition: _read(store, key, partition) for partition in partitions}
-    again = {partition: _read(store, key, partition) for partition in _behind(found, heads)}
-    for said in _behind(again, heads).values():  # a newer one may have come between the two looks
-        raise GateRefusalError(said)
-    return {partition: each[0] for partition, each in (found | again).items() if each is not None}
+    found: dict[str, LabelVerdict] = {}
+    documents = [label_verdict_of(store, key, partition, heads) for partition in partitions]
+    for each in follow_all(documents):
+        if each.problem is not None:
+            raise GateRefusalError(each.problem)
+        if each.document is not None:
+            found[each.document.partition] = each.document
+    return found
 
 
 def record_labels(store: ObjectStore, key: Key, verdict: LabelVerdict, heads: Heads | None = None) -> LabelVerdict:
-    """Write a verdict, signed, as the next change of it, unless somebody else wrote one in between; returns it as written.
+    """Write a verdict, signed, as the next change of it; returns it as written.
+
+    What people decided about this very content meanwhile, while it was judged, is carried over.
 
     Raises:
-        StoreConflictError: somebody did.
+        StoreConflictError: others keep writing the same verdict.
     """
-    where = label_verdict_key(verdict.partition)
-    tagged = store.get_tagged(where)
-    seen = 0 if heads is None else heads.sequence(where)
-    written = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
-    data = signed_document(written, key)
-    store.put_if(where, data, None if tagged is None else tagged[1])
-    if heads is not None:
-        heads.older({where: Head(written.sequence, signature_of(data))})
-    return written
+
+    def renewed(found: Found[LabelVerdict]) -> LabelVerdict:
+        present = found.document
+        if present is None or present.content != verdict.content or len(present.decisions) <= len(verdict.decisions):
+            return verdict
+        return verdict.model_copy(update={"decisions": present.decisions, "accepted_findings": present.accepted_findings})
+
+    with label_index(store, key, heads).writing(verdict.partition):
+        return label_verdict_of(store, key, verdict.partition, heads).update(renewed)
 
 
-def _read(store: ObjectStore, key: Key, partition: str) -> tuple[LabelVerdict, Head] | None:
-    """A verdict as it lies in the store, and which change of it that is."""
-    where = label_verdict_key(partition)
-    found = store.get_tagged(where)
-    if found is None:
+def decide_on_labels(
+    store: ObjectStore, key: Key, partition: str, content: str, decision: Decision, heads: Heads | None = None
+) -> LabelVerdict | None:
+    """Record a person's decision on the held labels of this content, or a refusal; None where there is nothing to accept.
+
+    Raises:
+        GateRefusalError: the verdict does not verify.
+    """
+    document = label_verdict_of(store, key, partition, heads)
+    present = document.read()  # be it the newest that was seen or not: the decision is newer
+    if present is None or present.content != content:
         return None
-    try:
-        verdict = open_document(LabelVerdict, found[0], key, f"The verdict on labels {where}")
-    except IntegrityError as error:
-        raise GateRefusalError(
-            f"The verdict on the labels of {partition} was changed by hand, or is of another release. Restore "
-            f"{store.uri(where)} from a backup. {_BACK}"
-        ) from error
-    if verdict.partition != partition:
-        raise GateRefusalError(f"{store.uri(where)} speaks of {verdict.partition}: it was moved there, and is not used.")
-    return verdict, Head(verdict.sequence, signature_of(found[0]))
-
-
-def _behind(found: Mapping[str, tuple[LabelVerdict, Head] | None], heads: Heads | None) -> dict[str, str]:
-    """Why verdicts are not used that are not the newest that were seen; remembers the others."""
-    if heads is None or not found:
-        return {}
-    present = {label_verdict_key(partition): each[1] for partition, each in found.items() if each is not None}
-    older, seen = heads.older(present), heads.seen()
-    problems: dict[str, str] = {}
-    for partition in found:
-        name = label_verdict_key(partition)
-        what = f"The verdict on the labels of {partition}"
-        if name in older:
-            said = f"{what} is change {present[name].sequence} of it, and change {seen[name].sequence} was seen before"
-            problems[partition] = (
-                f"{said}: an old one was put back. It is not used. Materialize preprocessor after "
-                f'`fraud accept {partition} --reason "..."`, which decides anew on what lies there. {_BACK}'
-            )
-        elif name not in present and name in seen:
-            problems[partition] = f"{what} is gone, of which change {seen[name].sequence} was seen. {_BACK}"
-    return problems
-
-
-_BACK = 'If the store was restored from a backup: `fraud confirm --restored --reason "..."`, then materialize preprocessor.'
+    if decision.action == "accept" and not present.is_held and follow_all([document])[0].problem is None:
+        return None
+    with label_index(store, key, heads).writing(partition):
+        return document.update(lambda found: decide_labels(found.document or present, decision))
 
 
 def decide_labels(verdict: LabelVerdict, decision: Decision) -> LabelVerdict:

@@ -6,40 +6,57 @@ Whoever follows the verdicts remembers in `Heads` how far each was; without (`he
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import NamedTuple
 
 import polars as pl
 
-from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
+from fraud_core.errors import GateRefusalError, IntegrityError
 from fraud_core.gate.past import select_past
 from fraud_core.gate.rules import Rules
 from fraud_core.gate.verdict import (
+    FOLDER,
     Decision,
     Judgement,
     PartitionRef,
     Past,
     TrainingSet,
     Verdict,
+    VerdictSummary,
     explain,
     has_words,
     sample_key,
+    verdict_index,
     verdict_key,
 )
-from fraud_core.signing.documents import open_document, signature_of, signed_document
-from fraud_core.signing.keys import Key, canonical_json, open_signed
+from fraud_core.signing.keys import Key, canonical_json
 from fraud_core.sources.source import Drift
-from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.documents import Found, SignedDocument, follow_all
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.index import Index
 from fraud_core.storage.objects import ObjectStore
 
-_ATTEMPTS = 5
+
+def verdict_of(store: ObjectStore, key: Key, partition: str, heads: Heads | None = None) -> SignedDocument[Verdict]:
+    """The verdict on a partition, in its place in the store."""
+    return SignedDocument(
+        Verdict,
+        verdict_key(partition),
+        store,
+        key,
+        heads,
+        what=f"The verdict on {partition}",
+        repair=f"Run the check `drift` on transformed for {partition} again.",
+        renew=f'`fraud accept {partition} --reason "..."` or `fraud refuse` decides anew on what lies there; if the store was '
+        'restored from a backup: `fraud confirm --restored --reason "..."`.',
+        named={"partition": partition},
+        indent=1,
+    )
 
 
-class _Found(NamedTuple):
-    """A verdict in the store with its signature, or why it is not used (all None: there is none)."""
-
-    verdict: Verdict | None = None
-    signature: str | None = None
-    problem: str | None = None
+def drift_index(store: ObjectStore, key: Key, heads: Heads | None = None) -> Index[VerdictSummary]:
+    """The index of the verdicts, for planning; one that does not verify is not in it."""
+    return verdict_index(
+        "drift", VerdictSummary, store, key, heads, f"{FOLDER}/", lambda one: verdict_of(store, key, one).look().document
+    )
 
 
 def load_past(
@@ -75,9 +92,9 @@ def load_past(
     found = _follow(store, key, wanted, heads)
     own = found.pop(partition)
     # What is not trusted is no reference; `training_set` refuses until it is judged again.
-    accepted = [each.verdict for each in found.values() if each.verdict is not None and each.verdict.is_accepted]
-    earlier = list(accepted_before(partition, materialized, lambda other: found[other].verdict, rules))[::-1]
-    former = None if own.verdict is None else own.verdict.accepted_self
+    accepted = [each.document for each in found.values() if each.document is not None and each.document.is_accepted]
+    earlier = list(accepted_before(partition, materialized, lambda other: found[other].document, rules))[::-1]
+    former = None if own.document is None else own.document.accepted_self
     return select_past(
         partition,
         earlier,
@@ -120,26 +137,24 @@ def record(store: ObjectStore, key: Key, judgement: Judgement, heads: Heads | No
         GateRefusalError: the verdict in its place is not the newest that was seen, or is gone.
         StoreError: the store refuses, or others keep writing the same verdict.
     """
-    partition = judgement.verdict.partition
     store.put(judgement.verdict.sample_key, judgement.sample)
+    document = verdict_of(store, key, judgement.verdict.partition, heads)
 
-    def renewed(data: bytes | None) -> Verdict:
-        found = _found(data, key, partition)
-        problem = _behind({partition: found}, heads).get(partition)
-        if problem is not None:
-            raise GateRefusalError(problem)
-        if data is not None and heads is not None and heads.sequence(verdict_key(partition)) and not _is_signed(data, key):
+    def renewed(found: Found[Verdict]) -> Verdict:
+        seen = {} if heads is None or found.problem is not None else heads.behind({document.where: found.head})
+        if seen:
+            raise GateRefusalError(document.not_the_newest(found.head, seen[document.where]))
+        if not found.is_signed and heads is not None and heads.sequence(document.where):
             at = judgement.verdict.created_at
             return judgement.verdict.model_copy(
                 update={"decisions": (Decision(action="refuse", who="drift gate", reason=_TAMPERED, at=at),)}
             )
-        previous = found.verdict  # what does not verify decides nothing, and is replaced
-        same = previous is not None and previous.content == judgement.verdict.content
-        sequence = 0 if previous is None else previous.sequence
-        kept = previous.decisions if previous is not None and same else ()
-        return judgement.verdict.model_copy(update={"decisions": kept, "sequence": sequence})
+        previous = found.document  # what does not verify decides nothing, and is replaced
+        kept = previous.decisions if previous is not None and previous.content == judgement.verdict.content else ()
+        return judgement.verdict.model_copy(update={"decisions": kept})
 
-    return _update(store, key, partition, renewed, heads)
+    with drift_index(store, key, heads).writing(judgement.verdict.partition):
+        return document.update(renewed)
 
 
 def read_verdict(store: ObjectStore, key: Key, partition: str) -> Verdict | None:
@@ -148,11 +163,7 @@ def read_verdict(store: ObjectStore, key: Key, partition: str) -> Verdict | None
     Raises:
         IntegrityError: it was changed by hand, signed with another key, or belongs to another partition.
     """
-    try:
-        data = store.get(verdict_key(partition))
-    except KeyError:
-        return None
-    return _parse(data, key, partition)
+    return verdict_of(store, key, partition).read()
 
 
 def training_set(
@@ -248,70 +259,13 @@ def fingerprint(accepted: TrainingSet) -> str:
     return hashlib.sha256(canonical_json({"accepted": pairs})).hexdigest()
 
 
-def _follow(store: ObjectStore, key: Key, partitions: Iterable[str], heads: Heads | None) -> dict[str, _Found]:
+def _follow(store: ObjectStore, key: Key, partitions: Iterable[str], heads: Heads | None) -> dict[str, Found[Verdict]]:
     """The verdicts of partitions as they lie in the store; those that are not the newest that were seen, as a problem."""
-    found = {partition: _found(_bytes(store, partition), key, partition) for partition in partitions}
-    again = {partition: _found(_bytes(store, partition), key, partition) for partition in _behind(found, heads)}
-    problems = _behind(again, heads)  # of those that were behind before: a newer one may have come between the two looks
-    return found | again | {partition: _Found(problem=problem) for partition, problem in problems.items()}
-
-
-def _bytes(store: ObjectStore, partition: str) -> bytes | None:
-    try:
-        return store.get(verdict_key(partition))
-    except KeyError:
-        return None
-
-
-def _found(data: bytes | None, key: Key, partition: str) -> _Found:
-    if data is None:
-        return _Found()
-    try:
-        return _Found(_parse(data, key, partition), signature_of(data))
-    except IntegrityError as error:
-        return _Found(problem=str(error))
-
-
-def _behind(found: Mapping[str, _Found], heads: Heads | None) -> dict[str, str]:
-    """Why verdicts are not used that are not the newest that were seen; remembers the others, as far as their signature holds."""
-    if heads is None or not found:
-        return {}
-    present = {
-        verdict_key(partition): Head(each.verdict.sequence, each.signature)
-        for partition, each in found.items()
-        if each.verdict is not None and each.signature is not None
-    }
-    older, seen = heads.older(present), heads.seen()
-    problems: dict[str, str] = {}
-    for partition, each in found.items():
-        name = verdict_key(partition)
-        if name in older:
-            said = (
-                f"The verdict on {partition} is change {present[name].sequence} of it, and change {seen[name].sequence} was seen "
-                f"before: an old one was put back. {_BACK}"
-            )
-            problems[partition] = said.format(partition)
-        elif each == _Found() and name in seen:
-            said = f"The verdict on {partition} is gone, of which change {seen[name].sequence} was seen. {_BACK}"
-            problems[partition] = said.format(partition)
-    return problems
-
-
-_BACK = (
-    'It is not used. `fraud accept {0} --reason "..."` or `fraud refuse` decides anew on what lies there; if the store was '
-    'restored from a backup: `fraud confirm --restored --reason "..."`.'
-)
+    documents = {partition: verdict_of(store, key, partition, heads) for partition in partitions}
+    return dict(zip(documents, follow_all(list(documents.values())), strict=True))
 
 
 _TAMPERED = "the verdict that lay here was changed by hand, so what people had decided is not known; a person decides anew"
-
-
-def _is_signed(data: bytes, key: Key) -> bool:
-    try:
-        open_signed(data, key, "The verdict")
-    except IntegrityError:
-        return False
-    return True
 
 
 def _read_sample(store: ObjectStore, part: PartitionRef, sha256: str) -> pl.DataFrame:
@@ -327,49 +281,12 @@ def _read_sample(store: ObjectStore, part: PartitionRef, sha256: str) -> pl.Data
     return pl.read_parquet(data)
 
 
-def _parse(data: bytes, key: Key, partition: str) -> Verdict:
-    what = f"The drift verdict {verdict_key(partition)}"
-    try:
-        verdict = open_document(Verdict, data, key, what)
-    except IntegrityError as error:
-        raise IntegrityError(f"{error} Run the check `drift` on transformed for {partition} again.") from error
-    if verdict.partition != partition:
-        raise IntegrityError(f"{what} speaks of partition {verdict.partition}: it was moved there, and is not used.")
-    return verdict
-
-
-def _update(
-    store: ObjectStore, key: Key, partition: str, change: Callable[[bytes | None], Verdict], heads: Heads | None
-) -> Verdict:
-    """Replace the verdict by what `change` makes of its present bytes (None: there is none), as the next change of it.
-
-    Again if others wrote in between. What is written is newer than whatever was seen.
-    """
-    attempt = 1
-    while True:
-        tagged = store.get_tagged(verdict_key(partition))
-        data, tag = (None, None) if tagged is None else tagged
-        verdict = change(data)
-        seen = 0 if heads is None else heads.sequence(verdict_key(partition))
-        verdict = verdict.model_copy(update={"sequence": max(verdict.sequence, seen) + 1})
-        document = signed_document(verdict, key, indent=1)
-        try:
-            store.put_if(verdict_key(partition), document, tag)
-        except StoreConflictError:
-            if attempt == _ATTEMPTS:
-                raise
-            attempt += 1
-        else:
-            _behind({partition: _found(document, key, partition)}, heads)
-            return verdict
-
-
-def _holding(partition: str, found: _Found, content: str, rules: Rules | None) -> Verdict:
+def _holding(partition: str, found: Found[Verdict], content: str, rules: Rules | None) -> Verdict:
     """The verdict that holds for this content of the partition."""
     again = f"Run the check `drift` on transformed for {partition}; no model is trained before."
     if found.problem is not None:
         raise GateRefusalError(f"{found.problem} No model is trained before.")
-    verdict = found.verdict
+    verdict = found.document
     if verdict is None:
         raise GateRefusalError(f"Partition {partition} is materialized but has no drift verdict. {again}")
     if verdict.content != content:
@@ -394,17 +311,16 @@ def require_reason(partition: str, action: str, reason: str) -> None:
 def _decide(store: ObjectStore, key: Key, partition: str, content: str, decision: Decision, heads: Heads | None) -> Verdict:
     require_reason(partition, decision.action, decision.reason)
 
-    def decided(data: bytes | None) -> Verdict:
-        if data is None:
+    def decided(found: Found[Verdict]) -> Verdict:
+        if found.problem is not None:
+            raise GateRefusalError(found.problem)
+        if found.document is None:
             raise GateRefusalError(f"Partition {partition} has no drift verdict; run its check `drift` first.")
-        try:
-            verdict = _parse(data, key, partition)
-        except IntegrityError as error:
-            raise GateRefusalError(f"{error} Run the check `drift` on transformed for {partition} again first.") from error
-        if verdict.content != content:
+        if found.document.content != content:
             raise GateRefusalError(
                 f"Partition {partition} has changed since its drift verdict; run its check `drift` again first."
             )
-        return verdict.model_copy(update={"decisions": (*verdict.decisions, decision)})
+        return found.document.model_copy(update={"decisions": (*found.document.decisions, decision)})
 
-    return _update(store, key, partition, decided, heads)
+    with drift_index(store, key, heads).writing(partition):
+        return verdict_of(store, key, partition, heads).update(decided)

@@ -8,18 +8,18 @@ that are not looked at. Every verdict is bound to the rules it was judged by.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
+from fraud_core.errors import GateRefusalError
 from fraud_core.gate.verdict import FOLDER, Decision, has_words
-from fraud_core.signing.documents import open_document, signature_of, signed_document
 from fraud_core.signing.keys import Key, canonical_json
 from fraud_core.sources.source import Source
-from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.documents import Counted, Found, SignedDocument
+from fraud_core.storage.heads import Heads
 from fraud_core.storage.objects import ObjectStore
 
 RULES = f"{FOLDER}/rules.json"
@@ -38,11 +38,10 @@ class RulesChange(_Model):
     decision: Decision
 
 
-class Rules(_Model):
+class Rules(Counted):
     """The rules in force. `history` holds the changes so far, newest last; the first is the record of the first start."""
 
     format: Literal[1] = 1
-    sequence: int
     rules: dict[str, Any]
     history: tuple[RulesChange, ...]
 
@@ -99,27 +98,15 @@ def rules_in_force(
         GateRefusalError: the TOML declares others, which nobody has confirmed; or the record is missing, is not the newest that
             was seen, or was changed by hand.
     """
-    found = store.get_tagged(RULES)
-    if found is None:
-        _require_first(store, key, heads)
+    document = _rules_of(store, key, heads)
+    rules = document.follow()
+    if rules is None:
+        _require_first(store)
         present = declared(source)
         decision = Decision(action="confirm", who="pipeline", reason=FIRST, at=now)
-        change = RulesChange(sha256=_hash(present), changes=(), decision=decision)
-        first = Rules(sequence=1, rules=present, history=(change,))
-        if not record:
-            return first
-        try:
-            return _write(store, key, first, None, heads)
-        except StoreConflictError:  # another process came first
-            found = store.get_tagged(RULES)
-            assert found is not None
-    rules = _parse(found[0], key, store)
-    if heads is not None and heads.older({RULES: _head(found[0], rules)}):
-        raise GateRefusalError(
-            f"{store.uri(RULES)} is change {rules.sequence} of the gate's rules, and change {heads.sequence(RULES)} was seen "
-            "before: an old record was put back, and nothing is judged by it. If the store was restored from a backup: "
-            '`fraud confirm --restored --reason "..."`.'
-        )
+        first = Rules(sequence=1, rules=present, history=(RulesChange(sha256=_hash(present), changes=(), decision=decision),))
+        # Another process may come first.
+        rules = document.update(lambda found: found.document or first) if record else first
     changed = changes(rules.rules, declared(source))
     if changed:
         raise GateRefusalError(
@@ -140,19 +127,17 @@ def confirm(
     """
     if not has_words(reason):
         raise GateRefusalError("To confirm the rules of the gate, give a reason in words: whoever reads a verdict will see it.")
-    found = store.get_tagged(RULES)
-    if found is None:
-        raise GateRefusalError("No rules of the gate are recorded yet; they are at the first partition that is judged.")
-    rules, present = _parse(found[0], key, store), declared(source)
-    changed = changes(rules.rules, present)
-    if not changed:
-        raise GateRefusalError("The source's TOML declares the rules that are in force; there is nothing to confirm.")
-    decision = Decision(action="confirm", who=who, reason=reason, at=now)
-    change = RulesChange(sha256=_hash(present), changes=changed, decision=decision)
-    seen = 0 if heads is None else heads.sequence(RULES)
-    after = Rules(sequence=max(rules.sequence, seen) + 1, rules=present, history=(*rules.history, change))
-    _write(store, key, after, found[1], heads)
-    return changed
+    present = declared(source)
+
+    def confirmed(rules: Rules) -> Rules:
+        changed = changes(rules.rules, present)
+        if not changed:
+            raise GateRefusalError("The source's TOML declares the rules that are in force; there is nothing to confirm.")
+        decision = Decision(action="confirm", who=who, reason=reason, at=now)
+        change = RulesChange(sha256=_hash(present), changes=changed, decision=decision)
+        return rules.model_copy(update={"rules": present, "history": (*rules.history, change)})
+
+    return _change(_rules_of(store, key, heads), confirmed).history[-1].changes
 
 
 def take_as_restored(store: ObjectStore, key: Key, *, who: str, reason: str, now: datetime, heads: Heads) -> str:
@@ -164,49 +149,58 @@ def take_as_restored(store: ObjectStore, key: Key, *, who: str, reason: str, now
     """
     if not has_words(reason):
         raise GateRefusalError("To take the store as it is, give a reason in words.")
-    found = store.get_tagged(RULES)
-    if found is None:
-        raise GateRefusalError(f"{store.uri(RULES)} is not there; restore it, too.")
-    rules = _parse(found[0], key, store)
-    said = f"the store was restored to change {rules.sequence} of the rules; what was seen of it before is forgotten"
-    decision = Decision(action="confirm", who=who, reason=reason, at=now)
-    change = RulesChange(sha256=rules.sha256, changes=(said,), decision=decision)
-    sequence = max(rules.sequence, heads.sequence(RULES)) + 1
+
+    def restored(rules: Rules) -> Rules:
+        said = f"the store was restored to change {rules.sequence} of the rules; what was seen of it before is forgotten"
+        decision = Decision(action="confirm", who=who, reason=reason, at=now)
+        change = RulesChange(sha256=rules.sha256, changes=(said,), decision=decision)
+        return rules.model_copy(update={"history": (*rules.history, change)})
+
+    document = _rules_of(store, key, heads)
+    _change(document, restored)
     forgotten = heads.forget()
-    _write(store, key, rules.model_copy(update={"sequence": sequence, "history": (*rules.history, change)}), found[1], heads)
+    document.follow()
     return f"What was seen of {forgotten} signed documents is forgotten; they are followed from what the store holds now."
 
 
-def _require_first(store: ObjectStore, key: Key, heads: Heads | None) -> None:
+def _rules_of(store: ObjectStore, key: Key, heads: Heads | None) -> SignedDocument[Rules]:
+    return SignedDocument(
+        Rules,
+        RULES,
+        store,
+        key,
+        heads,
+        what="The record of the gate's rules",
+        repair="Restore it from a backup; nothing is judged before.",
+        renew="Nothing is judged before it is restored; if the whole store was restored from a backup: "
+        '`fraud confirm --restored --reason "..."`.',
+        error=GateRefusalError,
+        indent=1,
+    )
+
+
+def _change(document: SignedDocument[Rules], change: Callable[[Rules], Rules]) -> Rules:
+    """A person's change of the rules that lie in the store, be they the newest that were seen or not."""
+
+    def changed(found: Found[Rules]) -> Rules:
+        if found.problem is not None:
+            raise GateRefusalError(found.problem)
+        if found.document is None:
+            raise GateRefusalError(
+                f"No rules of the gate are recorded yet in {document.store.uri(RULES)}; they are at the first partition that is "
+                "judged. If they were, restore them, too."
+            )
+        return change(found.document)
+
+    return document.update(changed, attempts=1)
+
+
+def _require_first(store: ObjectStore) -> None:
     """See that this is a first start indeed, and that the record was not removed."""
-    removed = heads is not None and heads.sequence(RULES) > 0
-    for name in () if removed else store.list(FOLDER):
-        if name.endswith(".json") and json.loads(store.get(name)).get("rules"):
-            removed = True
-            break
-    if removed:
+    if any(name.endswith(".json") and json.loads(store.get(name)).get("rules") for name in store.list(FOLDER)):
         raise GateRefusalError(
             f"{store.uri(RULES)} is gone, the record of the rules that partitions were judged by; restore it from a backup."
         )
-
-
-def _write(store: ObjectStore, key: Key, rules: Rules, tag: str | None, heads: Heads | None) -> Rules:
-    data = signed_document(rules, key, indent=1)
-    store.put_if(RULES, data, tag)
-    if heads is not None:
-        heads.older({RULES: _head(data, rules)})
-    return rules
-
-
-def _head(data: bytes, rules: Rules) -> Head:
-    return Head(rules.sequence, signature_of(data))
-
-
-def _parse(data: bytes, key: Key, store: ObjectStore) -> Rules:
-    try:
-        return open_document(Rules, data, key, store.uri(RULES))
-    except IntegrityError as error:
-        raise GateRefusalError(f"{error} Restore it from a backup; nothing is judged before.") from error
 
 
 def _hash(rules: Mapping[str, Any]) -> str:

@@ -1,18 +1,25 @@
 """Verdict of the gate on a partition: its evidence, and the decisions of people upon it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
+
+from fraud_core.signing.keys import Key
+from fraud_core.storage.documents import Counted
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.index import Index
+from fraud_core.storage.objects import ObjectStore
 
 FOLDER = "drift"
 NATURAL_PARTITIONS = 24  # so many accepted partitions tell how large natural variation is
 
 
+Summary = TypeVar("Summary", bound=BaseModel)
 Likened = Literal["last", "confirmed", "season"]
 
 
@@ -43,7 +50,7 @@ class FeatureResult(_Model):
 
     name: str
     role: Literal["blocks", "reported"]
-    measure: Literal["KS distance", "Cramer's V"]
+    measure: str
     distance: float
     noise: float
     clustering: float
@@ -117,7 +124,7 @@ class Decision(_Model):
     at: datetime
 
 
-class Verdict(_Model):
+class Verdict(Counted):
     """What the gate says about one partition's content, and its evidence.
 
     `accepted` is what the statistics say; `is_accepted` is what holds, with the last decision of a person. `sequence` counts the
@@ -130,7 +137,6 @@ class Verdict(_Model):
     format: Literal[1] = 1
     partition: str
     content: str
-    sequence: int = 0
     rules: str = ""
     confirmed: Decision | None = None
     kind: Literal["bootstrap", "judged"]
@@ -208,6 +214,15 @@ class Verdict(_Model):
         return self.decisions[-1] if self.decisions and self.decisions[-1].action == action else None
 
 
+class VerdictSummary(_Model):
+    """What planning has to know of a verdict, as its index holds it: of which content, by which rules, and what holds."""
+
+    sequence: int
+    content: str
+    rules: str
+    is_accepted: bool
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """The partitions that may train, and those that may not, each bound to its present content; in key order.
@@ -276,6 +291,28 @@ def sample_key(part: PartitionRef) -> str:
 def verdict_key(partition: str) -> str:
     """Key of a partition's verdict in the store."""
     return f"{FOLDER}/{partition}.json"
+
+
+def verdict_index(
+    name: str,
+    kind: type[Summary],
+    store: ObjectStore,
+    key: Key,
+    heads: Heads | None,
+    prefix: str,
+    read: Callable[[str], BaseModel | None],
+) -> Index[Summary]:
+    """An index of verdicts of a kind, whose keys in the store are prefix and partition; the summary has fields of theirs."""
+
+    def listed() -> list[str]:
+        names = (where.removeprefix(prefix).removesuffix(".json") for where in store.list(FOLDER) if where.startswith(prefix))
+        return [each for each in names if each[:1].isdigit()]
+
+    def summary(partition: str) -> Summary | None:
+        verdict = read(partition)
+        return None if verdict is None else kind.model_validate({each: getattr(verdict, each) for each in kind.model_fields})
+
+    return Index(name, kind, store, key, heads, listed, summary)
 
 
 def explain(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ loaded even where the gate rejects them, for the training saw them so, too. A ne
 that was learned has seen it, and what is the present is not taken from it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -67,6 +67,7 @@ class CatchUp:
         decisions: know the merchants of payments that raw does not have yet.
         store: what is filled.
         is_accepted: whether the gate accepts what a partition holds at present.
+        raws: what raw holds, where it was read already; None: it is read in its place.
     """
 
     source: Source
@@ -75,11 +76,12 @@ class CatchUp:
     decisions: DecisionLog
     store: HistoryStore
     is_accepted: Callable[[str], bool] = lambda _: True
+    raws: Mapping[str, Pointer] | None = None
 
     def within_reach(self) -> dict[str, Pointer]:
         """The partitions of raw that features of the newest accepted one with rows look back into, and that one, oldest first."""
-        raws = self.artifacts.pointers("raw")
-        newest = next((key for key in reversed(raws) if raws[key].rows and self.is_accepted(key)), None)
+        raws = self._raws()
+        newest = next((key for key in reversed(list(raws)) if raws[key].rows and self.is_accepted(key)), None)
         if newest is None:
             return {}
         return {key: raws[key] for key in [*self.source.preceding(newest), newest] if key in raws}
@@ -87,7 +89,10 @@ class CatchUp:
     def held_back(self) -> tuple[str, ...]:
         """The partitions with rows that are newer than the newest accepted one."""
         newest = max(self.within_reach(), default="")
-        return tuple(key for key, pointer in self.artifacts.pointers("raw").items() if pointer.rows and key > newest)
+        return tuple(key for key, pointer in self._raws().items() if pointer.rows and key > newest)
+
+    def _raws(self) -> Mapping[str, Pointer]:
+        return self.artifacts.pointers("raw") if self.raws is None else self.raws
 
     def newest(self) -> datetime | None:
         """Time of the newest payment in raw, as far as it is accepted; None: there is none."""

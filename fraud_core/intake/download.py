@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from fraud_core.errors import SourceError
-from fraud_core.sources.source import Limits
+from fraud_core.sources.limits import Limits
 
 MOST_HOPS = 5
 IDLE_SECONDS = 30.0  # without a byte

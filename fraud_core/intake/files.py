@@ -4,17 +4,14 @@ Nothing is guessed: values of CSV stay text until the declared formats parse the
 its name.
 """
 
-import codecs
-import csv
 import hashlib
 import io
-import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +21,10 @@ import polars as pl
 
 from fraud_core.errors import SourceError
 from fraud_core.intake.download import download
-from fraud_core.intake.strict_csv import CsvError, CsvReader
-from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, decompressed, kind_of
+from fraud_core.intake.strict_csv import CsvReader, UndecodableError
+from fraud_core.intake.unpacking import DAMAGED, HEAD, Bounded, UnreadableError, decompressed, kind_of
+from fraud_core.intake.watch import fetch_object, local_files, s3_objects
+from fraud_core.intake.workbook import is_workbook, workbook_rows
 from fraud_core.sources.source import Source
 from fraud_core.system.paths import without_escapes
 
@@ -68,7 +67,8 @@ def located(source: Source) -> Iterator[list[SourceFile]]:
             if scheme == "https":
                 files.append((pattern, download(pattern, _target(pattern, Path(folder)), source.limits)))
             elif scheme == "s3":
-                files += [(url, _fetch_s3(url, _target(url, Path(folder)))) for url in s3_urls(pattern) or [pattern]]
+                urls = [seen.name for seen in s3_objects(pattern)] or [pattern]
+                files += [(url, fetch_object(url, _target(url, Path(folder)))) for url in urls]
             elif scheme:
                 raise SourceError(f"{pattern}: only local paths, https:// and s3:// are read.")
             else:
@@ -84,47 +84,6 @@ def _present(pattern: str) -> list[str]:
     if Path(name).is_dir():
         raise SourceError(f"{name} is a folder; write {name}/*.csv, or {name}/**/*.parquet for folders within it.")
     raise SourceError(f"{name}: there is no such file. Put it there, or name another with --file.")
-
-
-def local_files(pattern: str) -> list[str]:
-    """Files that a path or a glob means, sorted; `**` stands for folders at any depth. A file's own name is never a pattern."""
-    for literal in (pattern, without_escapes(pattern)):
-        if Path(literal).is_file():
-            return [literal]
-    return sorted(name for name in glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207 - patterns are absolute
-
-
-def s3_urls(pattern: str) -> list[str]:
-    """Objects that an s3:// URL with `*`, `?`, `[ ]` or `**` means, sorted; a URL without any of them is itself.
-
-    Raises:
-        SourceError: the bucket cannot be listed.
-    """
-    bucket, key = urlsplit(pattern).netloc, pattern.split("/", 3)[-1]
-    literal = re.split(r"[*?[]", key, maxsplit=1)[0]
-    if literal == key:
-        return [pattern]
-    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
-
-    matches = re.compile(_regex(key)).fullmatch
-    try:
-        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=literal)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    except Exception as error:
-        raise SourceError(f"{pattern} cannot be listed: {type(error).__name__}: {error}.") from error
-    return [f"s3://{bucket}/{found}" for found in sorted(keys) if found == key or matches(found)]
-
-
-def _regex(pattern: str) -> str:
-    """A glob as a regular expression: `*` and `?` stay within a folder, `**/` goes through any number of them."""
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL)
-    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(wild.get(part) or (_class(part) if len(part) > 1 else re.escape(part)) for part in parts)
-
-
-def _class(brackets: str) -> str:
-    inside = brackets[1:-1].replace("\\", r"\\")
-    return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside.replace('^', chr(92) + '^')}]"
 
 
 def chunks(file: SourceFile, source: Source, tally: Tally | None = None) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -151,137 +110,102 @@ class _Reader:
         self.source, self.tally = source, tally
 
     def path_chunks(self, name: str, path: Path, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
-        with path.open("rb") as binary:
-            head = binary.read(HEAD)
-        kind = kind_of(name, head)
         if depth > DEEPEST:
             raise SourceError(f"{name} is packed more than {DEEPEST} times; unpack it.")
-        match kind:
-            case "empty":
-                return
-            case "csv":
-                with path.open("rb") as binary:
+        with _named(name), path.open("rb") as binary:
+            kind = kind_of(binary.read(HEAD))
+            binary.seek(0)
+            match kind:
+                case "empty":
+                    return
+                case "csv":
                     yield from ((name, chunk) for chunk in self.csv_chunks(name, binary))
-            case "parquet":
-                yield from ((name, chunk) for chunk in self.parquet_chunks(name, path))
-            case "zip":
-                yield from self.zip_chunks(name, path, depth)
-            case _:
-                try:
+                case "parquet":
+                    yield from ((name, chunk) for chunk in self.parquet_chunks(name, path))
+                case "zip":
+                    yield from self.zip_chunks(name, path, depth)
+                case _:
                     with decompressed(kind, path) as stream:
                         yield from self.stream_chunks(name, stream, path.stat().st_size, depth + 1)
-                except (*DAMAGED, OSError) as error:
-                    raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
 
     def stream_chunks(self, name: str, stream: IO[bytes], packed: int, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
         """Rows of what comes out of a packed file: text as it comes, all else by way of a temporary file."""
-        bounded = io.BufferedReader(Bounded(name, stream, packed, self.source.limits), 1 << 16)
-        kind = kind_of(name, bounded.peek(HEAD)[:HEAD])
+        bounded = io.BufferedReader(Bounded(stream, packed, self.source.limits), 1 << 16)
+        kind = kind_of(bounded.peek(HEAD)[:HEAD])
         if kind == "csv":
             yield from ((name, chunk) for chunk in self.csv_chunks(name, bounded))
         elif kind != "empty":
             with tempfile.NamedTemporaryFile(prefix="fraud-unpacked-") as plain:
-                while block := bounded.read(1 << 20):
-                    plain.write(block)
+                shutil.copyfileobj(bounded, plain)
                 plain.flush()
                 yield from self.path_chunks(name, Path(plain.name), depth)
 
     def zip_chunks(self, name: str, path: Path, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
-        from fraud_core.intake.workbook import is_workbook  # noqa: PLC0415
-
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if is_workbook(archive):
-                    yield from ((name, chunk) for chunk in self.workbook_chunks(name, path))
-                    return
-                members = sorted((m for m in archive.infolist() if _holds_data(m.filename)), key=lambda member: member.filename)
-                if not members:
-                    raise SourceError(f"{name} holds no CSV and no Parquet file.")
-                for member in members:
-                    yield from self.member_chunks(f"{name}::{member.filename}", archive, member, path.stat().st_size, depth + 1)
-        except zipfile.BadZipFile as error:
-            raise SourceError(f"{name} is a truncated or damaged zip ({error}); fetch it again.") from error
-
-    def member_chunks(
-        self, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int, depth: int
-    ) -> Iterator[tuple[str, pl.DataFrame]]:
-        try:
-            with archive.open(member) as stream:
-                yield from self.stream_chunks(name, stream, packed, depth)
-        except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
-            raise SourceError(f"{name} cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip.") from error
-        except DAMAGED as error:
-            raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
-
-    # --- CSV -------------------------------------------------------------------------------------------------------------------
+        with zipfile.ZipFile(path) as archive:
+            if is_workbook(archive):
+                yield from ((name, chunk) for chunk in self.workbook_chunks(name, path))
+                return
+            members = sorted((m for m in archive.infolist() if _holds_data(m.filename)), key=lambda member: member.filename)
+            if not members:
+                raise UnreadableError("holds no CSV and no Parquet file")
+            for member in members:
+                within = f"{name}::{member.filename}"
+                with _named(within), _opened(archive, member) as stream:
+                    yield from self.stream_chunks(within, stream, path.stat().st_size, depth + 1)
 
     def csv_chunks(self, name: str, binary: IO[bytes]) -> Iterator[pl.DataFrame]:
-        source, limits = self.source, self.source.limits
-        text = io.TextIOWrapper(binary, encoding=source.encoding, errors="strict", newline="")
+        source = self.source
         records = CsvReader(
-            text,
+            binary,
+            source.encoding,
             source.delimiter,
             line_breaks=source.line_breaks,
-            longest_line=limits.line_characters,
-            most_columns=limits.columns,
+            limits=source.limits,
+            longest_cell=LONGEST_CELL,
         )
+        header: list[str] = []
         try:
-            yield from self._text_chunks(name, records, records)
+            yield from self._text_chunks(name, records, header)
             records.check_counts()
-            self.tally.lines += max(records.lines - records.empty - records.continued - 1, 0)
-        except UnicodeDecodeError as error:
-            raise _undecodable(name, binary, records, error, source) from error
-        except CsvError as error:
-            raise SourceError(f"{name}, line {error.line}: {error}. {_advice(str(error))}") from error
+            self.tally.lines += records.lines - records.idle
+        except UndecodableError as error:
+            column = "(header)" if error.column is None else header[min(error.column, len(header) - 1)]
+            raise SourceError(
+                f"{name}, line {error.line}, column '{column}': {error}; "
+                "set `encoding` in the source's TOML, such as cp1252 for what Excel saves on Windows."
+            ) from error
         except DAMAGED as error:
             raise SourceError(
                 f"{name}, after line {records.line}: it is truncated or damaged ({error}); fetch it again."
             ) from error
-        finally:
-            text.detach()  # whoever opened the file closes it
 
     def workbook_chunks(self, name: str, path: Path) -> Iterator[pl.DataFrame]:
-        from fraud_core.intake.workbook import workbook_rows  # noqa: PLC0415
-
-        rows = workbook_rows(name, path, self.source.limits)
+        header: list[str] = []
 
         def padded() -> Iterator[tuple[int, list[str]]]:
-            header = next(rows, None)
-            if header is not None:
-                yield header
-                for line, cells in rows:
-                    self.tally.lines += 1
-                    yield line, cells + [""] * (len(header[1]) - len(cells))
+            for line, cells in workbook_rows(path, self.source.limits):
+                self.tally.lines += bool(header)
+                yield line, cells + [""] * (len(header) - len(cells))
 
-        yield from self._text_chunks(name, padded(), None)
+        yield from self._text_chunks(name, padded(), header)
 
-    def _text_chunks(
-        self, name: str, records: Iterable[tuple[int, list[str]]], counts: CsvReader | None
-    ) -> Iterator[pl.DataFrame]:
-        source, remaining = self.source, iter(records)
-        first = next(remaining, None)
-        if first is None:
+    def _text_chunks(self, name: str, records: Iterable[tuple[int, list[str]]], header: list[str]) -> Iterator[pl.DataFrame]:
+        """Frames of the records; the first one becomes the header."""
+        remaining = iter(records)
+        header += next(remaining, (0, []))[1]
+        if not header:
             return
-        header = first[1]
-        folders = _folder_columns(name, header, source)
-        _require(name, [*header, *folders], source)
-        read = [column for column in source.columns.wanted if column not in folders]
+        folders, read = self._columns(name, header)
         pick = itemgetter(*(header.index(column) for column in read))  # at least time and amount
-        width = len(header)
+        width, held = len(header), 0
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
-        held = before = 0
         for line, row in remaining:
             if len(row) != width:
-                raise SourceError(
-                    f"{name}, line {line}: {len(row)} columns where the header has {width}; "
-                    "the line is cut off or holds a stray delimiter."
+                raise UnreadableError(
+                    f"{len(row)} columns where the header has {width}; the line is cut off or holds a stray delimiter", line=line
                 )
             cells = pick(row)
-            if counts is not None:
-                if counts.characters - before > LONGEST_CELL:
-                    cells = tuple(cell[: LONGEST_CELL + 1] for cell in cells)
-                before = counts.characters
             lines.append(line)
             rows.append(cells)
             held += sum(map(len, cells))
@@ -291,25 +215,62 @@ class _Reader:
         if rows:
             yield _text_frame(lines, rows, read, folders)
 
-    # --- Parquet ---------------------------------------------------------------------------------------------------------------
-
     def parquet_chunks(self, name: str, path: Path) -> Iterator[pl.DataFrame]:
-        from fraud_core.intake.parquet import DAMAGED as UNREADABLE  # noqa: PLC0415 - only for Parquet
-        from fraud_core.intake.parquet import ParquetFile  # noqa: PLC0415
+        from fraud_core.intake import parquet  # noqa: PLC0415 - only for Parquet
 
         seen = 0
         try:
-            file = ParquetFile(name, path, self.source.limits)
-            folders = _folder_columns(name, file.names, self.source)
-            _require(name, [*file.names, *folders], self.source)
-            read = [column for column in self.source.columns.wanted if column not in folders]
-            for frame in file.chunks(read, CHUNK_ROWS):
+            bounds = {"free_rows": parquet.FREE_ROWS, "row_groups": parquet.MOST_ROW_GROUPS}
+            file = parquet.ParquetFile(path, path.stat().st_size, self.source.limits, **bounds)
+            folders, read = self._columns(name, file.names)
+            for column in read:
+                if not file.is_read(column):
+                    raise SourceError(
+                        f"{name}, column '{column}': values of type {file.types[column]} are not read; store the column as text."
+                    )
+            for frame in file.frames(read, CHUNK_ROWS):
                 whole = frame.with_columns(pl.lit(value).alias(column) for column, value in folders.items())
                 yield whole.with_row_index(LINE, offset=seen + 1).with_columns(pl.col(LINE).cast(pl.UInt32))
                 seen += len(frame)
             self.tally.lines += file.rows
-        except UNREADABLE as error:
+        except parquet.DAMAGED as error:
             raise SourceError(f"{name}, after row {seen}: this is not a whole Parquet file ({error}).") from error
+
+    def _columns(self, name: str, present: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """The wanted columns: those that the names of its folders tell with their value, and those that are read."""
+        folders = _folder_columns(name, present, self.source)
+        _require(name, [*present, *folders], self.source)
+        return folders, [column for column in self.source.columns.wanted if column not in folders]
+
+
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return archive.open(member)
+    except RuntimeError as error:  # a password, or a compression that Python does not know
+        raise UnreadableError(f"cannot be unpacked: {error}; unpack it yourself, or pack it as a plain zip") from error
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is wrong with a file, as a sentence that names it and says what to do."""
+    try:
+        yield
+    except UnreadableError as error:
+        problem = f"{name}, line {error.line}: {error}" if error.line else f"{name} {error}"
+        raise SourceError(f"{problem}.{_advice(error)}") from error
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{name} is a truncated or damaged zip ({error}); fetch it again.") from error
+    except (*DAMAGED, OSError) as error:
+        raise SourceError(f"{name} is truncated or damaged ({error}); fetch it again.") from error
+
+
+def _advice(error: UnreadableError) -> str:
+    raised = f" If it is sound, raise {' or '.join(f'`{limit}`' for limit in error.limits)} under [limits] in the source's TOML."
+    if "does not close on it" in str(error):
+        return " Correct the line; if cells hold line breaks, set `line_breaks = true` in the source's TOML."
+    if error.line and "columns" in error.limits:
+        return f" Is `delimiter` right?{raised}"
+    return raised if error.limits else ""
 
 
 def _holds_data(member: str) -> bool:
@@ -328,64 +289,6 @@ def _folder_columns(name: str, present: Sequence[str], source: Source) -> dict[s
     parts = (part.partition("=") for part in name.partition("://")[2 if "://" in name else 0].split("/")[:-1] if "=" in name)
     told = {column: "" if value == NO_VALUE else unquote(value) for column, equals, value in parts if equals}
     return {column: told[column] for column in source.columns.wanted if column in told and column not in present}
-
-
-def _advice(problem: str) -> str:
-    if "does not close on it" in problem:
-        return "Correct the line; if cells hold line breaks, set `line_breaks = true` in the source's TOML."
-    if "quotation mark" in problem:
-        return "Correct the line."
-    if "at most are read" in problem:
-        return "Is `delimiter` right? If so, raise `columns` under [limits] in the source's TOML."
-    if "characters" in problem:
-        return "If it is sound, raise `line_characters` under [limits] in the source's TOML."
-    return "Correct the line."
-
-
-def _undecodable(name: str, binary: IO[bytes], records: CsvReader, error: UnicodeDecodeError, source: Source) -> SourceError:
-    """Names line and column of the first byte that cannot be decoded; the line alone where the stream cannot be read again."""
-    try:
-        line, column = _place_of_bad_byte(binary, source)
-        place = f"line {line}, column '{column}'"
-    except (OSError, ValueError):  # what cannot be read a second time
-        place = f"after line {records.line}"
-    return SourceError(
-        f"{name}, {place}: byte {error.object[error.start]:#04x} is not {source.encoding}; "
-        "set `encoding` in the source's TOML, such as cp1252 for what Excel saves on Windows."
-    )
-
-
-def _place_of_bad_byte(binary: IO[bytes], source: Source) -> tuple[int, str]:
-    """Line and column of the first byte that cannot be decoded. The file is read a second time, since readers read ahead."""
-    binary.seek(0)
-    reader = csv.reader(_lines_before_bad_byte(binary, source.encoding), delimiter=source.delimiter)
-    header: list[str] = []
-    last: list[str] = []
-    try:
-        header = next(reader, [])
-        for row in reader:
-            last = row
-    except csv.Error:  # it is told when the encoding is right
-        last = []
-    return reader.line_num, header[min(len(last), len(header)) - 1] if last else "(header)"
-
-
-def _lines_before_bad_byte(binary: IO[bytes], encoding: str) -> Iterator[str]:
-    """Lines of the file, the last one up to its bad byte."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)("strict"), translate=True)
-    rest = ""
-    is_last = False
-    while not is_last:
-        block = binary.read(1 << 16)
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            good = error.object[: error.start].decode(encoding, "ignore")
-            text, is_last = good.replace("\r\n", "\n").replace("\r", "\n"), True
-        *lines, rest = (rest + text).split("\n")
-        yield from (f"{line}\n" for line in lines)
-        is_last = is_last or not block
-    yield rest
 
 
 def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[str], folders: dict[str, str]) -> pl.DataFrame:
@@ -414,17 +317,6 @@ def _require(name: str, present: Sequence[str], source: Source) -> None:
 def _target(url: str, folder: Path) -> Path:
     target = folder / hashlib.sha256(url.encode()).hexdigest()[:12] / (Path(urlsplit(url).path).name or "file")
     target.parent.mkdir()
-    return target
-
-
-def _fetch_s3(url: str, target: Path) -> Path:
-    from fraud_core.storage.s3 import s3_client  # noqa: PLC0415 - only where an s3 URL is used
-
-    bucket, key = urlsplit(url).netloc, url.split("/", 3)[-1]
-    try:
-        s3_client().download_file(bucket, key, str(target))
-    except Exception as error:
-        raise SourceError(f"{url} could not be fetched: {type(error).__name__}: {error}.") from error
     return target
 
 

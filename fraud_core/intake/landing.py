@@ -242,43 +242,38 @@ def _written(store: ObjectStore, partition: str, frame: pl.DataFrame) -> tuple[s
 
 @dataclass
 class _Router:
-    """Collects the rows of a file by partition and writes them as segments when there are many."""
+    """Collects the rows of a file by partition, taken and refused ones, and writes them as segments when there are many."""
 
     store: ObjectStore
-    rows: dict[str, list[pl.DataFrame]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[tuple[str, bool], list[pl.DataFrame]] = field(default_factory=lambda: defaultdict(list))  # True: refused
     digests: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
-    refused: dict[str, list[pl.DataFrame]] = field(default_factory=lambda: defaultdict(list))
     held: int = 0
     held_bytes: int = 0
     segments: list[Segment] = field(default_factory=list)
     refusals: list[Segment] = field(default_factory=list)
 
     def take(self, parsed: Parsed) -> None:
-        for (key,), frame in parsed.rows.partition_by(PARTITION, as_dict=True, include_key=False, maintain_order=True).items():
-            self.rows[str(key)].append(frame)
-            self.digests[str(key)].append(parsed.digest(str(key)))
         refused = parsed.refused.with_columns(pl.col(PARTITION).fill_null(UNDATED))
-        for (key,), frame in refused.partition_by(PARTITION, as_dict=True, include_key=False, maintain_order=True).items():
-            self.refused[str(key)].append(frame)
-        self.held += len(parsed.rows) + len(parsed.refused)
-        self.held_bytes += int(parsed.rows.estimated_size() + parsed.refused.estimated_size())
+        for rows, are_refused in ((parsed.rows, False), (refused, True)):
+            for (key,), frame in rows.partition_by(PARTITION, as_dict=True, include_key=False, maintain_order=True).items():
+                self.parts[str(key), are_refused].append(frame)
+                if not are_refused:
+                    self.digests[str(key)].append(parsed.digest(str(key)))
+            self.held += len(rows)
+            self.held_bytes += int(rows.estimated_size())
         if self.held >= FLUSH_ROWS or self.held_bytes >= FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        for key, frames in self.rows.items():
-            self.segments.append(self._write(key, frames, hashlib.sha256(b"".join(self.digests[key])).hexdigest()))
-        for key, frames in self.refused.items():
-            self.refusals.append(self._write(key, frames, None))
-        self.rows.clear()
+        for (partition, are_refused), frames in self.parts.items():
+            frame = pl.concat(frames)
+            key, sha256 = _written(self.store, partition, frame)
+            digest = sha256 if are_refused else hashlib.sha256(b"".join(self.digests[partition])).hexdigest()
+            segment = Segment(partition=partition, key=key, rows=len(frame), digest=digest, sha256=sha256)
+            (self.refusals if are_refused else self.segments).append(segment)
+        self.parts.clear()
         self.digests.clear()
-        self.refused.clear()
         self.held = self.held_bytes = 0
-
-    def _write(self, partition: str, frames: list[pl.DataFrame], digest: str | None) -> Segment:
-        frame = pl.concat(frames)
-        key, sha256 = _written(self.store, partition, frame)
-        return Segment(partition=partition, key=key, rows=len(frame), digest=digest or sha256, sha256=sha256)
 
 
 def _land_file(

@@ -1,101 +1,154 @@
-"""Rows of Parquet files. Types are looked at before Polars sees them: it panics on what Python's own dates cannot hold."""
+"""Parquet files, bounded: rows in batches for the scoring of files, and as frames for the intake.
+
+Types are looked at before Polars sees them: it panics on what Python's own dates cannot hold.
+"""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
+import pyarrow.types as of
 
-from fraud_core.errors import SourceError
-from fraud_core.intake.unpacking import FREE_EXPANSION, too_large
-from fraud_core.sources.source import Limits
+from fraud_core.intake.unpacking import UnreadableError, check_expansion
+from fraud_core.sources.limits import Limits
 
 FREE_ROWS = 1_000_000  # that a file may always have; beyond them at most one a byte
+MOST_ROW_GROUPS = 100_000
+DAMAGED = (pyarrow.ArrowException, OSError)
 
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 _FIRST_DAY, _LAST_DAY = datetime.date(1, 1, 2).toordinal() - _EPOCH, datetime.date(9999, 12, 30).toordinal() - _EPOCH
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}
+_READ = (
+    of.is_string,
+    of.is_large_string,
+    of.is_string_view,
+    of.is_integer,
+    of.is_float32,
+    of.is_float64,
+    of.is_boolean,
+    of.is_null,
+)
 
 
 class ParquetFile:
-    """A Parquet file, opened. Errors of pyarrow (`DAMAGED`) are left to whoever reads.
+    """A Parquet file within its bounds, by its own figures. Errors of pyarrow (`DAMAGED`) are left to whoever reads.
+
+    Attributes:
+        rows: how many it says that it has.
+        names: of its columns.
+        types: name -> type, of dictionaries that of their values.
+
+    Args:
+        file: a path, or an open file that can be sought.
+        size: of it, in bytes.
+        limits: columns, and how far it may expand.
+        free_rows: that it may have however small it is.
+        row_groups: that it may have.
 
     Raises:
-        SourceError: it is larger inside than `limits` allow.
+        UnreadableError: a bound is passed.
     """
 
-    def __init__(self, name: str, path: Path, limits: Limits) -> None:
-        self.name = name
-        self._file = pyarrow.parquet.ParquetFile(path, coerce_int96_timestamp_unit="us")
-        metadata, size = self._file.metadata, path.stat().st_size
-        expanded = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
-        if expanded > min(max(FREE_EXPANSION, limits.expansion * size), limits.unpacked_gb * 1e9):
-            raise too_large(name, limits)
+    def __init__(self, file: Path | IO[bytes], size: int, limits: Limits, *, free_rows: int, row_groups: int) -> None:
+        self._file = file
+        if not isinstance(file, Path):
+            file.seek(0)
+        self._metadata = metadata = pyarrow.parquet.read_metadata(file)
         self.rows: int = metadata.num_rows
-        if self.rows > max(FREE_ROWS, size * limits.expansion // 100):
-            raise SourceError(
-                f"{name} says that it has {self.rows:,} rows, more than one a byte, as files do that are made to fill a machine. "
-                "If it is sound, raise `expansion` under [limits] in the source's TOML."
-            )
-        self.names: list[str] = self._file.schema_arrow.names
-        if len(self.names) > limits.columns:
-            raise SourceError(
-                f"{name} has {len(self.names)} columns, and {limits.columns} at most are read; "
-                "raise `columns` under [limits] in the source's TOML."
-            )
-        parquet_schema = self._file.schema
-        columns = (parquet_schema.column(at) for at in range(len(parquet_schema)))
-        self._instants = {column.path for column in columns if column.physical_type == "INT96"}
+        if metadata.num_row_groups > row_groups:
+            raise UnreadableError(f"has {metadata.num_row_groups} row groups, and {row_groups} at most are read")
+        if metadata.num_columns > limits.columns:
+            problem = f"has {metadata.num_columns} columns, and {limits.columns} at most are read"
+            raise UnreadableError(problem, limits=("columns",))
+        if self.rows > max(free_rows, size * limits.expansion // 100):
+            problem = f"would expand to {self.rows:,} rows, more than one a byte, as files do that are made to fill a machine"
+            raise UnreadableError(problem, limits=("expansion",))
+        groups = (metadata.row_group(at) for at in range(metadata.num_row_groups))
+        check_expansion(sum(group.total_byte_size for group in groups), size, limits)
+        schema = metadata.schema.to_arrow_schema()
+        self.names: list[str] = schema.names
+        values = (field.type.value_type if of.is_dictionary(field.type) else field.type for field in schema)
+        self.types = dict(zip(self.names, values, strict=True))
+        leaves = (metadata.schema.column(at) for at in range(metadata.num_columns))
+        self._instants = {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
 
-    def chunks(self, columns: list[str], rows: int) -> Iterator[pl.DataFrame]:
+    def is_read(self, name: str) -> bool:
+        """Whether a column has a type that can hold a value of ours."""
+        dtype = self.types[name]
+        exact = of.is_decimal(dtype) and not of.is_decimal256(dtype)
+        return exact or of.is_date(dtype) or of.is_timestamp(dtype) or any(test(dtype) for test in _READ)
+
+    def is_instant(self, name: str) -> bool:
+        """Whether a column of times has a zone: that of INT96 is UTC, as Spark writes it."""
+        return name in self._instants or getattr(self.types[name], "tz", None) is not None
+
+    def batches(self, columns: Sequence[str], rows: int, *, dictionaries: bool = False) -> Iterator[Any]:
+        """Record batches of at most so many rows. Before the damage in a file all whole row groups are handed on.
+
+        Args:
+            columns: which.
+            rows: at most, in one.
+            dictionaries: whether texts stay what they refer to, so that a long one that many rows have is held but once.
+        """
+        if not isinstance(self._file, Path):
+            self._file.seek(0)
+        with pyarrow.parquet.ParquetFile(
+            self._file,
+            metadata=self._metadata,
+            pre_buffer=False,
+            buffer_size=1 << 20,
+            coerce_int96_timestamp_unit="us",
+            page_checksum_verification=True,
+            read_dictionary=list(columns) if dictionaries else None,
+        ) as file:
+            given = 0
+            try:
+                for batch in file.iter_batches(rows, columns=list(columns), use_threads=False):
+                    yield batch
+                    given += len(batch)
+            except pyarrow.ArrowMemoryError:
+                raise
+            except DAMAGED:  # in a row group that shares its batch with sound ones before it
+                begin = 0
+                for group in range(file.num_row_groups):
+                    end = begin + file.metadata.row_group(group).num_rows
+                    for batch in (
+                        file.iter_batches(rows, [group], columns=list(columns), use_threads=False) if given < end else ()
+                    ):
+                        yield batch.slice(max(given - begin, 0))
+                        begin += len(batch)
+                    begin = end
+                raise
+
+    def frames(self, columns: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
         """Frames of at most so many rows.
 
-        Times without a zone that stand as INT96 are instants in UTC, as Spark writes them. Days and times beyond the years 1 to
-        9999 become the first or the last of them, which no declaration takes.
-
-        Raises:
-            SourceError: a column has a type that holds no value of ours.
+        Times without a zone that stand as INT96 are instants in UTC. Days and times beyond the years 1 to 9999 become the first
+        or the last of them, which no declaration takes.
         """
-        for name in columns:
-            self._require_type(name, self._file.schema_arrow.field(name).type)
-        for batch in self._file.iter_batches(rows, columns=columns, use_threads=False):
-            arrays = {name: self._within_years(name, batch.column(name)) for name in columns}
-            frame = pl.from_arrow(pyarrow.table(arrays))
+        for batch in self.batches(columns, rows):
+            frame = pl.from_arrow(pyarrow.table({name: self._within_years(name, batch.column(name)) for name in columns}))
             assert isinstance(frame, pl.DataFrame)
             yield frame
 
-    def _require_type(self, name: str, dtype: Any) -> None:
-        types = pyarrow.types
-        if types.is_dictionary(dtype):
-            dtype = dtype.value_type
-        text = types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
-        number = (
-            types.is_integer(dtype)
-            or types.is_float32(dtype)
-            or types.is_float64(dtype)
-            or types.is_boolean(dtype)
-            or types.is_null(dtype)
-        )
-        exact = types.is_decimal(dtype) and not types.is_decimal256(dtype)
-        if not (text or number or exact or types.is_date(dtype) or types.is_timestamp(dtype)):
-            raise SourceError(f"{self.name}, column '{name}': values of type {dtype} are not read; store the column as text.")
-
     def _within_years(self, name: str, values: Any) -> Any:
         dtype = values.type
-        if pyarrow.types.is_timestamp(dtype):
-            zone = "UTC" if dtype.tz or name in self._instants else None
+        if of.is_timestamp(dtype):
+            zone = "UTC" if self.is_instant(name) else None
             if dtype.unit == "ns":  # these cannot leave the years 1677 to 2262
                 return values.cast(pyarrow.int64()).cast(pyarrow.timestamp("ns", zone))
             inside = _clamped(values.cast(pyarrow.int64()), _PER_DAY[dtype.unit])
             micros = inside.cast(pyarrow.timestamp(dtype.unit)).cast(pyarrow.timestamp("us"))  # Polars keeps no seconds
             return micros.cast(pyarrow.int64()).cast(pyarrow.timestamp("us", zone))
-        if pyarrow.types.is_date32(dtype):
+        if of.is_date32(dtype):
             return _clamped(values.cast(pyarrow.int32()), 1).cast(dtype)
-        if pyarrow.types.is_date64(dtype):
+        if of.is_date64(dtype):
             return _clamped(values.cast(pyarrow.int64()), _PER_DAY["ms"]).cast(dtype)
         return values
 
@@ -105,6 +158,3 @@ def _clamped(numbers: Any, per_day: int) -> Any:
     low, high = pyarrow.scalar(_FIRST_DAY * per_day, numbers.type), pyarrow.scalar(_LAST_DAY * per_day, numbers.type)
     raised = pyarrow.compute.max_element_wise(numbers, low, skip_nulls=False)
     return pyarrow.compute.min_element_wise(raised, high, skip_nulls=False)
-
-
-DAMAGED = (pyarrow.ArrowException, OSError)

@@ -230,11 +230,18 @@ def _ambiguous(readings: Sequence[pl.Expr]) -> tuple[tuple[pl.Expr, str], ...]:
     return ((pl.min_horizontal(*readings) != pl.max_horizontal(*readings), "means different times by the declared formats"),)
 
 
-def _money(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    given, dtype = _numeric(declared, chunk, source)
-    name = f"{column.name}?"
-    checks = ((pl.col(name).is_null(), "is missing"), (pl.col(column.name).is_null(), NO_AMOUNT))
-    return _Reading(given, cents(pl.col(name), dtype), checks)
+def _reads_numbers(
+    read: Callable[[pl.Expr, pl.DataType], pl.Expr], reason: str, *, required: bool = False
+) -> Callable[..., _Reading]:
+    """How a column of numbers is read: by a rule of `canonical_number`; what it makes nothing of is refused for this reason."""
+
+    def reading(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
+        given, dtype = _numeric(declared, chunk, source)
+        told = pl.col(f"{column.name}?")
+        missing = ((told.is_null(), "is missing"),) if required else ()
+        return _Reading(given, read(told, dtype), (*missing, (told.is_not_null() & pl.col(column.name).is_null(), reason)))
+
+    return reading
 
 
 def _numeric(declared: TextColumn, chunk: pl.Schema, source: Source) -> tuple[pl.Expr, pl.DataType]:
@@ -268,20 +275,6 @@ def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Sour
     return _Reading(_as_text(declared.column, chunk), read, ((wrong, expected),))
 
 
-def _number(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    given, dtype = _numeric(declared, chunk, source)
-    name = f"{column.name}?"
-    wrong = pl.col(name).is_not_null() & pl.col(column.name).is_null()
-    return _Reading(given, numbers(pl.col(name), dtype), ((wrong, "is not a finite number"),))
-
-
-def _count(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> _Reading:
-    given, dtype = _numeric(declared, chunk, source)
-    name = f"{column.name}?"
-    wrong = pl.col(name).is_not_null() & pl.col(column.name).is_null()
-    return _Reading(given, wholes(pl.col(name), dtype), ((wrong, "is not a whole number"),))
-
-
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> _Reading:
     parts = [canonical_texts(name, chunk[name]) for name in declared.columns]
     identity = pl.concat_str(parts, separator=SEPARATOR)  # null where any part is
@@ -311,10 +304,10 @@ _READINGS: dict[str, Callable[..., _Reading]] = {
     "text": _text,
     "timestamp": _timestamp,
     "date": _date,
-    "money": _money,
+    "money": _reads_numbers(cents, NO_AMOUNT, required=True),
     "label": _label,
-    "number": _number,
-    "count": _count,
+    "number": _reads_numbers(numbers, "is not a finite number"),
+    "count": _reads_numbers(wholes, "is not a whole number"),
     "card": _card,
 }
 

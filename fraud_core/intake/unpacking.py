@@ -9,13 +9,12 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from fraud_core.errors import SourceError
-from fraud_core.sources.source import Limits
+from fraud_core.sources.limits import Limits
 
-Kind = Literal["csv", "parquet", "zip", "workbook", "gzip", "bzip2", "xz", "zstd", "empty"]
+Kind = Literal["csv", "parquet", "zip", "gzip", "bzip2", "xz", "zstd", "empty"]
 
 HEAD = 512  # bytes that tell what a file is
-FREE_EXPANSION = 64_000_000  # bytes that a file may always expand to, as in file scoring
+FREE_EXPANSION = 64_000_000  # bytes that a file may always expand to
 DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 _BEGINNINGS: tuple[tuple[bytes, Kind], ...] = (
@@ -42,17 +41,30 @@ _NOT_READ = (
 )
 
 
-def kind_of(name: str, head: bytes) -> Kind:
+class UnreadableError(ValueError):
+    """A file that cannot be read, or not on. The message repeats no value; whoever reads the file names it and says what to do.
+
+    Attributes:
+        line: where, from 1; of a quotation mark: where it opened; 0: it is the file as a whole.
+        limits: which of its `Limits` to raise if the file is sound.
+    """
+
+    def __init__(self, message: str, *, line: int = 0, limits: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.line, self.limits = line, limits
+
+
+def kind_of(head: bytes) -> Kind:
     """What a file is, by its first `HEAD` bytes: what is none of the known kinds is taken for text.
 
     Raises:
-        SourceError: it is of a kind that is known and not read.
+        UnreadableError: it is of a kind that is known and not read.
     """
     if not head.strip(b"\r\n\t \xef\xbb\xbf"):
         return "empty"
     for at, beginning, what in _NOT_READ:
         if head[at : at + len(beginning)].lower() == beginning.lower():
-            raise SourceError(f"{name} is {what}.")
+            raise UnreadableError(f"is {what}")
     return next((kind for beginning, kind in _BEGINNINGS if head.startswith(beginning)), "csv")
 
 
@@ -60,50 +72,41 @@ class Bounded(io.RawIOBase):
     """A stream that ends in an error once it gave more bytes than a file of its packed size may expand to.
 
     Args:
-        name: what errors call it.
         stream: gives the unpacked bytes.
         packed: size of the file on disk, in bytes.
         limits: how far it may grow.
 
     Raises:
-        SourceError: (while reading) it grows too far.
+        UnreadableError: (while reading) it grows too far.
     """
 
-    def __init__(self, name: str, stream: IO[bytes], packed: int, limits: Limits) -> None:
-        self._name, self._stream, self._limits = name, stream, limits
-        self._most = self._left = int(min(max(FREE_EXPANSION, limits.expansion * packed), limits.unpacked_gb * 1e9))
+    def __init__(self, stream: IO[bytes], packed: int, limits: Limits) -> None:
+        self._stream, self._packed, self._limits = stream, packed, limits
+        self._given = 0
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return self._stream.seekable()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Back to the beginning, and nowhere else."""
-        if (offset, whence) != (0, io.SEEK_SET):
-            raise io.UnsupportedOperation("only the beginning can be sought")
-        self._left = self._most
-        return self._stream.seek(0)
-
-    def tell(self) -> int:
-        return self._most - self._left
-
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(min(len(buffer), 1 << 20))
-        self._left -= len(data)
-        if self._left < 0:
-            raise too_large(self._name, self._limits)
+        self._given += len(data)
+        check_expansion(self._given, self._packed, self._limits)
         buffer[: len(data)] = data
         return len(data)
 
 
-def too_large(name: str, limits: Limits) -> SourceError:
-    """The refusal of a file that expands too far."""
-    return SourceError(
-        f"{name} expands to more than {limits.expansion} times its size or {limits.unpacked_gb:g} GB, as files do that are made "
-        "to fill a machine. If it is sound, raise `expansion` or `unpacked_gb` under [limits] in the source's TOML."
-    )
+def check_expansion(unpacked: int, packed: int, limits: Limits) -> None:
+    """See that a file does not expand too far.
+
+    Raises:
+        UnreadableError: so many bytes come of so many.
+    """
+    if unpacked > min(max(FREE_EXPANSION, limits.expansion * packed), limits.unpacked_gb * 1e9):
+        raise UnreadableError(
+            f"expands to more than {limits.expansion} times its size or {limits.unpacked_gb:g} GB, as files do that are made to "
+            "fill a machine",
+            limits=("expansion", "unpacked_gb"),
+        )
 
 
 def decompressed(kind: Kind, path: Path) -> IO[bytes]:

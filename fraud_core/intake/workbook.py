@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fraud_core.errors import SourceError
-from fraud_core.intake.unpacking import FREE_EXPANSION, too_large
-from fraud_core.sources.source import Limits
+from fraud_core.intake.unpacking import UnreadableError, check_expansion
+from fraud_core.sources.limits import Limits
 
 EXACT_DIGITS = 15  # that Excel keeps of a number
 
@@ -19,24 +18,22 @@ def is_workbook(archive: zipfile.ZipFile) -> bool:
     return "xl/workbook.xml" in archive.namelist()
 
 
-def workbook_rows(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, list[str]]]:
+def workbook_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str]]]:
     """Rows of a workbook's only sheet that holds any, each with its number; empty rows are left out.
 
     Days and times read 2024-03-05 10:20:30, and true and false are just these words. A number of more than 15 digits reads as
     Excel shows it, 4.11111111111111E+15, since its last digits are lost.
 
     Raises:
-        SourceError: it expands too far, holds several tables, or no library is there to read it.
+        UnreadableError: it expands too far, holds several tables, or no library is there to read it.
     """
     try:
         import openpyxl  # noqa: PLC0415 - only for workbooks
     except ImportError as error:
-        raise SourceError(f"{name} is an Excel workbook; install `openpyxl` to read it, or save it as CSV.") from error
+        raise UnreadableError("is an Excel workbook; install `openpyxl` to read it, or save it as CSV") from error
 
     with zipfile.ZipFile(path) as archive:
-        expanded = sum(member.file_size for member in archive.infolist())
-    if expanded > min(max(FREE_EXPANSION, limits.expansion * path.stat().st_size), limits.unpacked_gb * 1e9):
-        raise too_large(name, limits)
+        check_expansion(sum(member.file_size for member in archive.infolist()), path.stat().st_size, limits)
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and extensions, which say nothing of values
         book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
@@ -44,9 +41,7 @@ def workbook_rows(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, 
             sheets = [sheet for sheet in book.worksheets if any(True for _ in _rows(sheet))]
             if len(sheets) > 1:
                 names = ", ".join(f"'{sheet.title}'" for sheet in sheets)
-                raise SourceError(
-                    f"{name} has several sheets with rows: {names}. Save the one that is meant as a file of its own."
-                )
+                raise UnreadableError(f"has several sheets with rows: {names}; save the one that is meant as a file of its own")
             for sheet in sheets:
                 yield from _rows(sheet)
         finally:

@@ -133,13 +133,13 @@ def read_manifest(store: ObjectStore, version: str, key: Key, manifest_sha256: s
     raw = _required(store, f"{folder}/manifest.json")
     if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
         raise IntegrityError(f"{store.uri(folder)}/manifest.json is not the one the pointer names.")
-    manifest = open_document(Manifest, raw, key, f"{store.uri(folder)}/manifest.json")
+    manifest = open_document(Manifest, raw, key, f"{store.uri(folder)}/manifest.json", version=version)
     learned = manifest.learned
     if learned.format != FORMAT:
         what = "Train anew" if learned.format < FORMAT else "Upgrade"
         raise IntegrityError(f"{store.uri(folder)} has format {learned.format}; this release reads format {FORMAT}. {what}.")
-    if not version == manifest.version == learned.version:
-        raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {manifest.version}.")
+    if learned.version != version:
+        raise IntegrityError(f"{store.uri(folder)}/manifest.json speaks of version {learned.version}.")
     return manifest
 
 

@@ -17,18 +17,13 @@ from fraud_core.errors import FraudError, IntegrityError, StoreError
 from fraud_core.features.windows import STATE
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.explain import Explainer
-from fraud_core.models.registry import LATEST, ChampionPointer, parse_latest, pointer_head
+from fraud_core.models.registry import LATEST, ChampionPointer, latest_of
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.keys import Key
-from fraud_core.storage.heads import Heads
+from fraud_core.storage.heads import Heads, ProcessHeads
 from fraud_core.storage.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
-
-RESTORED = (
-    "`fraud rollback` to a version makes a newer change; if the store was restored from a backup: "
-    '`fraud confirm --restored --reason "..."`, then restart the scorer.'
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ class ModelFollower:
         self.store = store
         self.signing_key = signing_key
         self._listen = listen
-        self._heads = heads
+        self._pointer = latest_of(store, signing_key, ProcessHeads(heads))
         self._status = Status()
         self._tag: str | None = None
         self._polling = threading.Lock()
@@ -165,23 +160,15 @@ class ModelFollower:
         """
         current = self._status.served
         try:
-            found = self.store.get_changed(LATEST, self._tag)
+            found = self._pointer.changed(self._tag)
         except KeyError:
             if current is None:
                 return None
             gone = f"{self.store.uri(LATEST)} is gone; promote a version, or restore the store from its backup."
             raise StoreError(gone) from None
-        if found is None:
+        if found is None or found.document is None:
             return current
-        data, tag = found
-        latest = parse_latest(data, self.signing_key, self.store.uri(LATEST))
-        if current is not None and latest.sequence < current.latest.sequence:
-            raise IntegrityError(
-                f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, older than change "
-                f"{current.latest.sequence}, which was seen before. {RESTORED}"
-            )
-        if not self._is_newest(data, latest):
-            return current  # it was moved while we looked, and the next look follows it
+        latest = found.document
         if current is not None and (latest.version, latest.manifest_sha256) == (
             current.latest.version,
             current.latest.manifest_sha256,
@@ -193,32 +180,8 @@ class ModelFollower:
             explainer = warmed_up(scorer)
             plain = None if scorer.without_history is None else warmed_up(scorer.without_history)
             served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain)
-        self._tag = tag
+        self._tag = found.tag
         return served
-
-    def _is_newest(self, data: bytes, latest: ChampionPointer) -> bool:
-        """Whether no newer pointer was seen by this installation, be it before a restart or by another process.
-
-        Without its database the scorer goes on, with what this process has seen itself.
-
-        Raises:
-            IntegrityError: the store holds an older one for good.
-        """
-        if self._heads is None:
-            return True
-        try:
-            if not self._heads.older({LATEST: pointer_head(data, latest)}):
-                return True
-            seen = self._heads.sequence(LATEST)
-        except StoreError as error:
-            logger.warning("which change of the pointer was seen before cannot be told: %s", error)
-            return True
-        if self.store.get(LATEST) != data:
-            return False
-        raise IntegrityError(
-            f"{self.store.uri(LATEST)} is change {latest.sequence} of the pointer, and not change {seen}, which was seen before. "
-            f"{RESTORED}"
-        )
 
 
 def warmed_up(scorer: Scorer) -> Explainer:

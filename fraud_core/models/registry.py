@@ -10,9 +10,9 @@ from pydantic import Field
 from fraud_core.errors import IntegrityError, PromotionError, StoreConflictError
 from fraud_core.models.bundle import read_bundle, read_manifest
 from fraud_core.models.manifest import FALLBACK, MAIN, SignedPart, file_names
-from fraud_core.signing.documents import open_document, signature_of, signed_document
 from fraud_core.signing.keys import Key, open_signed
-from fraud_core.storage.heads import Head, Heads
+from fraud_core.storage.documents import Counted, Found, SignedDocument
+from fraud_core.storage.heads import Heads, ProcessHeads
 from fraud_core.storage.objects import ObjectStore
 
 LATEST = "models/latest.json"
@@ -37,12 +37,11 @@ class Withdrawal(SignedPart):
     at: datetime
 
 
-class ChampionPointer(SignedPart):
+class ChampionPointer(Counted):
     """The pointer. `history` holds the changes so far, newest last; `withdrawn` the versions taken out of service."""
 
     version: str
     manifest_sha256: str
-    sequence: int
     history: tuple[Change, ...] = ()
     withdrawn: dict[str, Withdrawal] = Field(default_factory=dict)
 
@@ -75,23 +74,27 @@ def _card(data: bytes, key: Key) -> StoredCard | None:
     return StoredCard(body=body, is_signed=is_signed) if {"version", "created"} <= body.keys() else None
 
 
+def latest_of(store: ObjectStore, key: Key, heads: Heads | ProcessHeads | None = None) -> SignedDocument[ChampionPointer]:
+    """The pointer, in its place in the store."""
+    return SignedDocument(
+        ChampionPointer,
+        LATEST,
+        store,
+        key,
+        heads,
+        what="The pointer to the champion",
+        renew="`fraud rollback` to a version makes a newer change; if the store was restored from a backup: "
+        '`fraud confirm --restored --reason "..."`, then restart the scorers.',
+    )
+
+
 def read_latest(store: ObjectStore, key: Key) -> ChampionPointer | None:
     """The pointer, None where there is no champion yet.
 
     Raises:
         IntegrityError: its signature does not hold.
     """
-    found = store.get_tagged(LATEST)
-    return None if found is None else parse_latest(found[0], key, store.uri(LATEST))
-
-
-def parse_latest(data: bytes, key: Key, where: str) -> ChampionPointer:
-    """Verify and parse the bytes of a pointer.
-
-    Raises:
-        IntegrityError: the signature does not hold.
-    """
-    return open_document(ChampionPointer, data, key, where)
+    return latest_of(store, key).read()
 
 
 def versions(store: ObjectStore, key: Key) -> list[str]:
@@ -110,33 +113,6 @@ def _is_whole(store: ObjectStore, version: str, key: Key, present: set[str]) -> 
         return False
     models = [(learned, MAIN), *([(learned.fallback, FALLBACK)] if learned.fallback is not None else [])]
     return present.issuperset(file for each, names in models for file in file_names(each.kind, names))
-
-
-def pointer_head(data: bytes, latest: ChampionPointer) -> Head:
-    """Which change of the pointer these bytes are; they were verified before."""
-    return Head(latest.sequence, signature_of(data))
-
-
-def follow_latest(store: ObjectStore, key: Key, heads: Heads) -> ChampionPointer | None:
-    """The pointer, for what decides by it; None where there is no champion yet.
-
-    Raises:
-        IntegrityError: its signature does not hold, it is gone, or an older one was put back.
-        StoreError: the database that remembers which was seen cannot be used.
-    """
-    for _ in range(2):  # a newer one may come between our look at the store and that at what was seen
-        found = store.get_tagged(LATEST)
-        latest = None if found is None else parse_latest(found[0], key, store.uri(LATEST))
-        if found is None or latest is None:
-            if not heads.sequence(LATEST):
-                return None
-        elif not heads.older({LATEST: pointer_head(found[0], latest)}):
-            return latest
-    lies = "is gone" if latest is None else f"is change {latest.sequence} of the pointer"
-    raise IntegrityError(
-        f"{store.uri(LATEST)} {lies}, and change {heads.sequence(LATEST)} was seen before: it is not used. `fraud rollback` to a "
-        'version makes a newer change; if the store was restored from a backup: `fraud confirm --restored --reason "..."`.'
-    )
 
 
 def point_at(
@@ -163,41 +139,36 @@ def point_at(
     """
     read_bundle(store, version, key)
     manifest_sha256 = hashlib.sha256(store.get(f"models/{version}/manifest.json")).hexdigest()
-    found = store.get_tagged(LATEST)
-    current = None if found is None else parse_latest(found[0], key, store.uri(LATEST))
-    withdrawn = {} if current is None else dict(current.withdrawn)
-    if how == "restoration":
-        withdrawn.pop(version, None)
-    if version in withdrawn:
-        raise PromotionError(
-            f"Version {version} was withdrawn by {withdrawn[version].who}: {withdrawn[version].reason}. "
-            f"`fraud restore {version}` takes that back."
-        )
-    if withdraw == version:
-        raise PromotionError(f"Version {version} cannot be made champion and withdrawn at once.")
-    if withdraw is not None:
-        withdrawn[withdraw] = Withdrawal(who=who, reason=reason, at=at)
-    seen = 0 if heads is None else heads.sequence(LATEST)
-    if current is not None and current.version == version and withdrawn == current.withdrawn and current.sequence >= seen:
-        return current
-    sequence = max(0 if current is None else current.sequence, seen) + 1
-    change = Change(sequence=sequence, version=version, at=at, how=how, who=who, reason=reason)
-    latest = ChampionPointer(
-        version=version,
-        manifest_sha256=manifest_sha256,
-        sequence=sequence,
-        history=(*(current.history if current else ()), change),
-        withdrawn=withdrawn,
-    )
-    data = signed_document(latest, key)
-    try:
-        store.put_if(LATEST, data, None if found is None else found[1])
-    except StoreConflictError as error:
-        # A retry after a lost answer meets its own write: that is a success.
-        if store.get(LATEST) != data:
+    document = latest_of(store, key, heads)
+
+    def pointed(found: Found[ChampionPointer]) -> ChampionPointer:
+        if found.problem is not None:
+            raise IntegrityError(found.problem)
+        current, sequence = found.document, document.next_sequence(found)
+        withdrawn = {} if current is None else dict(current.withdrawn)
+        if how == "restoration":
+            withdrawn.pop(version, None)
+        if version in withdrawn:
             raise PromotionError(
-                "Another promotion or rollback moved the pointer at the same moment; look and try again."
-            ) from error
-    if heads is not None:
-        heads.older({LATEST: pointer_head(data, latest)})
-    return latest
+                f"Version {version} was withdrawn by {withdrawn[version].who}: {withdrawn[version].reason}. "
+                f"`fraud restore {version}` takes that back."
+            )
+        if withdraw == version:
+            raise PromotionError(f"Version {version} cannot be made champion and withdrawn at once.")
+        if withdraw is not None:
+            withdrawn[withdraw] = Withdrawal(who=who, reason=reason, at=at)
+        is_newest = current is not None and current.sequence + 1 == sequence
+        if is_newest and current is not None and current.version == version and withdrawn == current.withdrawn:
+            return current
+        change = Change(sequence=sequence, version=version, at=at, how=how, who=who, reason=reason)
+        return ChampionPointer(
+            version=version,
+            manifest_sha256=manifest_sha256,
+            history=(*(current.history if current else ()), change),
+            withdrawn=withdrawn,
+        )
+
+    try:
+        return document.update(pointed, attempts=1)
+    except StoreConflictError as error:
+        raise PromotionError("Another promotion or rollback moved the pointer at the same moment; look and try again.") from error

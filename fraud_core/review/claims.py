@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.storage.schema import METADATA, Tables
 from fraud_core.units.time import to_microseconds
@@ -31,14 +30,13 @@ class Claims:
     def __init__(self, engine: Engine, lasting: timedelta) -> None:
         self.lasting = lasting
         self._tables = Tables(engine)
-        self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def take(self, candidates: Iterable[str], analyst: str, now: datetime) -> str | None:
         """Claim the first of these cases that nobody else holds; None where all are held."""
         moment = to_microseconds(now)
         until = to_microseconds(now + self.lasting)
         for candidate in candidates:
-            insert = self._insert(_CLAIMS).values(transaction_id=candidate, analyst=analyst, until=until)
+            insert = self._tables.insert(_CLAIMS).values(transaction_id=candidate, analyst=analyst, until=until)
             # One statement, so that of two who want a case at once the second sees the first's claim.
             free = or_(_CLAIMS.c.until <= moment, _CLAIMS.c.analyst == analyst)
             claim = insert.on_conflict_do_update(

@@ -32,7 +32,7 @@ from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
-from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece
+from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, Progress
 from fraud_core.scoring.score import Record, Validate, from_text, from_values, score_rows
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import Key, card_key
@@ -73,29 +73,17 @@ class Order(BaseModel):
         return HistoryLookup(open_history(settings, reach), Key(bytes.fromhex(self.card_key)))
 
 
-class Frame(BaseModel):
-    """A piece of the answer.
+class Frame(Progress):
+    """A piece of the answer: how far the file was scored (`lines = rows + idle`), and `size` bytes that follow.
 
     Attributes:
-        state: the file was opened; rows were scored; all rows were; it cannot be read on.
-        expected: once the file is open, about how many rows it has.
-        notes: once it is open, what was taken for granted.
         rows, refused: so far.
-        lines, idle: lines of the file so far, and how many of them are no row's: `lines = rows + idle` (Parquet: all are rows).
         size: bytes of the answer that follow.
-        detail, errors: of a failure.
     """
 
-    state: Literal["opened", "rows", "done", "failed"]
-    expected: int = 0
     rows: int = 0
     refused: int = 0
-    notes: list[str] = []
-    lines: int = 0
-    idle: int = 0
     size: int = 0
-    detail: str = ""
-    errors: list[FieldProblem] = []
 
 
 # What a program needs to run. No secret is among it; whatever an operator has set besides stays here.
@@ -146,49 +134,39 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
     rows = refused = 0
     lookup = None if scorer.reach is None else order.lookup(scorer.reach)
     validate: Validate = from_text if order.format == "csv" else from_values
+    last = Piece(state="opened")
 
-    def write(frame: Frame, data: bytes = b"") -> None:
+    def write(state: Literal["opened", "rows", "done", "failed"], data: bytes = b"", **told: Any) -> None:
+        frame = Frame(state=state, rows=rows, refused=refused, lines=last.lines, idle=last.idle, size=len(data), **told)
         out.write(frame.model_dump_json(exclude_defaults=True).encode() + b"\n" + data)
         out.flush()
 
     opened: Piece | None = None
-    last = Piece(state="opened")
     for piece in pieces_of(order):
         match piece.state:
             case "opened":
                 opened = piece  # told with the first rows, so that a file of which there are none is refused as a whole
                 continue
             case "failed":
-                detail = piece.detail
-                write(
-                    Frame(
-                        state="failed",
-                        rows=rows,
-                        refused=refused,
-                        lines=last.lines,
-                        idle=last.idle,
-                        detail=detail,
-                        errors=piece.errors,
-                    )
-                )
+                write("failed", detail=piece.detail, errors=piece.errors)
                 return
             case "done" if piece.lines != rows + piece.idle or piece.lines != last.lines:
-                detail = f"Of {piece.lines} lines only {rows + piece.idle} are accounted for; this is our fault."
-                write(Frame(state="failed", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle, detail=detail))
+                last = piece
+                said = f"Of {piece.lines} lines only {rows + piece.idle} are accounted for; this is our fault."
+                write("failed", detail=said)
                 return
             case "done":
-                write(Frame(state="done", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle))
+                write("done")
                 return
         if opened is not None:
-            write(Frame(state="opened", expected=opened.expected, notes=opened.notes))
+            write("opened", expected=opened.expected, notes=opened.notes)
             opened = None
         last = piece
         records = _records(order, scorer, piece, rows + 1, validate, lookup)
         rows += len(records)
         refused += sum("errors" in record for record in records)
-        data = WRITERS[order.answer](records) if records else b""
-        if data:
-            write(Frame(state="rows", rows=rows, refused=refused, lines=piece.lines, idle=piece.idle, size=len(data)), data)
+        if records:
+            write("rows", WRITERS[order.answer](records))
 
 
 def _records(

@@ -6,7 +6,6 @@ standard input, and can open nothing else (`sandbox.seal`). It hands on plain ro
 Standard output: lines of JSON (`Piece`).
 """
 
-import codecs
 import difflib
 import io
 import math
@@ -24,7 +23,9 @@ from typing import Any, BinaryIO, Literal
 import pydantic_core
 from pydantic import BaseModel
 
-from fraud_core.intake.strict_csv import CsvError, CsvReader
+from fraud_core.intake.strict_csv import CsvReader, UndecodableError
+from fraud_core.intake.unpacking import HEAD, UnreadableError, kind_of
+from fraud_core.sources.limits import Limits
 from fraud_core.system.sandbox import seal
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, shown_name
 from fraud_core.transactions.transaction import FIELDS, Transaction
@@ -36,8 +37,7 @@ FileFormat = Literal["csv", "parquet"]
 ROWS_AT_ONCE = 5_000
 MOST_COLUMNS = 1_000
 MOST_ROW_GROUPS = 10_000
-MOST_EXPANSION = 100  # times the size of the file
-FREE_EXPANSION = 64_000_000  # bytes that a file may always expand to
+LIMITS = Limits(columns=MOST_COLUMNS, expansion=100)
 FREE_ROWS = 100_000  # rows that a file may always have; above that, as many as it has bytes
 LONGEST_CELL = 1_000  # characters that are handed on; every field allows fewer, so that a longer cell is refused all the same
 
@@ -46,30 +46,34 @@ Fields = dict[str, Any]  # of a payment; or `{PROBLEM: {"field": ..., "reason": 
 PROBLEM = "(row)"
 
 
-class Piece(BaseModel):
-    """A part of what was read.
+class Progress(BaseModel):
+    """How far the file was read.
 
     Attributes:
         state: the file was opened; rows were read; all were; it cannot be read on.
         expected: once the file is open, about how many rows it has.
         notes: once it is open, what was taken for granted, in sentences.
-        rows: each with its line (from 1; of Parquet its number): its fields, or a problem.
         lines: of the file, so far.
-        idle: of these, how many are no row's: the header, and empty ones.
+        idle: of these, how many are no row's: the header, and empty ones (Parquet: all are rows).
         detail, errors: of a failure.
     """
 
     state: Literal["opened", "rows", "done", "failed"]
     expected: int = 0
     notes: list[str] = []
-    rows: list[tuple[int, Fields]] = []
     lines: int = 0
     idle: int = 0
     detail: str = ""
     errors: list[FieldProblem] = []
 
 
-class UnreadableError(Exception):
+class Piece(Progress):
+    """A part of what was read; `rows`: each with its line (from 1; of Parquet its number): its fields, or a problem."""
+
+    rows: list[tuple[int, Fields]] = []
+
+
+class UnscorableError(Exception):
     """The file as a whole cannot be scored, or not further than this."""
 
     def __init__(self, detail: str, errors: list[FieldProblem] | None = None) -> None:
@@ -116,15 +120,26 @@ def pieces(source: BinaryIO, file: FileFormat) -> Iterator[Piece]:
     """What is in a file, piece by piece, and at last whether that was all."""
     last = Piece(state="opened")
     try:
+        _check_kind(source, file)
         for last in READERS[file](source):
             yield last
-    except UnreadableError as error:
+    except UnscorableError as error:
         yield Piece(state="failed", lines=last.lines, idle=last.idle, detail=str(error), errors=error.errors)
+    except UnreadableError as error:
+        yield Piece(state="failed", lines=last.lines, idle=last.idle, detail=f"The file {error}.")
     except MemoryError:
         detail = "The file needs more memory than one may take; use smaller row groups, or split it."
         yield Piece(state="failed", lines=last.lines, idle=last.idle, detail=detail)
     else:
         yield Piece(state="done", lines=last.lines, idle=last.idle)
+
+
+def _check_kind(source: BinaryIO, file: FileFormat) -> None:
+    """See that a file is what it was sent as, by its first bytes. What is no file of ours at all, its reader tells."""
+    kind = kind_of(source.read(HEAD))
+    source.seek(0)
+    if kind not in {file, "csv", "empty"}:
+        raise UnscorableError(f"This is a file of type {kind}, and was sent as {file}; send it as what it is, unpacked.")
 
 
 # --- columns -------------------------------------------------------------------------------------------------------------------
@@ -157,10 +172,10 @@ def columns_of(header: Sequence[str]) -> tuple[dict[int, str], list[str]]:
     """Place -> canonical name of the columns that are read, and what was taken for granted.
 
     Raises:
-        UnreadableError: a column is not known, is there twice, or is missing.
+        UnscorableError: a column is not known, is there twice, or is missing.
     """
     if len(header) > MOST_COLUMNS:
-        raise UnreadableError(f"The file has {len(header)} columns; {MOST_COLUMNS} at most are read.", _unknown(header))
+        raise UnscorableError(f"The file has {len(header)} columns; {MOST_COLUMNS} at most are read.", _unknown(header))
     found: dict[int, str] = {}
     notes: list[str] = []
     problems: list[FieldProblem] = []
@@ -178,7 +193,7 @@ def columns_of(header: Sequence[str]) -> tuple[dict[int, str], list[str]]:
             problems.append(FieldProblem(field=shown_name(written), reason=_not_known(name)))
     problems += [FieldProblem(field=name, reason="is missing") for name in REQUIRED if name not in found.values()]
     if problems:
-        raise UnreadableError(f"The columns must be among: {', '.join(FIELDS)}.", problems)
+        raise UnscorableError(f"The columns must be among: {', '.join(FIELDS)}.", problems)
     return found, notes
 
 
@@ -206,60 +221,39 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
     """Rows of a CSV file with a header, as text; an empty cell is a missing value."""
     expected = max(sum(block.count(b"\n") for block in iter(lambda: binary.read(1 << 20), b"")) - 1, 0)
     binary.seek(0)
-    text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="strict", newline="")
-    scored = 0
+    delimiter = _delimiter_of(binary.readline(LIMITS.line_characters))
+    binary.seek(0)
+    reader = CsvReader(binary, "utf-8", delimiter, limits=LIMITS.model_copy(update={"columns": LIMITS.line_characters}))
+    rows: list[tuple[int, Fields]] = []
     try:
-        first = text.readline(1_000_000)
-        text.seek(0)
-        delimiter = _delimiter_of(first)
-        reader = CsvReader(text, delimiter, most_columns=1_000_000)
         records = iter(reader)
         _, header = next(records, (0, []))
         columns, notes = columns_of(header)
         if delimiter != ",":
             notes.insert(0, f"The cells are parted by {_DELIMITERS[delimiter]}, and were read so.")
         yield Piece(state="opened", expected=expected, notes=notes)
-        rows: list[tuple[int, Fields]] = []
         for line, cells in records:
             rows.append((line, _csv_row(cells, columns, len(header))))
             if len(rows) == ROWS_AT_ONCE:
-                yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.line - reader.records + 1)
-                rows, scored = [], reader.line
+                yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.idle)
+                rows = []
         reader.check_counts()
-        yield Piece(state="rows", rows=rows, lines=reader.lines, idle=reader.lines - reader.records + 1)
-    except UnicodeDecodeError:
-        line = _line_of_bad_byte(binary)
-        raise UnreadableError(
-            f"Line {line} is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. {_ends_after(scored)}"
-        ) from None
-    except CsvError as error:
-        raise UnreadableError(f"Line {error.line}: {error}. {_ends_after(scored)}") from None
-    finally:
-        text.detach()
+        yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.idle)
+    except UnreadableError as error:
+        if rows:  # they are whole, whatever comes after them
+            yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.idle)
+        wrong = ": " + str(error)
+        if isinstance(error, UndecodableError):
+            wrong = " is not UTF-8 (Latin-1, perhaps); save the file as UTF-8"
+        scored = f"after line {reader.line} " if reader.records > 1 else ""
+        raise UnscorableError(f"Line {error.line}{wrong}. Nothing {scored}is scored.") from None
 
 
-def _ends_after(line: int) -> str:
-    return f"Nothing after line {line} is scored." if line else "Nothing is scored."
-
-
-def _line_of_bad_byte(binary: BinaryIO) -> int:
-    """Line of the first byte that is not UTF-8. The file is read a second time, since readers read ahead."""
-    binary.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    line = 1
-    while block := binary.read(1 << 16):
-        try:
-            decoder.decode(block)
-        except UnicodeDecodeError as error:
-            return line + error.object[: error.start].count(b"\n")
-        line += block.count(b"\n")
-    return line
-
-
-def _delimiter_of(line: str) -> str:
+def _delimiter_of(line: bytes) -> str:
     """What parts the header's cells: the first that makes the columns out of it that must be there."""
+    header = line.decode("utf-8-sig", "replace").partition("\r")[0]
     for delimiter in _DELIMITERS:
-        names = {name.strip(' "\r\n').lower() for name in line.removeprefix("\ufeff").split(delimiter)}
+        names = {name.strip(' "\n').lower() for name in header.split(delimiter)}
         if names.issuperset(REQUIRED):
             return delimiter
     return ","
@@ -330,79 +324,45 @@ class _Wrong:
 def _parquet_pieces(binary: BinaryIO) -> Iterator[Piece]:
     """Rows of a Parquet file, with the types that JSON would bring; a row's number stands for its line."""
     import pyarrow as pa  # noqa: PLC0415 - only for Parquet
-    import pyarrow.parquet as pq  # noqa: PLC0415
 
+    from fraud_core.intake.parquet import DAMAGED, ParquetFile  # noqa: PLC0415
+
+    line = 0
     try:
         size = binary.seek(0, io.SEEK_END)
-        binary.seek(0)
-        metadata = pq.read_metadata(binary)
-        _check_bounds(metadata, size)
-        names = metadata.schema.to_arrow_schema().names
-        columns, notes = columns_of(names)
-        binary.seek(0)
-        with pq.ParquetFile(
-            binary,
-            metadata=metadata,
-            pre_buffer=False,
-            buffer_size=1 << 20,
-            page_checksum_verification=True,
-            read_dictionary=[names[at] for at in columns],  # a long text that many rows have is held but once
-        ) as file:
-            _check_types(file.schema_arrow, columns)
-            yield Piece(state="opened", expected=metadata.num_rows, notes=notes)
-            line = 0
-            wanted = [names[at] for at in columns]
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted, use_threads=False):
-                cells = {name: _cells(name, batch.column(names[at])) for at, name in columns.items()}
-                rows = [(line + 1 + at, _parquet_row(cells, at)) for at in range(len(batch))]
-                line += len(rows)
-                yield Piece(state="rows", rows=rows, lines=line)
+        file = ParquetFile(binary, size, LIMITS, free_rows=FREE_ROWS, row_groups=MOST_ROW_GROUPS)
+        columns, notes = columns_of(file.names)
+        _check_types(file, columns)
+        yield Piece(state="opened", expected=file.rows, notes=notes)
+        wanted = [file.names[at] for at in columns]
+        for batch in file.batches(wanted, ROWS_AT_ONCE, dictionaries=True):
+            named = zip(columns.values(), wanted, strict=True)
+            cells = {name: _cells(name, batch.column(own), instant=file.is_instant(own)) for name, own in named}
+            rows = [(line + 1 + at, _parquet_row(cells, at)) for at in range(len(batch))]
+            line += len(rows)
+            yield Piece(state="rows", rows=rows, lines=line)
     except pa.ArrowMemoryError:
         raise MemoryError from None
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(f"This is not a Parquet file that can be read ({type(error).__name__}).") from None
+    except DAMAGED as error:
+        scored = f" Nothing after row {line} is scored." if line else ""
+        raise UnscorableError(f"This is not a Parquet file that can be read ({type(error).__name__}).{scored}") from None
 
 
-def _check_bounds(metadata: Any, size: int) -> None:
-    if metadata.num_row_groups > MOST_ROW_GROUPS:
-        raise UnreadableError(f"The file has {metadata.num_row_groups} row groups; {MOST_ROW_GROUPS} at most are read.")
-    if metadata.num_columns > MOST_COLUMNS:
-        raise UnreadableError(f"The file has {metadata.num_columns} columns; {MOST_COLUMNS} at most are read.")
-    if metadata.num_rows > max(FREE_ROWS, size):
-        raise UnreadableError(
-            f"The file would expand to {metadata.num_rows:,} rows out of {size:,} bytes; no more rows than bytes are read."
-        )
-    expanded = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
-    if expanded > max(FREE_EXPANSION, MOST_EXPANSION * size):
-        raise UnreadableError(f"The file would expand to more than {MOST_EXPANSION} times its size; compress it less.")
-
-
-def _check_types(schema: Any, columns: dict[int, str]) -> None:
+def _check_types(file: Any, columns: dict[int, str]) -> None:
     problems = [
         FieldProblem(field=name, reason=f"has values of type {_shown(kind)}, which are not read; store the column as text")
-        for kind, name in ((schema.field(at).type, name) for at, name in columns.items())
-        if not _is_read(kind, name)
+        for name, written, kind in ((name, file.names[at], file.types[file.names[at]]) for at, name in columns.items())
+        if not file.is_read(written) or (name in _NAMES and re.match("timestamp|date", str(kind)))
     ]
     if problems:
-        raise UnreadableError("A column has a type that is not read.", problems)
+        raise UnscorableError("A column has a type that is not read.", problems)
 
 
 def _shown(kind: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_].*", "", str(kind))
 
 
-def _is_read(kind: Any, name: str) -> bool:
-    import pyarrow.types as of  # noqa: PLC0415
-
-    if of.is_dictionary(kind):
-        return _is_read(kind.value_type, name)
-    if of.is_timestamp(kind) or of.is_date(kind):
-        return name not in _NAMES
-    tests = (of.is_string, of.is_large_string, of.is_integer, of.is_float32, of.is_float64, of.is_decimal128, of.is_boolean)
-    return any(test(kind) for test in (*tests, of.is_null))
-
-
-def _cells(name: str, array: Any) -> list[Any]:
+def _cells(name: str, array: Any, *, instant: bool) -> list[Any]:
     """A column's values as JSON has them; None where there is none."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.types as of  # noqa: PLC0415
@@ -411,9 +371,9 @@ def _cells(name: str, array: Any) -> list[Any]:
     if of.is_dictionary(kind):
         places = array.indices.to_pylist()
         used = {place: array.dictionary.slice(place, 1) for place in set(places) if place is not None}
-        values = {place: _cells(name, value)[0] for place, value in used.items()}
+        values = {place: _cells(name, value, instant=instant)[0] for place, value in used.items()}
         return [None if place is None else values[place] for place in places]
-    stored, read = array, _reader_of(name, kind)
+    stored, read = array, _reader_of(name, kind, instant=instant)
     if of.is_timestamp(kind) or of.is_date64(kind):
         stored = array.cast(pa.int64())
     elif of.is_date32(kind):
@@ -424,14 +384,14 @@ def _cells(name: str, array: Any) -> list[Any]:
     return values_of if read is None else [None if one is None else read(one) for one in values_of]
 
 
-def _reader_of(name: str, kind: Any) -> Callable[[Any], Any] | None:
+def _reader_of(name: str, kind: Any, *, instant: bool) -> Callable[[Any], Any] | None:
     """What makes a value of such a column plain; None: it is."""
     import pyarrow.types as of  # noqa: PLC0415
 
     is_text = of.is_string(kind) or of.is_large_string(kind)
     is_single = of.is_float32(kind)
     readers = (
-        (of.is_timestamp(kind), partial(_time, kind=kind, day=name == "birth_date")),
+        (of.is_timestamp(kind), partial(_time, unit=getattr(kind, "unit", ""), instant=instant, day=name == "birth_date")),
         (of.is_date32(kind), _day),
         (of.is_date64(kind), lambda number: _day(number // 86_400_000)),
         (is_text and name in _TIDY, partial(_text_number, name)),
@@ -486,13 +446,13 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - an offset is written where the c
 _EPOCH_DAY = date(1970, 1, 1)
 
 
-def _time(number: int, kind: Any, *, day: bool) -> str | _Wrong:
-    microseconds = number // 1_000 if kind.unit == "ns" else number * _UNITS[kind.unit]
+def _time(number: int, unit: str, *, instant: bool, day: bool) -> str | _Wrong:
+    microseconds = number // 1_000 if unit == "ns" else number * _UNITS[unit]
     try:
         moment = _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return _Wrong("lies outside the years 1 to 9999")
-    return moment.date().isoformat() if day else moment.isoformat() + ("" if kind.tz is None else "Z")
+    return moment.date().isoformat() if day else moment.isoformat() + ("Z" if instant else "")
 
 
 def _day(number: int) -> str | _Wrong:

@@ -35,17 +35,15 @@ from_text: Validate = Transaction.__pydantic_validator__.validate_strings  # of 
 
 def inputs_of(transactions: Sequence[Transaction]) -> dict[str, npt.NDArray[Any]]:
     """The arrays of length n that `features.compute` takes, of n transactions; a field that is not given is missing."""
-    return {
-        "timestamp": np.array([to_microseconds(t.timestamp) for t in transactions], dtype=np.int64),
-        "amount_cents": np.array([t.amount_cents for t in transactions], dtype=np.int64),
-        "birth_date": _days([t.birth_date for t in transactions]),
-        "home_latitude": np.array([t.home_latitude for t in transactions], dtype=np.float64),
-        "home_longitude": np.array([t.home_longitude for t in transactions], dtype=np.float64),
-        "merchant_latitude": np.array([t.merchant_latitude for t in transactions], dtype=np.float64),
-        "merchant_longitude": np.array([t.merchant_longitude for t in transactions], dtype=np.float64),
-        "city_population": np.array([t.city_population for t in transactions], dtype=np.float64),
-        "category": np.array([t.category for t in transactions], dtype=object),
-    }
+    moments = np.array([to_microseconds(t.timestamp) for t in transactions], dtype=np.int64)
+    cents = np.array([t.amount_cents for t in transactions], dtype=np.int64)
+    categories = np.array([t.category for t in transactions], dtype=object)
+    found: dict[str, npt.NDArray[Any]] = {"timestamp": moments, "amount_cents": cents, "category": categories}
+    found["birth_date"] = _days([t.birth_date for t in transactions])
+    return found | {name: np.array([getattr(t, name) for t in transactions], dtype=np.float64) for name in _NUMBERS}
+
+
+_NUMBERS = ("home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude", "city_population")
 
 
 def _days(dates: Sequence[date | None]) -> npt.NDArray[np.datetime64]:
@@ -137,11 +135,6 @@ class Examined:
     def total(self) -> float:
         """The score in the explainer's unit."""
         return self.base + float(self.contributions.sum())
-
-
-def examine(served: LoadedModel, transaction: Transaction, lookup: HistoryLookup | None = None) -> Examined:
-    """Score one payment as of its own time, and explain the score. Nothing is recorded."""
-    return examined(served, score_together(served.scorer, [transaction], lookup), 0)
 
 
 def examined(served: LoadedModel, scored: Scored, at: int) -> Examined:

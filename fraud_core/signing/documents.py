@@ -18,7 +18,7 @@ def signed_document(document: BaseModel, key: Key, *, indent: int | None = None)
     return canonical_json(signed) if indent is None else json.dumps(signed, indent=indent, sort_keys=True).encode()
 
 
-def open_document(kind: type[Document], data: bytes, key: Key, where: str) -> Document:
+def open_document(kind: type[Document], data: bytes, key: Key, where: str, **named: str | None) -> Document:
     """The document in these bytes.
 
     Args:
@@ -26,18 +26,32 @@ def open_document(kind: type[Document], data: bytes, key: Key, where: str) -> Do
         data: as they lie in a store.
         key: the signing key.
         where: how messages name it.
+        named: fields by which it is known, as they must be: another's document that was copied here is signed as well.
 
     Raises:
-        IntegrityError: its signature does not hold, or this release reads it not as one of its kind.
+        IntegrityError: its signature does not hold, this release reads it not as one of its kind, or it is another's.
     """
     body = open_signed(data, key, where)
     try:
-        return kind.model_validate(body)
+        document = kind.model_validate(body)
     except ValidationError as error:  # signed by us, and yet another document, or another release's
         what = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()
         raise IntegrityError(
             f"{where} is signed, but is not a {what} that this release reads: another version wrote it."
         ) from error
+    for name, value in named.items():
+        if getattr(document, name) != value:
+            raise IntegrityError(f"{where} speaks of {name} {getattr(document, name)}: it was moved there, and is not used.")
+    return document
+
+
+def is_signed(data: bytes, key: Key) -> bool:
+    """Whether these bytes are a document that was signed with this key, of whatever kind."""
+    try:
+        open_signed(data, key, "It")
+    except IntegrityError:
+        return False
+    return True
 
 
 def signature_of(data: bytes) -> str:

@@ -17,6 +17,7 @@ from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.signing.keys import canonical_json
 from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.sources import partitions, schema
+from fraud_core.sources.limits import Limits
 from fraud_core.sources.partitions import Cadence
 from fraud_core.system.paths import absolute_pattern
 from fraud_core.units.canonical_number import THOUSANDS
@@ -218,19 +219,6 @@ class Drift(_Model):
     bootstrap_partitions: int = Field(3, ge=1, description="K': so many partitions are accepted unjudged, and marked so.")
     sample_rows: int = Field(20_000, ge=1_000, description="Cap on the rows of each side of a comparison.")
     null_share: float = Field(0.02, ge=0, le=1, description="A column's share of nulls may exceed the reference's by this.")
-
-
-class Limits(_Model):
-    """How much a file may ask of this machine before it is refused, and where files may come from."""
-
-    expansion: int = Field(100, ge=1, description="Packed files and Parquet may grow to so many times their size (64 MB always).")
-    unpacked_gb: float = Field(100, gt=0, description="And to so many gigabytes at most.")
-    download_gb: float = Field(20, gt=0, description="The largest file that is fetched over https.")
-    line_characters: int = Field(1_000_000, ge=1_000, description="The longest line of CSV, and the longest quoted cell.")
-    columns: int = Field(10_000, ge=2, description="The most columns that a file may have, read or not.")
-    private_hosts: tuple[str, ...] = Field(
-        (), description="Names of hosts that may be fetched from although they lie in a private network or on this machine."
-    )
 
 
 class History(_Model):

@@ -6,7 +6,8 @@ So a re-materialization never harms what was there before, and what is read back
 import hashlib
 import io
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -15,8 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from fraud_core.errors import IntegrityError, PartitionError, SourceError, StoreConflictError
 from fraud_core.signing.documents import open_document, signed_document
 from fraud_core.signing.keys import Key, canonical_json
+from fraud_core.storage.heads import Heads
+from fraud_core.storage.index import Index
 from fraud_core.storage.objects import ObjectStore, put_content
 
+INDEXED = ("raw", "transformed")  # assets whose pointers stand in an index
 OWNER = "source.json"  # names the source that a store belongs to
 
 
@@ -78,9 +82,10 @@ class Pointer(BaseModel):
 class Artifacts:
     """The assets' artifacts in a store that belongs to one source."""
 
-    def __init__(self, store: ObjectStore, signing_key: Key) -> None:
+    def __init__(self, store: ObjectStore, signing_key: Key, heads: Heads | None = None) -> None:
         self.store = store
         self.signing_key = signing_key
+        self.heads = heads
 
     def claim(self, source_name: str) -> None:
         """Write the source's name into a new store.
@@ -134,7 +139,10 @@ class Artifacts:
                 "facts": value.facts,
             }
         )
-        self.store.put(f"{_folder(asset, partition)}/latest.json", signed_document(pointer, self.signing_key))
+        where, signed = f"{_folder(asset, partition)}/latest.json", signed_document(pointer, self.signing_key)
+        if (self.store.get_tagged(where) or (b"",))[0] != signed:
+            with self.index(asset).writing(partition) if asset in INDEXED and partition else nullcontext():
+                self.store.put(where, signed)
         return pointer
 
     def pointer(self, asset: str, partition: str | None = None) -> Pointer | None:
@@ -147,16 +155,17 @@ class Artifacts:
         found = self.store.get_tagged(key)
         if found is None:
             return None
-        pointer = open_document(Pointer, found[0], self.signing_key, self.store.uri(key))
-        if (pointer.asset, pointer.partition) != (asset, partition):
-            raise IntegrityError(f"{self.store.uri(key)} was copied from {pointer.asset} {pointer.partition}; it is not used.")
-        return pointer
+        return open_document(Pointer, found[0], self.signing_key, self.store.uri(key), asset=asset, partition=partition)
 
     def pointers(self, asset: str) -> dict[str, Pointer]:
         """The pointers of all materialized partitions of an asset, by key, in time order."""
-        names = [key.split("/") for key in self.store.list(f"assets/{asset}")]
-        found = {name[2]: self.pointer(asset, name[2]) for name in names if len(name) == 4 and name[3] == "latest.json"}
-        return {partition: found[partition] for partition in sorted(found) if found[partition] is not None}  # type: ignore[misc]
+        found = {partition: self.pointer(asset, partition) for partition in self._partitions(asset)}
+        return {partition: pointer for partition, pointer in found.items() if pointer is not None}
+
+    def index(self, asset: str) -> Index[Pointer]:
+        """The index of a partitioned asset (see `INDEXED`), for planning."""
+        listed, read = partial(self._partitions, asset), partial(self.pointer, asset)
+        return Index(asset, Pointer, self.store, self.signing_key, self.heads, listed, read)
 
     def scan(self, asset: str, partition: str | None = None) -> pl.LazyFrame:
         """The rows of an asset's table (or of one partition), as they were written: the file is checked at once, in memory.
@@ -193,6 +202,10 @@ class Artifacts:
         from fraud_core.storage import former_names  # noqa: PLC0415 - the scorer never comes here, and must not load it
 
         return former_names.load(self._verified(pointer))
+
+    def _partitions(self, asset: str) -> list[str]:
+        names = [key.split("/") for key in self.store.list(f"assets/{asset}")]
+        return sorted(name[2] for name in names if len(name) == 4 and name[3] == "latest.json")
 
     def _required(self, asset: str, partition: str | None) -> Pointer:
         pointer = self.pointer(asset, partition)

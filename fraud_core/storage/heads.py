@@ -4,13 +4,16 @@ A signature says who wrote a document, not that it is the newest: an old one tha
 carry a sequence, and whoever follows one remembers how far it was.
 """
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from fraud_core.errors import StoreError
 from fraud_core.storage.schema import METADATA, Tables
+
+logger = logging.getLogger(__name__)
 
 _HEADS = Table(
     "heads",
@@ -42,7 +45,6 @@ class Heads:
     def __init__(self, engine: Engine, store: str) -> None:
         self._store = store
         self._tables = Tables(engine)
-        self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
 
     def seen(self) -> dict[str, Head]:
         """Name of a document -> the newest change of it that was seen."""
@@ -56,16 +58,16 @@ class Heads:
         head = self.seen().get(name)
         return 0 if head is None else head.sequence
 
-    def older(self, found: Mapping[str, Head]) -> Collection[str]:
-        """Which of these are not the newest change that was seen, or another one of its number; the others are remembered.
+    def behind(self, found: Mapping[str, Head | None]) -> dict[str, Head]:
+        """Which of these (None: it is gone) are not the newest change that was seen, and that one; the others are remembered.
 
         Documents that were written before there were sequences have the number 0, and are only older than later ones.
         """
         seen = self.seen()
-        older = {name for name, head in found.items() if name in seen and _is_older(head, seen[name])}
-        newer = {name: head for name, head in found.items() if name not in older and head != seen.get(name)}
+        behind = behind_seen(found, seen)
+        newer = {name: head for name, head in found.items() if head is not None and name not in behind and head != seen.get(name)}
         if newer:
-            insert = self._insert(_HEADS)
+            insert = self._tables.insert(_HEADS)
             rows = [{"store": self._store, "name": name, **head._asdict()} for name, head in newer.items()]
             raised = insert.on_conflict_do_update(
                 index_elements=["store", "name"],
@@ -74,7 +76,7 @@ class Heads:
             )
             with self._tables.transaction() as connection:
                 connection.execute(raised, rows)
-        return older
+        return behind
 
     def forget(self) -> int:
         """Forget all of this store, as after it was restored from a backup; returns how many documents that were."""
@@ -82,7 +84,39 @@ class Heads:
             return connection.execute(delete(_HEADS).where(_HEADS.c.store == self._store)).rowcount
 
 
-def _is_older(head: Head, seen: Head) -> bool:
-    if head.sequence != seen.sequence:
-        return head.sequence < seen.sequence
+class ProcessHeads:
+    """What this process has seen, in front of what the database remembers, without which it goes on.
+
+    Args:
+        kept: remembers over restarts and for other processes; None: nobody does.
+    """
+
+    def __init__(self, kept: Heads | None) -> None:
+        self._kept = kept
+        self._seen: dict[str, Head] = {}
+
+    def behind(self, found: Mapping[str, Head | None]) -> dict[str, Head]:
+        """As `Heads.behind`; a database that cannot be used is said in the log."""
+        behind = behind_seen(found, self._seen)
+        if self._kept is not None:
+            try:
+                behind |= self._kept.behind({name: head for name, head in found.items() if name not in behind})
+            except StoreError as error:
+                logger.warning("which change of a signed document was seen before cannot be told: %s", error)
+        self._seen |= {name: head for name, head in found.items() if head is not None and name not in behind}
+        return behind
+
+    def sequence(self, name: str) -> int:
+        """As `Heads.sequence`, of this process alone."""
+        return self._seen[name].sequence if name in self._seen else 0
+
+
+def behind_seen(found: Mapping[str, Head | None], seen: Mapping[str, Head]) -> dict[str, Head]:
+    """Which of these (None: it is gone) are not the newest change that was seen, and that one."""
+    return {name: seen[name] for name, head in found.items() if name in seen and _is_older(head, seen[name])}
+
+
+def _is_older(head: Head | None, seen: Head) -> bool:
+    if head is None or head.sequence != seen.sequence:
+        return head is None or head.sequence < seen.sequence
     return head.sequence > 0 and head.signature != seen.signature

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, MetaData, inspect
+from sqlalchemy.dialects import postgresql, sqlite
 
 from fraud_core.errors import SchemaError, StoreError
 from fraud_core.storage.database import described, is_patient, reached
@@ -39,10 +40,15 @@ NONE = Version(0, 0)
 
 
 class Tables:
-    """The tables of the database, brought up to date at their first use. Safe to share between threads."""
+    """The tables of the database, brought up to date at their first use. Safe to share between threads.
+
+    Attributes:
+        insert: an insertion in the database's own dialect, which can say what to do about rows that are there.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
         self._are_ready = False
 
     @contextmanager

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from fraud_core.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
 DELIVERED_AT_ONCE = 500
+Item = TypeVar("Item")
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -62,8 +64,12 @@ class Spool:
         with self._connected() as connection:
             return self._count(connection)
 
-    def deliver(self, take: Callable[[list[str]], object]) -> None:
+    def deliver(self, read: Callable[[str], Item], take: Callable[[list[Item]], object]) -> None:
         """Hand over what is kept, the oldest first. After a delivery that was cut short some lines come again.
+
+        Args:
+            read: a line -> what is handed over. A line that it cannot read is set aside in the file, and holds up no other.
+            take: is handed some of them.
 
         Raises:
             StoreError: they cannot be taken yet; what was not taken is still kept.
@@ -75,8 +81,19 @@ class Spool:
                 ).fetchall()
             if not rows:
                 return  # another process was quicker
-            take([line for _, line in rows])
+            items, damaged = [], []
+            for number, line in rows:
+                try:
+                    items.append(read(line))
+                except Exception as error:  # its words may repeat the line
+                    damaged.append((number, line))
+                    logger.error(
+                        "record %d of %s is damaged (%s) and was set aside in it", number, self.path, type(error).__name__
+                    )
+            if items:
+                take(items)
             with self._connected() as connection:
+                connection.executemany("INSERT OR REPLACE INTO damaged VALUES (?, ?)", damaged)
                 connection.execute("DELETE FROM spool WHERE number <= ?", (rows[-1][0],))
 
     @staticmethod
@@ -93,6 +110,7 @@ class Spool:
                 connection.execute(f"PRAGMA synchronous={self._synchronous}")
                 connection.execute("CREATE TABLE IF NOT EXISTS spool (number INTEGER PRIMARY KEY AUTOINCREMENT, line TEXT)")
                 connection.execute("CREATE TABLE IF NOT EXISTS looks (number INTEGER PRIMARY KEY, at REAL)")
+                connection.execute("CREATE TABLE IF NOT EXISTS damaged (number INTEGER PRIMARY KEY, line TEXT)")
                 yield connection
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:

@@ -15,6 +15,7 @@ from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Pointer, Table, fingerprint
 from fraud_core.training_data.labels import corrections, read_labels
+from fraud_core.units.time import to_microseconds
 
 VERSION = f"transformed 2, features {catalogue.VERSION}"
 
@@ -91,7 +92,7 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))
     stamps = frame["timestamp"].dt.epoch("us")
     start, _ = partitions.window(key, source.cadence, source.zone)
-    start_us = int(start.timestamp() * 1e6)
+    start_us = to_microseconds(start)
     facts: dict[str, int | float | str] = {
         "rows": len(frame),
         "frauds": int(frame["label"].sum()),

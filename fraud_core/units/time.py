@@ -47,11 +47,6 @@ def day_number(local: Array) -> Array:
     return days
 
 
-def local_date(timestamp_us: int, zone: ZoneInfo) -> date:
-    """The day on the zone's clocks at one instant."""
-    return from_microseconds(timestamp_us).astimezone(zone).date()
-
-
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """The instant, in UTC, at which a day begins on the zone's clocks."""
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
@@ -102,3 +97,8 @@ def to_microseconds(moment: datetime) -> int:
 def from_microseconds(stored: int) -> datetime:
     """The time in UTC of `to_microseconds`."""
     return EPOCH + timedelta(microseconds=stored)
+
+
+def local_date(stored: int, zone: ZoneInfo) -> date:
+    """The day that the zone's calendars show at an instant (microseconds since 1970)."""
+    return from_microseconds(stored).astimezone(zone).date()

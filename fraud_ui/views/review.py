@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from fraud_core.access.users import User
-from fraud_core.decisions.log import DecisionRecord
+from fraud_core.decisions.log import DecisionRecord, Found
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.features import catalogue
 from fraud_core.labels.resolve import Label, resolve
@@ -126,11 +126,15 @@ def facts(transaction: LoggedTransaction, zone: ZoneInfo) -> str:
     return f"<details><summary>All fields</summary>{table('The payment', ('Field', 'Value'), rows)}</details>"
 
 
-def past(records: Sequence[DecisionRecord], labels: Mapping[str, Sequence[Label]], zone: ZoneInfo, but: str = "") -> str:
-    """What a card did lately, by the decision log, newest first."""
+def past(records: Found, labels: Mapping[str, Sequence[Label]], zone: ZoneInfo, but: str = "") -> str:
+    """What a card did lately, by the decision log, newest first; and how much of that cannot be read."""
     shown = [record for record in records if record.transaction_id != but]
+    damaged = note(
+        f"{counted(records.damaged, 'more payment')} of this card cannot be read in the decision log; tell whoever runs it."
+    )
+    damaged = damaged if records.damaged else ""
     if not shown:
-        return note("The decision log holds no other payment of this card.")
+        return damaged or note("The decision log holds no other payment of this card.")
     rows = [
         (
             moment(record.timestamp, zone),
@@ -144,7 +148,7 @@ def past(records: Sequence[DecisionRecord], labels: Mapping[str, Sequence[Label]
         for record in shown
     ]
     header = (f"When ({zone.key})", "Amount", "Merchant", "Category", "Fraud", "Decision", "Label")
-    return table(f"The card's last {counted(len(rows), 'payment')}", header, rows, (1, 4))
+    return table(f"The card's last {counted(len(rows), 'payment')}", header, rows, (1, 4)) + damaged
 
 
 def decider(record: DecisionRecord, served: LoadedModel) -> Scorer:

@@ -64,7 +64,14 @@ def quantile(q: float, histogram: str, by: str = "", where: str = "") -> str:
 
 
 SERVICE = (
-    Panel(1, "Scorers", "none", (Query('up{job="fraud-scorer"}', "{{instance}}"),), "1: Prometheus reaches it.", kind="stat"),
+    Panel(
+        1,
+        "Scorers and desks",
+        "none",
+        (Query('up{job="fraud-scorer"}', "{{instance}}"), Query('up{job="fraud-desk"}', "desk {{instance}}")),
+        "1: Prometheus reaches it.",
+        kind="stat",
+    ),
     Panel(
         2,
         "Requests",

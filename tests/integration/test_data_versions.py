@@ -25,7 +25,7 @@ from fraud_assets.installation import Installation
 from fraud_cli.main import main
 from fraud_core.errors import DataVersionError, IntegrityError
 from fraud_core.models.bundle import read_manifest
-from fraud_core.models.registry import LATEST, parse_latest, read_latest
+from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.servers.s3_server import BUCKET, WEED, S3Server
@@ -115,7 +115,9 @@ def test_the_champion_s_manifest_names_its_revision_on_which_its_version_does_no
     assert git(installation, "log", "-1", "--format=%s", str(manifest.lineage.data_revision)).strip() == "model"
     (run,) = [json.loads(store.get(path)) for path in store.list(f"models/{version}") if path.endswith("run.json")]
     assert run["data_revision"] == manifest.lineage.data_revision
-    (first,) = {change.version for change in parse_latest(store.get(LATEST), key, "").history} - {version}
+    latest = read_latest(store, key)
+    assert latest is not None
+    (first,) = {change.version for change in latest.history} - {version}
     assert read_manifest(store, first, key).lineage.data_revision is None, "it was made without data versions"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fraud_assets.installation import Installation
 from fraud_assets.operations.judging import decide_partition
-from fraud_core.gate.labels import read_label_verdict
+from fraud_core.gate.labels import label_verdict_of
 from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.simulator.simulate import simulate
 from tests.home import WEEKS, Home
@@ -67,7 +67,7 @@ def new_fraud(tmp_path: Path) -> Home:
 def held(installation: Installation) -> dict[str, list[str]]:
     """The partitions whose labels are held, and for what."""
     store, key = installation.artifacts.store, installation.artifacts.signing_key
-    verdicts = {week: read_label_verdict(store, key, week, installation.heads) for week in installation.transformed()}
+    verdicts = {week: label_verdict_of(store, key, week, installation.heads).follow() for week in installation.transformed()}
     return {week: [found.name for found in v.findings] for week, v in verdicts.items() if v is not None and v.is_held}
 
 

@@ -116,11 +116,11 @@ def test_decisions_made_while_postgres_is_gone_are_delivered_when_it_is_back(
     server.stop()
     for name in ("during", "and after"):
         writer.submit([decided(name)]).result(30)
-    assert writer.log_is_gone
+    assert writer.is_gone
     with pytest.raises(StoreError, match="postgresql database"):
         log.find("before")
     server.start()
-    eventually(lambda: not writer.log_is_gone)
+    eventually(lambda: not writer.is_gone)
     writer.submit([decided("later")]).result(30)
     writer.close()
     assert {one.transaction_id for one in log.recent(NOON, 9)} == {"before", "during", "and after", "later"}

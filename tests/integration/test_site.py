@@ -69,5 +69,6 @@ def test_search_finds_the_pages_and_the_reference_has_every_public_module(site: 
     assert all(f'"{page}"' in index for page in ("quick-start.html", "guides/service.html", "security.html"))
     reference = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
     files = [path for package in ("fraud_core", "fraud_client") for path in (ROOT / package).rglob("*.py")]
+    files = [path for path in files if "migrations" not in path.parts]  # Alembic runs those; nobody imports them
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files if path.name != "__init__.py"]
     assert [module for module in modules if f'id="{module}"' not in reference] == []

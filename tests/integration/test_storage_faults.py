@@ -55,7 +55,7 @@ def test_on_a_full_disk_payments_are_refused_as_documented_and_the_scorer_is_not
     assert paid(server.url, "after").status_code == 200
     said = server.log.read_text()
     assert "Traceback" not in said
-    assert said.count("can be recorded nowhere") == 1
+    assert said.count("payments can be written nowhere") == 1
     assert {"before", "after"} <= logged(installation.settings)
     server.stop()
 

@@ -313,7 +313,7 @@ def test_an_old_pointer_put_back_is_followed_by_nobody(home: Home) -> None:
     follower = ModelFollower(store, home.installation.artifacts.signing_key, heads=Heads(open_database(settings), store.url))
     status = follower.poll()
     assert status.served is None
-    assert "is change 1 of the pointer, and not change 2" in str(status.problem)
+    assert "is change 1 of it, and change 2 was seen before" in str(status.problem)
     with pytest.raises(IntegrityError, match="change 2 was seen before"):
         next_training(home.installation, home.instance, datetime.now(UTC))
     assert fraud(home, "pipeline").returncode == 1

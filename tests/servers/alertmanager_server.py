@@ -8,7 +8,7 @@ from pathlib import Path
 from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-ALERTMANAGER = servers.find_alertmanager()
+ALERTMANAGER = servers.find("alertmanager")
 
 
 class AlertmanagerServer:

@@ -10,7 +10,7 @@ from typing import Any
 from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-PROMETHEUS = servers.find_prometheus()
+PROMETHEUS = servers.find("prometheus")
 
 
 class PrometheusServer:

@@ -9,7 +9,7 @@ import redis
 from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-REDIS = servers.find_redis()
+REDIS = servers.find("redis")
 
 
 class RedisServer:

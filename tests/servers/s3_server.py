@@ -11,7 +11,7 @@ from botocore.config import Config
 from fraud_cli.stack import servers
 from tests.servers.processes import free_port, running
 
-WEED = servers.find_weed()
+WEED = servers.find("s3")
 BUCKET = "fraud"
 SECRET = "secret-key-of-the-tests"
 

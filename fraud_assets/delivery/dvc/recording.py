@@ -90,8 +90,7 @@ def note(installation: Installation, pointer: Pointer, run_id: str, fitted: Any 
         fitted: of a model, what was written.
 
     Raises:
-        OSError: the disk of the home does not take it.
-        StoreError: the store cannot be asked for what lies behind a model.
+        StoreError: the disk of the home does not take it, or the store cannot be asked for what lies behind a model.
     """
     if not is_on(installation.settings) or pointer.asset not in VERSIONED:
         return
@@ -106,18 +105,25 @@ def commit(installation: Installation, seconds: float = RUN_PATIENCE) -> int:
 
     Raises:
         DataVersionError: another process holds the repository, or git or DVC fails. The notes stay.
-        IntegrityError: a note is not what this installation wrote.
+        IntegrityError: a note is not what this installation wrote; the others are commits.
     """
     waiting = outbox.data_versions(installation.settings)
     if not is_on(installation.settings) or not len(waiting):
         return 0
     repo = repository(installation.settings)
     with repo.locked(seconds):
-        entries = [(entry, Note.model_validate(entry.body)) for entry in waiting.entries()]
+        entries: list[tuple[outbox.Entry, Note]] = []
+        wrong: IntegrityError | None = None
+        try:
+            entries += ((entry, Note.model_validate(entry.body)) for entry in waiting.entries())
+        except IntegrityError as error:
+            wrong = error
         texts = _take(installation, repo, [pointer for _, left in entries for pointer in (*left.behind, left.pointer)])
         for entry, left in entries:
             _commit(installation, repo, left, texts)
             waiting.done(entry)
+    if wrong is not None:
+        raise wrong
     return len(entries)
 
 

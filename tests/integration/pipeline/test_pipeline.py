@@ -19,15 +19,14 @@ from fraud_assets.operations.judging import judge_partition
 from fraud_assets.reports.model_card import to_markdown
 from fraud_assets.training import training
 from fraud_assets.training.training import fit_preprocessor, train
-from fraud_cli.commands.models import read_card
-from fraud_cli.commands.pipeline import Pipeline
 from fraud_cli.instance import environment, open_instance
+from fraud_cli.jobs import Pipeline
 from fraud_core import gate
 from fraud_core.evaluation.model_card import ModelCard
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
 from fraud_core.models.bundle import read_bundle
-from fraud_core.models.registry import LATEST, read_latest
+from fraud_core.models.registry import LATEST, latest_model_card, read_latest
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.training_data.transform import build_transformed
 from tests.api_server import variables_of
@@ -55,9 +54,9 @@ def champion(installation: Installation) -> Any:
 
 def card(installation: Installation, version: str) -> ModelCard:
     """The newest card of a version."""
-    made = read_card(installation, version)
-    assert made is not None
-    return made
+    stored = latest_model_card(installation.artifacts.store, version, installation.artifacts.signing_key)
+    assert stored is not None
+    return ModelCard.model_validate(stored.body)
 
 
 def materializations(place: Any) -> dict[str, int]:

@@ -9,8 +9,8 @@ import botocore.auth
 import dagster as dg
 import pytest
 
-from fraud_cli.commands.pipeline import JobFailedError, Pipeline
 from fraud_cli.instance import open_instance
+from fraud_cli.jobs import JobFailedError, Pipeline
 from fraud_core.errors import StoreError
 from fraud_core.storage import s3
 from tests.api_server import eventually

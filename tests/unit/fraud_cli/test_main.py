@@ -1,18 +1,19 @@
 """The command `fraud`: what it takes, how it ends, and what it loads."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fraud_cli import main as command
 from fraud_cli.main import main
 from fraud_core.errors import FraudError, StoreError
 from fraud_core.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = {"pipeline", "up", "models", "rollback", "restore", "accept", "refuse", "simulate", "settings", "keys", "serve"}
+COMMANDS = {"pipeline", "up", "models", "rollback", "restore", "accept", "refuse", "confirm", "calibrate", "serve", "exporter"}
+COMMANDS |= {"webserver", "worker", "data", "db", "keys", "ui", "users", "served", "simulate", "settings"}
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +24,17 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"FRAUD_{name.upper()}", raising=False)
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
+def test_help_names_every_command_in_plain_text_and_so_does_that_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert {word for word in COMMANDS if f"\n    {word} " in out} == COMMANDS
+    assert set(re.findall(r"^  ([a-z]+)  ", out, re.M)) == COMMANDS
+    for name in COMMANDS:
+        assert main([name, "-h"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"Usage: fraud {name} ")
+        assert {"--home", "--source-config"} <= set(told.split())
+        out += told
+    assert out.isascii()
 
 
 @pytest.mark.parametrize(
@@ -44,10 +50,21 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert "usage: fraud" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "Usage: fraud" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "3000", "-m", "some.module"], ["-h"], ["--home", "/of/dagster"]], ids=lambda given: given[0]
+)
+def test_the_options_of_dagsters_web_server_are_passed_on_as_they_are(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[Path, list[str]]] = []
+    monkeypatch.setattr("fraud_assets.access.webserver.serve", lambda settings, options: served.append((settings.home, options)))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    assert main(["webserver", "--home", str(tmp_path), "--", *arguments]) == 0
+    assert served == [(tmp_path, arguments)]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +80,8 @@ def test_an_error_that_a_user_can_act_on_is_one_sentence(
     def fails(_: object) -> int:
         raise error
 
-    monkeypatch.setattr(command, "_models", fails)
-    assert main(["models"]) == 1
+    monkeypatch.setattr("fraud_core.storage.database.open_database", fails)
+    assert main(["db", "status"]) == 1
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", sentence)
 
@@ -73,17 +90,17 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
     def fails(_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command, "_models", fails)
+    monkeypatch.setattr("fraud_core.storage.database.open_database", fails)
     with pytest.raises(ZeroDivisionError):
-        main(["models"])
+        main(["db", "status"])
 
 
 def test_ctrl_c_says_that_what_is_finished_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_pipeline", interrupted)
-    assert main(["pipeline"]) == 130
+    monkeypatch.setattr("fraud_core.storage.database.open_database", interrupted)
+    assert main(["db", "status"]) == 130
     assert "what was finished is kept" in capsys.readouterr().err
 
 
@@ -116,6 +133,11 @@ def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch, 
     assert "FRAUD_HOME=/from/the/command\n" in capsys.readouterr().out
 
 
+def test_a_setting_that_cannot_be_used_hides_no_explanation_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAUD_API_PORT", "sesame")
+    assert main(["settings", "--example"]) == 0
+
+
 def test_the_example_is_the_file_that_lies_in_the_repository(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "--example"]) == 0
     assert capsys.readouterr().out == (ROOT / ".env.example").read_text()
@@ -130,6 +152,6 @@ def test_a_light_command_loads_no_heavy_library(tmp_path: Path) -> None:
 
 
 def test_every_error_of_ours_is_one_that_ends_in_a_sentence() -> None:
-    from fraud_cli.commands.pipeline import JobFailedError
+    from fraud_cli.jobs import JobFailedError
 
     assert issubclass(JobFailedError, FraudError)

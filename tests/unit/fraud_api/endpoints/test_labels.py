@@ -108,6 +108,11 @@ def test_the_author_is_the_api_key_and_only_a_key_for_labels_opens_them(call: An
     assert [one.author for one in labels_of(installation)] == ["the label desk"]
 
 
+def test_labels_are_counted_by_outcome_and_source(scored: Any) -> None:
+    scored.post("/v1/labels", json=[{"transaction_id": "t0", "outcome": "fraud"}] * 2)
+    assert 'fraud_labels_received_total{outcome="fraud",source="chargeback"} 2.0' in scored.get("/metrics").text
+
+
 def test_while_the_database_is_gone_nothing_is_promised(scored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise StoreError("gone")
@@ -119,6 +124,6 @@ def test_while_the_database_is_gone_nothing_is_promised(scored: Any, monkeypatch
 
 def test_a_payment_whose_decision_waits_on_the_disk_is_not_called_unknown(scored: Any) -> None:
     writer = scored.app.state.services.decisions
-    writer._log_is_gone = True  # as while the database is away
+    writer._rests_until = float("inf")  # as while the database is away
     answer = scored.post("/v1/labels", json={"transaction_id": "t9", "outcome": "fraud"})
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:fraud:problem:decisions-waiting")

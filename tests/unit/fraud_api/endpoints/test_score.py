@@ -261,6 +261,24 @@ def test_every_answer_carries_the_id_that_its_log_line_has(
     assert "refused=invalid-input" in caplog.records[-1].getMessage()
 
 
+def test_an_error_of_ours_is_in_the_log_under_the_id_that_its_caller_got_and_tells_nothing_of_the_payment(
+    call: Any, installation: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.promote(1)
+
+    async def fails(*_: object, **__: object) -> None:
+        raise ValueError(EXAMPLE["card"])
+
+    monkeypatch.setattr("fraud_api.deciding.Deciding.decide", fails)
+    api = call(installation.settings)
+    api.http = httpx.AsyncClient(transport=httpx.ASGITransport(api.app, raise_app_exceptions=False), base_url="http://test")
+    answer = api.post("/v1/score", json=EXAMPLE)
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:fraud:problem:our-fault")
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told == f"request {answer.json()['request_id']} ended in a ValueError of ours"
+    assert str(EXAMPLE["card"]) not in answer.text
+
+
 def test_nothing_of_a_payment_reaches_log_metrics_or_problems(
     call: Any, installation: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from fraud_api.app import create_app
 from fraud_api.schemas import EXAMPLE
@@ -79,6 +80,23 @@ def test_a_request_goes_on_with_its_callers_trace_and_tells_nothing_of_the_payme
     for secret in (*(str(EXAMPLE[name]) for name in ("card", "birth_date", "merchant", "home_latitude")), "4111111111111111"):
         assert secret not in everything
     assert json.loads(caplog.records[0].getMessage())["trace"] == TRACE
+
+
+def test_an_error_of_ours_is_a_failed_span_without_the_errors_text(
+    installation: Any, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.promote(1)
+
+    async def fails(*_: object, **__: object) -> None:
+        raise ValueError(f"cannot take {EXAMPLE['card']}")
+
+    monkeypatch.setattr("fraud_api.deciding.Deciding.decide", fails)
+    settings = installation.settings.model_copy(update={"traces_url": collector.url})
+    with Caller(create_app(settings, asks_for_keys=False)) as api, pytest.raises(ValueError, match="cannot take"):
+        api.post("/v1/score", json=EXAMPLE)
+    (span,) = collector.spans
+    assert (attributes(span)["http.response.status_code"], span.status.code) == (500, Status.STATUS_CODE_ERROR)
+    assert str(EXAMPLE["card"]) not in str(collector.taken)
 
 
 def test_a_collector_that_is_away_harms_no_request(call: Any, installation: Any) -> None:

@@ -27,11 +27,15 @@ def test_messages_come_out_in_the_order_in_which_they_came_until_they_are_done(t
 
 
 @pytest.mark.parametrize("forged", [b'{"number": 7}', b"no json", b""])
-def test_a_message_that_somebody_else_wrote_is_not_taken(tmp_path: Path, forged: bytes) -> None:
+def test_a_message_that_somebody_else_wrote_is_not_taken_and_holds_up_no_other(tmp_path: Path, forged: bytes) -> None:
     box = Outbox(tmp_path, KEY)
     (tmp_path / "00000000000000000001-aaaaaaaa.json").write_bytes(forged)
-    with pytest.raises(IntegrityError):
-        list(box.entries())
+    box.put({"number": 1})
+    taken = []
+    with pytest.raises(IntegrityError, match=r"00000000000000000001-aaaaaaaa\.json"):
+        taken += (entry.body["number"] for entry in box.entries())
+    assert taken == [1]
+    assert len(box) == 2
 
 
 def test_what_a_crash_left_half_written_is_no_message(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parts of `fraud pipeline` that need no data."""
+"""Jobs run in this process: how each ends, and what of them needs no data."""
 
 from datetime import date
 from pathlib import Path
@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from fraud_assets.installation import Installation
-from fraud_cli.commands import pipeline
-from fraud_cli.commands.pipeline import JobFailedError, Pipeline, rolling
+from fraud_cli import jobs
+from fraud_cli.jobs import JobFailedError, Pipeline, rolling
 from fraud_core.errors import SourceError
 from fraud_core.settings import Settings
 from fraud_core.sources.source import load_source
@@ -61,7 +61,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a job that ends as asked."""
 
     def run(*arguments: Any, **options: Any) -> dg.ExecuteInProcessResult:
-        monkeypatch.setattr(pipeline, "build", lambda _: Work(*arguments, **options).definitions)
+        monkeypatch.setattr(jobs, "build", lambda _: Work(*arguments, **options).definitions)
         settings = Settings(_env_file=None, home=tmp_path, source=ROOT / "sources" / "simulated.toml")
         return Pipeline(Installation.load(settings)).run("work")
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from fraud_assets.runtime import workers
 from fraud_assets.schedule.state import read_states
 from fraud_cli.commands import spread
-from fraud_cli.commands.worker import work
+from fraud_cli.commands.servers import worker
 from fraud_core import gate
 from fraud_core.errors import SettingsError
 from fraud_core.settings import Settings
@@ -120,5 +120,5 @@ def test_where_no_worker_answers_it_is_said_and_nothing_is_handed_out(homes: lis
 
 def test_a_worker_without_a_broker_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="FRAUD_BROKER names the Redis"):
-        work(Settings(_env_file=None, home=tmp_path), slots=1, name="a")
+        worker(Settings(_env_file=None, home=tmp_path))
     assert list(tmp_path.iterdir()) == []

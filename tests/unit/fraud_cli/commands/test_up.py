@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_a_server_that_never_answers_is_named_and_not_waited_for_any_longer(
     monkeypatch.setattr(up, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(up, "SAY_SECONDS", 0.1)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    running = up._Running(tmp_path / "logs", os.environ, up._StopSignal())
+    running = up._Running(tmp_path / "logs", os.environ, Event())
     try:
         silent = Service("Silent server", (sys.executable, "-c", "import time; time.sleep(60)"), port)
         assert not running.start([silent])

@@ -26,8 +26,7 @@ AMTOOL = shutil.which("amtool")
 @pytest.fixture
 def all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every program is installed."""
-    for name in ("weed", "redis", "prometheus", "alertmanager"):
-        monkeypatch.setattr(servers, f"find_{name}", lambda name=name: f"/opt/{name}")
+    monkeypatch.setattr(servers, "find", lambda server: f"/opt/{server}")
 
 
 @pytest.fixture
@@ -41,8 +40,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
 def test_a_missing_program_is_told_with_its_package_before_anything_is_started(
     all_there: None, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "find_prometheus", lambda: None)
-    monkeypatch.setattr(servers, "find_redis", lambda: None)
+    monkeypatch.setattr(servers, "find", lambda server: None if server in {"prometheus", "redis"} else f"/opt/{server}")
     with pytest.raises(SettingsError, match=r"redis-server, prometheus\. Install it .*apt-get install.* nothing was started"):
         up(settings(), "full")
     assert not settings().home.exists()
@@ -50,9 +48,9 @@ def test_a_missing_program_is_told_with_its_package_before_anything_is_started(
 
 def test_what_is_on_no_path_and_in_no_environment_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert servers.program("only-here") is None
-    (tmp_path / "only-here").touch(0o755)
-    assert servers.program("elsewhere", "only-here") == str(tmp_path / "only-here")
+    assert servers.find("redis") is None
+    (tmp_path / "valkey-server").touch(0o755)
+    assert servers.find("redis") == str(tmp_path / "valkey-server")
 
 
 def test_every_server_binds_loopback_alone(all_there: None, settings: Callable[..., Settings]) -> None:
@@ -134,13 +132,13 @@ def test_alerts_need_no_secret_to_be_seen() -> None:
     )
 
 
-@pytest.mark.skipif(servers.find_alertmanager() is None, reason="needs Debian's package prometheus-alertmanager")
+@pytest.mark.skipif(servers.find("alertmanager") is None, reason="needs Debian's package prometheus-alertmanager")
 def test_no_page_of_a_browser_silences_the_stacks_alertmanager(
     settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
-    others = dict.fromkeys(("weed", "redis", "prometheus"), "/opt/server")
-    monkeypatch.setattr(full, "_programs", lambda has: others | {"alertmanager": servers.find_alertmanager()})
+    others = dict.fromkeys(("s3", "redis", "prometheus"), "/opt/server")
+    monkeypatch.setattr(full, "_programs", lambda has: others | {"alertmanager": servers.find("alertmanager")})
     stack = FullStack(settings(alertmanager_port=port))
     told, _ = stack.prepare()
     (service,) = [service for service in stack.services if service.name == "Alertmanager"]

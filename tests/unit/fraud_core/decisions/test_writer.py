@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -47,7 +48,7 @@ class MoodyLog(DecisionLog):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraud_core.decisions.writer.TEND_SECONDS", 0.01)
+    monkeypatch.setattr("fraud_core.storage.spooled_writer.TEND_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -99,10 +100,10 @@ def test_while_the_log_is_gone_the_spool_takes_decisions_and_delivers_them_in_or
     log.gone = True
     for name in "abc":
         writer.submit([decided(name)]).result(10)
-    assert writer.log_is_gone
+    assert writer.is_gone
     assert spool.waiting() == 3
     log.gone = False
-    eventually(lambda: not writer.log_is_gone)
+    eventually(lambda: not writer.is_gone)
     assert spool.waiting() == 0
     assert [name for group in log.groups for name in group] == ["a", "b", "c"]
     writer.submit([decided("d")]).result(10)
@@ -119,7 +120,7 @@ def test_a_full_spool_takes_no_part_of_a_group_and_says_so(
         writer.submit([decided("e"), decided("f")]).result(10)
     writer.submit([decided("g")]).result(10)
     log.gone = False
-    eventually(lambda: not writer.log_is_gone)
+    eventually(lambda: not writer.is_gone)
     assert kept(log) == ["a", "b", "c", "d", "g"]
 
 
@@ -129,7 +130,7 @@ def test_what_a_former_process_left_in_the_spool_is_delivered_once_even_if_the_l
     log.append([decided("a")])  # delivered, and killed before it was taken off the spool
     spool.append([to_json(decided("a", decision="decline")), to_json(decided("b"))])
     writer = opened()
-    eventually(lambda: not writer.log_is_gone)
+    eventually(lambda: not writer.is_gone)
     assert kept(log) == ["a", "b"]
     found = log.find("a")
     assert found is not None
@@ -213,11 +214,24 @@ def test_what_was_answered_while_neither_history_nor_log_could_tell_is_on_record
     for _ in range(2):  # a delivery that was cut short comes again
         spool.append([to_json(other), to_json(first)])
         writer = opened()
-        eventually(lambda: not writer.log_is_gone)  # noqa: B023 - waited for here
+        eventually(lambda: not writer.is_gone)  # noqa: B023 - waited for here
         writer.close()
     assert log.find("a") == first
     assert log.recent(NOON, 9) == [other, first]
-    assert caplog.text.count("was decided again with other content") == 1
+    assert caplog.text.count("was decided again while neither") == 1
+
+
+def test_a_damaged_line_of_the_spool_is_set_aside_and_holds_up_no_other(
+    log: MoodyLog, spool: Spool, opened: Callable[[], DecisionWriter], caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.append([to_json(decided("a")), '{"transaction_id": "4111111111111111"', to_json(decided("b"))])
+    writer = opened()
+    eventually(lambda: not writer.are_waiting)
+    assert kept(log) == ["a", "b"]
+    with sqlite3.connect(spool.path) as connection:
+        assert connection.execute("SELECT count(*) FROM damaged").fetchone() == (1,)
+    assert "record 2 of" in caplog.text
+    assert "4111" not in caplog.text
 
 
 def test_when_nothing_can_be_written_the_writer_says_so_once_and_tells_when_it_can_again(
@@ -286,7 +300,7 @@ def test_a_decision_that_was_answered_survives_the_kill_of_the_process(tmp_path:
     settings = Settings(_env_file=None, home=home)
     log = DecisionLog(open_database(settings), 36_500)
     writer = open_decision_writer(settings, log)
-    eventually(lambda: not writer.log_is_gone)
+    eventually(lambda: not writer.is_gone)
     writer.close()
     assert "" not in told
     found = {record.transaction_id for record in log.recent(NOON, 10**6)}

@@ -12,9 +12,10 @@ from fraud_core.gate.labels import (
     Labelled,
     LabelVerdict,
     decide_labels,
+    decide_on_labels,
     judge_labels,
     label_verdict_key,
-    read_label_verdict,
+    label_verdict_of,
     record_labels,
 )
 from fraud_core.gate.verdict import Decision, PartitionRef
@@ -160,17 +161,28 @@ def test_an_old_verdict_on_labels_that_is_put_back_is_refused_where_a_newer_one_
     old = store.get(label_verdict_key("p"))
     newer = record_labels(store, key, first.model_copy(update={"snapshot": "t"}), heads)
     assert (first.sequence, newer.sequence) == (1, 2)
-    assert read_label_verdict(store, key, "p", heads) == newer
+    assert label_verdict_of(store, key, "p", heads).follow() == newer
 
     store.put(label_verdict_key("p"), old)
     with pytest.raises(GateRefusalError, match="change 1 of it, and change 2 was seen before: an old one was put back"):
-        read_label_verdict(store, key, "p", heads)
-    found = read_label_verdict(store, key, "p")  # a machine that has seen nothing cannot know
+        label_verdict_of(store, key, "p", heads).follow()
+    found = label_verdict_of(store, key, "p").read()  # a machine that has seen nothing cannot know
     assert found == first
     decided = record_labels(store, key, decide_labels(first, YES), heads)  # a person's decision is newer than what was seen
     assert decided.sequence == 3
-    assert read_label_verdict(store, key, "p", heads) == decided
+    assert label_verdict_of(store, key, "p", heads).follow() == decided
 
     store.root.joinpath(label_verdict_key("p")).unlink()
     with pytest.raises(GateRefusalError, match="is gone, of which change 3 was seen"):
-        read_label_verdict(store, key, "p", heads)
+        label_verdict_of(store, key, "p", heads).follow()
+
+
+def test_what_a_person_says_of_labels_while_they_are_judged_is_not_lost(tmp_path: Path) -> None:
+    store, key = DirectoryStore(tmp_path / "store"), Key(b"k" * 32)
+    first = record_labels(store, key, judged(*payments(1)))
+    again = judged(*payments(1), before=first)  # is judged anew, which takes a while
+    no = YES.model_copy(update={"action": "refuse"})
+    assert decide_on_labels(store, key, "p", first.content, no) is not None
+    assert record_labels(store, key, again).is_held
+    after = record_labels(store, key, again.model_copy(update={"content": "other"}))
+    assert not after.decisions, "it was about that content"

@@ -123,7 +123,7 @@ def test_a_record_that_is_edited_removed_or_put_back_lets_nothing_be_judged(stor
     newest = store.get(RULES)
 
     store.put(RULES, old)
-    with pytest.raises(GateRefusalError, match="an old record was put back"):
+    with pytest.raises(GateRefusalError, match="an old one was put back"):
         gate.rules_in_force(store, KEY, source(), NOW, heads)
     store.put(RULES, json.dumps(json.loads(newest) | {"rules": {}}).encode())
     with pytest.raises(GateRefusalError, match="valid signature"):

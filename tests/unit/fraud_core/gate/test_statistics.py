@@ -10,6 +10,8 @@ from scipy.stats import chi2_contingency, false_discovery_control, ks_2samp, kst
 from scipy.stats.contingency import association
 
 from fraud_core.gate import statistics
+from fraud_core.gate.distances import cramers_v, kolmogorov_smirnov
+from fraud_core.gate.distances.catalogue import CATEGORIES, NUMBERS
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 
@@ -31,16 +33,16 @@ def test_categories_that_only_one_sample_has_count_in_the_chi_squared_test() -> 
 
 def test_cramers_v_is_the_textbook_one_where_both_samples_are_equally_large() -> None:
     counts = np.array([[400, 350, 250], [500, 250, 250]])
-    assert statistics.cramers_v(counts) == pytest.approx(association(counts, method="cramer"), abs=1e-12)
+    assert cramers_v.cramers_v(counts) == pytest.approx(association(counts, method="cramer"), abs=1e-12)
 
 
 def test_cramers_v_does_not_depend_on_how_large_the_samples_are() -> None:
     counts = np.array([[400, 350, 250], [500, 250, 250]])
-    assert statistics.cramers_v(counts * [[20], [1]]) == pytest.approx(statistics.cramers_v(counts), abs=1e-12)
+    assert cramers_v.cramers_v(counts * [[20], [1]]) == pytest.approx(cramers_v.cramers_v(counts), abs=1e-12)
 
 
 def test_disjoint_categories_are_as_far_apart_as_can_be() -> None:
-    assert statistics.cramers_v(np.array([[10, 0], [0, 3]])) == 1.0
+    assert cramers_v.cramers_v(np.array([[10, 0], [0, 3]])) == 1.0
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
@@ -49,7 +51,7 @@ def test_the_correction_for_false_discoveries_is_benjamini_and_hochbergs(p_value
 
 
 def test_the_noise_of_numbers_is_kolmogorovs_with_the_digits_that_verdicts_were_judged_by() -> None:
-    assert round(kstwobign.isf(0.01), 4) == statistics.KOLMOGOROV_99
+    assert round(kstwobign.isf(0.01), 4) == kolmogorov_smirnov.KOLMOGOROV_99
 
 
 @pytest.mark.parametrize(("m", "n"), [(20_000, 1_000), (3_000, 3_000)])
@@ -57,14 +59,14 @@ def test_samples_of_one_distribution_stay_under_the_noise_in_99_of_100_draws(m: 
     rng = np.random.default_rng(5)
     draws = 400
     numeric = [ks_2samp(rng.random(m), rng.random(n), method="asymp").statistic for _ in range(draws)]
-    category = [statistics.cramers_v(np.stack([rng.multinomial(m, SHARES), rng.multinomial(n, SHARES)])) for _ in range(draws)]
+    category = [cramers_v.cramers_v(np.stack([rng.multinomial(m, SHARES), rng.multinomial(n, SHARES)])) for _ in range(draws)]
     # 4 of 400 are expected above; 12 or more come once in 2,000 times.
-    assert 0 < np.sum(np.array(numeric) > statistics.numeric_noise(m, n)) < 12
-    assert 0 < np.sum(np.array(category) > statistics.category_noise(m, n, len(SHARES))) < 12
+    assert 0 < np.sum(np.array(numeric) > kolmogorov_smirnov.noise(m, n)) < 12
+    assert 0 < np.sum(np.array(category) > cramers_v.noise(m, n, len(SHARES))) < 12
 
 
 def test_a_single_category_has_no_noise() -> None:
-    assert statistics.category_noise(100, 100, 1) == 0.0
+    assert cramers_v.noise(100, 100, 1) == 0.0
 
 
 def correlation_of_rows_that_share_a_card(values: np.ndarray, cards: np.ndarray) -> float:
@@ -81,7 +83,7 @@ def test_clustering_is_the_correlation_of_ranks_that_comes_from_shared_cards() -
     ranks = (values[:, None] > values[None, :]).sum(axis=1) + (values[:, None] >= values[None, :]).sum(axis=1)
     expected = correlation_of_rows_that_share_a_card(ranks, cards)
     assert expected > 0.005
-    assert statistics.numeric_clustering(values, cards) == pytest.approx(expected, rel=1e-9)
+    assert NUMBERS.clustering(values, cards) == pytest.approx(expected, rel=1e-9)
 
 
 def test_clustering_of_two_categories_is_that_of_the_number_which_tells_them_apart() -> None:
@@ -90,16 +92,16 @@ def test_clustering_of_two_categories_is_that_of_the_number_which_tells_them_apa
     values = (rng.random(600) < rng.random(40)[cards]).astype(np.int64)
     expected = correlation_of_rows_that_share_a_card(values, cards)
     assert expected > 0.003
-    assert statistics.category_clustering(values, cards) == pytest.approx(expected, rel=1e-9)
+    assert CATEGORIES.clustering(values, cards) == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_a_card_has_once_for_all_counts_cards_and_not_rows() -> None:
     cards = np.repeat(np.arange(500), 20)
-    assert statistics.numeric_clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
-    assert statistics.category_clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
+    assert NUMBERS.clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
+    assert CATEGORIES.clustering(cards % 50, cards) == pytest.approx(1 / 500, rel=0.1)
 
 
-@pytest.mark.parametrize("clustering", [statistics.numeric_clustering, statistics.category_clustering])
+@pytest.mark.parametrize("clustering", [NUMBERS.clustering, CATEGORIES.clustering])
 def test_rows_of_which_each_has_a_card_of_its_own_are_not_clustered(clustering: Callable[..., float]) -> None:
     assert clustering(np.arange(100) % 7, np.arange(100)) == 0.0
     assert clustering(np.zeros(100, dtype=np.int64), np.repeat([0, 1], 50)) == 0.0
@@ -127,7 +129,7 @@ def test_each_feature_is_compared_on_the_values_that_both_samples_have() -> None
     assert set(compared) == {"x"}
     assert (compared["x"].rows_reference, compared["x"].rows_current) == (100, 50)
     assert compared["x"].distance == pytest.approx(0.5)
-    assert compared["x"].excess == pytest.approx(0.5 - statistics.numeric_noise(100, 50))
+    assert compared["x"].excess == pytest.approx(0.5 - kolmogorov_smirnov.noise(100, 50))
 
 
 def test_no_excess_is_below_zero() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fraud_core.errors import SourceError
 from fraud_core.intake import download as downloads
 from fraud_core.intake.download import download, head, is_public
-from fraud_core.sources.source import Limits
+from fraud_core.sources.limits import Limits
 
 PUBLIC = "93.184.215.14"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: one\r\n\r\n"

@@ -19,8 +19,8 @@ import pytest
 
 from fraud_core.errors import SourceError
 from fraud_core.intake import files, unpacking
-from fraud_core.intake.files import LINE, NO_VALUE, SourceFile, Tally, chunks, located, s3_urls
-from fraud_core.intake.watch import look
+from fraud_core.intake.files import LINE, NO_VALUE, SourceFile, Tally, chunks, located
+from fraud_core.intake.watch import look, s3_objects
 from fraud_core.sources.source import Source, load_source
 from tests.unit.fraud_core.intake.shop import CARD, ROW, Intake, csv_text, read
 
@@ -134,11 +134,11 @@ def test_patterns_of_s3_urls_match_as_those_of_files(monkeypatch: pytest.MonkeyP
     keys = ["in/a.csv", "in/b [1].csv", "in/x/2024/c.csv", "in/x/d.parquet", "in/1.csv"]
 
     def paginate(Bucket: str, Prefix: str) -> list[dict[str, list[dict[str, str]]]]:
-        return [{"Contents": [{"Key": key} for key in keys if key.startswith(Prefix)]}, {}]
+        return [{"Contents": [{"Key": key, "Size": 1, "ETag": "x"} for key in keys if key.startswith(Prefix)]}, {}]
 
     client = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
     monkeypatch.setattr("fraud_core.storage.s3.s3_client", lambda: client)
-    found = {pattern: [url[9:] for url in s3_urls(f"s3://buck/{pattern}")] for pattern in (*PATTERNS, "in/a.csv")}
+    found = {pattern: [seen.name[9:] for seen in s3_objects(f"s3://buck/{pattern}")] for pattern in (*PATTERNS, "in/a.csv")}
     assert found == PATTERNS | {"in/a.csv": ["/in/a.csv"]}
 
 

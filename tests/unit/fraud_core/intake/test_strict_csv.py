@@ -4,11 +4,13 @@ import io
 
 import pytest
 
-from fraud_core.intake.strict_csv import CsvError, CsvReader
+from fraud_core.intake.strict_csv import CsvReader
+from fraud_core.intake.unpacking import UnreadableError
+from fraud_core.sources.limits import Limits
 
 
 def records(text: str, **options: object) -> list[tuple[int, list[str]]]:
-    reader = CsvReader(io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline=""), **options)  # type: ignore[arg-type]
+    reader = CsvReader(io.BytesIO(text.encode()), **options)  # type: ignore[arg-type]
     found = list(reader)
     reader.check_counts()
     return found
@@ -31,7 +33,7 @@ def test_quoted_cells_empty_lines_and_a_bom_before_a_quoted_header_are_read(end:
     ],
 )
 def test_a_stray_or_open_quotation_mark_is_refused_with_the_line_on_which_it_opened(text: str, line: int) -> None:
-    with pytest.raises(CsvError, match="quotation mark") as caught:
+    with pytest.raises(UnreadableError, match="quotation mark") as caught:
         records(text)
     assert caught.value.line == line
     assert "Stop" not in str(caught.value)
@@ -41,12 +43,12 @@ def test_a_stray_or_open_quotation_mark_is_refused_with_the_line_on_which_it_ope
 def test_cells_hold_line_breaks_only_where_that_was_declared(end: str) -> None:
     text = f'id,shop{end}t0,"two{end}{end}lines"{end}t1,a{end}'
     assert records(text, line_breaks=True) == [(1, ["id", "shop"]), (4, ["t0", f"two{end}{end}lines"]), (5, ["t1", "a"])]
-    with pytest.raises(CsvError, match="does not close on it"):
+    with pytest.raises(UnreadableError, match="does not close on it"):
         records(text)
 
 
 def test_an_open_quotation_mark_is_refused_where_line_breaks_are_declared_too() -> None:
-    with pytest.raises(CsvError, match="before the end of the file") as caught:
+    with pytest.raises(UnreadableError, match="before the end of the file") as caught:
         records('id,shop\nt0,a\nt1,"Quick Stop\nt2,b\n', line_breaks=True)
     assert caught.value.line == 3
 
@@ -54,14 +56,14 @@ def test_an_open_quotation_mark_is_refused_where_line_breaks_are_declared_too() 
 @pytest.mark.parametrize(
     ("text", "options", "says"),
     [
-        ("id,shop\nt0," + "x" * 100, {}, "line has more than 90 characters"),
-        ('id,shop\nt0,"' + "x\n" * 100, {"line_breaks": True}, "still open 90 characters later"),
-        (",".join("abcde") + "\n", {"most_columns": 4}, "5 columns, and 4 at most"),
+        ("id,shop\nt0," + "x" * 1_010, {}, "line has more than 1000 characters"),
+        ('id,shop\nt0,"' + "x\n" * 1_010, {"line_breaks": True}, "still open 1000 characters later"),
+        (",".join("abcde") + "\n", {}, "5 columns, and 4 at most"),
     ],
 )
 def test_lines_cells_and_columns_are_bounded(text: str, options: dict[str, object], says: str) -> None:
-    with pytest.raises(CsvError, match=says):
-        records(text, longest_line=90, **options)
+    with pytest.raises(UnreadableError, match=says):
+        records(text, limits=Limits(line_characters=1_000, columns=4), **options)
 
 
 def test_a_cell_as_long_as_a_line_may_be_is_read() -> None:

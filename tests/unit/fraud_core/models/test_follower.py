@@ -91,7 +91,7 @@ def test_a_signed_pointer_of_old_is_not_followed_again(installation: Any, follow
     follower.poll()
     installation.store.put(LATEST, old)
     assert follower.poll().served.version == second  # type: ignore[union-attr]
-    assert "older than change 2" in str(follower.status.problem)
+    assert "change 2 was seen before" in str(follower.status.problem)
 
 
 def test_a_pointer_that_vanishes_keeps_the_present_model(installation: Any, follower: ModelFollower) -> None:

@@ -76,6 +76,7 @@ def read_of(content: bytes, file: FileFormat = "csv") -> tuple[list[dict[str, An
 
 HEAD = b"timestamp,amount,card\n"
 TIME = b"2024-06-21T12:14:25Z"
+MOMENT = datetime(2024, 6, 21, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,13 @@ def test_what_is_unambiguous_is_read_and_what_was_taken_for_granted_is_told(
         (HEAD + TIME + b',2.86,"C1\n' + TIME + b',2.86,"C2\n', "Line 2: a quotation mark opens on this line"),
         (
             HEAD + b"a,1,2\n" * 9 + b"b,1,\xe9\n" + b"c,1,2\n",
-            "Line 11 is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. Nothing is",
+            "Line 11 is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. Nothing after",
         ),
+        (b"timestamp,amt\n\xe9", "amt is not a known column"),
+        (b"timestamp,amount\xe9\n", "Line 1 is not UTF-8 (Latin-1, perhaps); save the file as UTF-8. Nothing is"),
+        (b"PK\x03\x04" + b"\0" * 600, "This is a file of type zip, and was sent as csv"),
+        (b"PAR1" + b"\0" * 600, "This is a file of type parquet, and was sent as csv"),
+        (b"\xd0\xcf\x11\xe0" + b"\0" * 600, "The file is an Excel file of the old kind (.xls)"),
     ],
 )
 def test_what_is_not_is_refused_with_what_is_meant(content: bytes, told: str) -> None:
@@ -118,12 +124,41 @@ def test_what_is_not_is_refused_with_what_is_meant(content: bytes, told: str) ->
     assert told in last.detail + " ".join(f"{problem.field} {problem.reason}" for problem in last.errors)
 
 
-def test_up_to_which_line_a_broken_file_was_scored_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraud_core.scoring.file_parsing.ROWS_AT_ONCE", 2)
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (TIME + b',2.86,"C2\n' + (TIME + b",2.86,C1\n") * 9, "Line 9: a quotation mark opens on this line"),
+        (TIME + b",2.86,\xe9\n" + (TIME + b",2.86,C1\n") * 9, "Line 9 is not UTF-8"),
+        (b"x" * 1_000_001, "Line 9: the line has more than 1000000 characters"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [2, 5_000])
+def test_what_stands_before_a_damaged_row_is_scored_and_counted(
+    monkeypatch: pytest.MonkeyPatch, damage: bytes, told: str, at_once: int
+) -> None:
+    monkeypatch.setattr("fraud_core.scoring.file_parsing.ROWS_AT_ONCE", at_once)
+    rows, last, _ = read_of(HEAD + b"\n" + (TIME + b",2.86,C1\n") * 5 + b"\n" + damage)
+    assert (len(rows), last.lines, last.idle) == (5, 8, 3)
+    assert (last.state, last.detail.startswith(told)) == ("failed", True)
+    assert last.detail.endswith("Nothing after line 8 is scored.")
+
+
+def test_up_to_which_line_a_broken_file_was_scored_is_told() -> None:
     rows, last, _ = read_of(HEAD + (TIME + b",2.86,C1\n") * 5 + TIME + b',2.86,"C2\n')
-    assert (len(rows), last.lines, last.idle) == (4, 5, 1)
+    assert (len(rows), last.lines, last.idle) == (5, 6, 1)
     assert last.detail.startswith("Line 7: a quotation mark opens here")
-    assert last.detail.endswith("Nothing after line 5 is scored.")
+    assert last.detail.endswith("Nothing after line 6 is scored.")
+
+
+def test_row_groups_before_a_damaged_one_are_scored_and_counted() -> None:
+    buffer = io.BytesIO()
+    table = pa.table({"timestamp": [MOMENT] * 900, "amount": [float(at) for at in range(900)]})
+    pq.write_table(table, buffer, row_group_size=100, use_dictionary=False, compression="none", write_page_checksum=True)
+    content = bytearray(buffer.getvalue())
+    content[pq.read_metadata(buffer).row_group(4).column(1).data_page_offset + 200] ^= 0xFF
+    rows, last, _ = read_of(bytes(content), "parquet")
+    assert [row["amount"] for row in rows] == [float(at) for at in range(400)]
+    assert (last.state, last.lines, "Nothing after row 400 is scored" in last.detail) == ("failed", 400, True)
 
 
 def test_thirty_thousand_unknown_columns_are_a_hundred_problems() -> None:
@@ -135,9 +170,6 @@ def as_parquet(**columns: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
-
-
-MOMENT = datetime(2024, 6, 21, tzinfo=UTC)
 
 
 def test_one_impossible_cell_is_one_refused_row() -> None:
@@ -160,7 +192,7 @@ def test_a_column_of_a_type_that_is_not_read_is_refused_by_name() -> None:
 
 def test_more_rows_than_bytes_are_not_read() -> None:
     _, last, _ = read_of(as_parquet(timestamp=[MOMENT] * 200_000, amount=[1.0] * 200_000), "parquet")
-    assert (last.state, "no more rows than bytes" in last.detail) == ("failed", True)
+    assert (last.state, "would expand to 200,000 rows, more than one a byte" in last.detail) == ("failed", True)
 
 
 def test_one_card_in_any_type_is_one_card() -> None:

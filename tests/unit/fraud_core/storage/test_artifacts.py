@@ -143,7 +143,7 @@ def test_a_pointer_copied_from_another_partition_or_asset_is_refused(artifacts: 
     data = artifacts.store.get(pointer_key("raw", "2024-01"))
     for asset, partition in (("raw", "2024-02"), ("transformed", "2024-01")):
         artifacts.store.put(pointer_key(asset, partition), data)
-        with pytest.raises(IntegrityError, match="was copied from raw 2024-01"):
+        with pytest.raises(IntegrityError, match="speaks of"):
             artifacts.pointer(asset, partition)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from fraud_core.access.users import Role, User
-from fraud_core.decisions.log import DecisionLog
+from fraud_core.decisions.log import DecisionLog, Found
 from fraud_core.errors import StoreError
 from fraud_core.labels.log import LabelLog
 from fraud_core.models.follower import LoadedModel
@@ -143,7 +143,7 @@ def test_a_case_is_shown_with_its_reasons_and_without_anything_personal(
     assert case.record.transaction_id not in past
     assert card not in shown
     assert case.record.reasons[0] in review.recorded_reasons(case.record, None)
-    assert "no other payment" in review.past([case.record], {}, ZONE, but=case.record.transaction_id)
+    assert "no other payment" in review.past(Found([case.record]), {}, ZONE, but=case.record.transaction_id)
     table = review.waiting(queue.waiting(ANNA, now), 5, {"case-003": "ben", "case-004": "anna"}, ANNA, ZONE)
     assert "yours" in table
     assert "with ben" in table
@@ -167,11 +167,27 @@ def test_a_case_that_cannot_be_shown_is_held_by_nobody_and_the_next_one_has_its_
     assert (taken.identity, taken.shown) == ("case-002", "case-002")
     assert queue.held(now) == {"case-002": "anna"}
     told = review.unshown(taken.unshown)
-    assert "Case case-004 cannot be shown (KeyError); nobody holds it." in told
+    assert "Case case-004 cannot be shown (IntegrityError); nobody holds it." in told
     assert "Case case-003 cannot be shown (AttributeError)" in told
     assert len([one for one in caplog.messages if "cannot be shown" in one]) == 2
     assert "4111" not in told + caplog.text
     assert "And 2 more cases." in review.unshown(["no"] * 12)
+
+
+def test_a_damaged_payment_of_a_card_is_counted_and_hides_no_case_and_no_other_payment(
+    queue: ReviewQueue, installation: Installation, now: datetime
+) -> None:
+    case = queue.case(take(queue, ANNA, now))
+    card = case.record.card
+    assert card is not None
+    whole = len(queue.decisions.of_card(card, 10))
+    with open_database(installation.settings).begin() as connection:
+        connection.execute(text("UPDATE decisions SET decision = 'perhaps' WHERE transaction_id = 'case-002'"))
+    found = queue.decisions.of_card(card, 10)
+    assert (len(found), found.damaged) == (whole - 1, 1)
+    shown = review.past(found, {}, ZONE, but=case.record.transaction_id)
+    assert f"last {whole - 2} payment" in shown
+    assert "1 more payment of this card cannot be read" in shown
 
 
 def test_a_database_that_is_gone_blames_no_case(queue: ReviewQueue, now: datetime) -> None:
