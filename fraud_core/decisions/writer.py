@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from fraud_core.decisions.log import DecisionLog, DecisionRecord, from_json, to_json
 from fraud_core.settings import Settings
-from fraud_core.storage.spool import Spool
-from fraud_core.storage.spooled_writer import SpooledWriter
+from fraud_core.storage.queue.spool import Spool
+from fraud_core.storage.queue.spooled_writer import SpooledWriter
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fraud_core.features.online import Event
 from fraud_core.history.store import Entry, HistoryStore, Kept
 from fraud_core.settings import Settings
-from fraud_core.storage.spool import Spool
-from fraud_core.storage.spooled_writer import SpooledWriter
+from fraud_core.storage.queue.spool import Spool
+from fraud_core.storage.queue.spooled_writer import SpooledWriter
 
 REST_SECONDS = 1.0  # a store that has failed is left alone for so long
 

@@ -8,7 +8,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import IO
 
@@ -178,3 +178,16 @@ def _explanation(error: csv.Error) -> str:
     if "expected after" in str(error):
         return "a quotation mark closes on or after this line with text behind it; quotation marks within a cell are doubled"
     return str(error)
+
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def guess_delimiter(line: bytes, required: Iterable[str]) -> str:
+    """What parts a header's cells, where nobody declared it: the first that makes the columns out of it that must be there."""
+    header = line.decode("utf-8-sig", "replace").partition("\r")[0]
+    for delimiter in DELIMITERS:
+        names = {name.strip(' "\n').lower() for name in header.split(delimiter)}
+        if names.issuperset(required):
+            return delimiter
+    return ","

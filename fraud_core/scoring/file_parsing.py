@@ -23,13 +23,13 @@ from typing import Any, BinaryIO, Literal
 import pydantic_core
 from pydantic import BaseModel
 
-from fraud_core.intake.strict_csv import CsvReader, UndecodableError
+from fraud_core.intake.strict_csv import DELIMITERS, CsvReader, UndecodableError, guess_delimiter
 from fraud_core.intake.unpacking import HEAD, UnreadableError, kind_of
 from fraud_core.sources.limits import Limits
 from fraud_core.system.sandbox import seal
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, shown_name
 from fraud_core.transactions.transaction import FIELDS, Transaction
-from fraud_core.units.canonical_number import NO_AMOUNT, cents_of, number_of, whole_of
+from fraud_core.units.canonical_number import NO_AMOUNT, cents_of, number_of, point_of_degrees, point_of_money, whole_of
 from fraud_core.units.canonical_text import canonical_text
 
 FileFormat = Literal["csv", "parquet"]
@@ -214,14 +214,12 @@ def _refused(field: str, reason: str) -> Fields:
 
 # --- CSV -----------------------------------------------------------------------------------------------------------------------
 
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-
 
 def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
     """Rows of a CSV file with a header, as text; an empty cell is a missing value."""
     expected = max(sum(block.count(b"\n") for block in iter(lambda: binary.read(1 << 20), b"")) - 1, 0)
     binary.seek(0)
-    delimiter = _delimiter_of(binary.readline(LIMITS.line_characters))
+    delimiter = guess_delimiter(binary.readline(LIMITS.line_characters), REQUIRED)
     binary.seek(0)
     reader = CsvReader(binary, "utf-8", delimiter, limits=LIMITS.model_copy(update={"columns": LIMITS.line_characters}))
     rows: list[tuple[int, Fields]] = []
@@ -230,7 +228,7 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
         _, header = next(records, (0, []))
         columns, notes = columns_of(header)
         if delimiter != ",":
-            notes.insert(0, f"The cells are parted by {_DELIMITERS[delimiter]}, and were read so.")
+            notes.insert(0, f"The cells are parted by {DELIMITERS[delimiter]}, and were read so.")
         yield Piece(state="opened", expected=expected, notes=notes)
         for line, cells in records:
             rows.append((line, _csv_row(cells, columns, len(header))))
@@ -247,16 +245,6 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
             wrong = " is not UTF-8 (Latin-1, perhaps); save the file as UTF-8"
         scored = f"after line {reader.line} " if reader.records > 1 else ""
         raise UnscorableError(f"Line {error.line}{wrong}. Nothing {scored}is scored.") from None
-
-
-def _delimiter_of(line: bytes) -> str:
-    """What parts the header's cells: the first that makes the columns out of it that must be there."""
-    header = line.decode("utf-8-sig", "replace").partition("\r")[0]
-    for delimiter in _DELIMITERS:
-        names = {name.strip(' "\n').lower() for name in header.split(delimiter)}
-        if names.issuperset(REQUIRED):
-            return delimiter
-    return ","
 
 
 def _csv_row(cells: list[str], columns: dict[int, str], width: int) -> Fields:
@@ -278,22 +266,12 @@ def _is_there(name: str, cell: str) -> bool:
     return bool(cell) and (name in _TEXTS or len(cell) > 4 or cell.lower() not in _MISSING)
 
 
-_COMMA_MONEY = re.compile(r"[+-]?[0-9]{1,12},[0-9]{1,2}", re.ASCII)
-_COMMA_DEGREES = re.compile(r"[+-]?[0-9]{1,3},[0-9]+", re.ASCII)
-
-
 def _same(cell: str) -> str:
     return cell
 
 
-def _money(cell: str) -> str:
-    # No thousands: these have three digits behind the comma.
-    return cell.replace(",", ".") if _COMMA_MONEY.fullmatch(cell) else cell
-
-
 def _degrees(cell: str) -> str:
-    cell = cell.replace(",", ".") if _COMMA_DEGREES.fullmatch(cell) else cell
-    return cell.replace("_", " ")  # which pydantic reads over
+    return point_of_degrees(cell).replace("_", " ")  # which pydantic reads over
 
 
 def _whole(cell: str) -> str:
@@ -302,7 +280,7 @@ def _whole(cell: str) -> str:
 
 
 _TIDY: dict[str, Callable[[str], str]] = {
-    "amount": _money,
+    "amount": point_of_money,
     "home_latitude": _degrees,
     "home_longitude": _degrees,
     "merchant_latitude": _degrees,

@@ -143,6 +143,21 @@ def with_points(text: pl.Expr, decimal: str, thousands: str) -> pl.Expr:
     return text if decimal == "." else text.str.replace_many([",", "."], [".", ","])
 
 
+def point_of_money(text: str) -> str:
+    """An amount of which nobody declared how it is written, with a point for a decimal comma where that can mean nothing else:
+    thousands have three digits behind it."""
+    return text.replace(",", ".") if _match_comma_money(text) else text
+
+
+def point_of_degrees(text: str) -> str:
+    """Likewise degrees, which have no thousands."""
+    return text.replace(",", ".") if _match_comma_degrees(text) else text
+
+
+_match_comma_money = re.compile(r"[+-]?[0-9]{1,12},[0-9]{1,2}", re.ASCII).fullmatch
+_match_comma_degrees = re.compile(r"[+-]?[0-9]{1,3},[0-9]+", re.ASCII).fullmatch
+
+
 def _written(value: str | int | Decimal) -> str:
     """The value as text; empty where it is longer than any number of ours."""
     match value:

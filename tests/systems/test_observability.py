@@ -16,7 +16,7 @@ import yaml
 from fraud_core.decisions.log import DecisionLog, to_json
 from fraud_core.labels.log import LabelLog
 from fraud_core.storage.database import open_database
-from fraud_core.storage.spool import Spool
+from fraud_core.storage.queue.spool import Spool
 from tests.api_server import Servers, eventually
 from tests.dashboard_pictures import draw, expressions
 from tests.decided import decided

@@ -1,6 +1,5 @@
 """Check out a data version: what a model was trained on, verified by hash, on any machine that has the remote and the key."""
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from fraud_core.settings import Settings
 from fraud_core.signing import keys
 from fraud_core.signing.documents import open_document
 from fraud_core.sources.source import Source
-from fraud_core.storage.artifacts import Artifacts, Pointer
+from fraud_core.storage.artifacts import Artifacts
 from fraud_core.storage.directory import DirectoryStore
 from fraud_core.training_data.transform import transformed_inputs
 
@@ -129,17 +128,8 @@ def _verify(artifacts: Artifacts, training: Training, version: str) -> tuple[int
             raise IntegrityError(f"The data version does not hold {partition} as model {version} was trained on it.")
     pointers = [*raws.values(), *transformed.values(), preprocessor, model]
     for pointer in pointers:
-        _check(artifacts, pointer)
+        artifacts.store.get_hashed(pointer.key, pointer.sha256)
     return len(pointers), sum(pointer.size for pointer in pointers)
-
-
-def _check(artifacts: Artifacts, pointer: Pointer) -> None:
-    try:
-        data = artifacts.store.get(pointer.key)
-    except KeyError:
-        raise IntegrityError(f"The data version lacks {pointer.key}.") from None
-    if hashlib.sha256(data).hexdigest() != pointer.sha256:
-        raise IntegrityError(f"{pointer.key} of the data version is not the file that was written.")
 
 
 def _contents(lineage: Lineage) -> dict[str, str]:

@@ -20,7 +20,7 @@ from fraud_core.decisions.writer import DecisionWriter, open_decision_writer
 from fraud_core.errors import StoreError
 from fraud_core.settings import Settings
 from fraud_core.storage.database import open_database
-from fraud_core.storage.spool import Spool
+from fraud_core.storage.queue.spool import Spool
 from tests.api_server import eventually
 from tests.decided import NOON, decided
 
@@ -48,7 +48,7 @@ class MoodyLog(DecisionLog):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraud_core.storage.spooled_writer.TEND_SECONDS", 0.01)
+    monkeypatch.setattr("fraud_core.storage.queue.spooled_writer.TEND_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from fraud_core.errors import StoreError
-from fraud_core.storage.spool import Spool
+from fraud_core.storage.queue.spool import Spool
 
 logger = logging.getLogger(__name__)
 
