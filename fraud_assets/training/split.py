@@ -1,6 +1,6 @@
 """Train, validation and hold-out split: by time with label delays between, or by cardholder."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -9,7 +9,7 @@ from fraud_core.errors import NotYetTrainableError
 from fraud_core.sources.schema import SPLIT_BUCKETS
 from fraud_core.sources.source import CardholderSplit, Source, TimeSplit
 from fraud_core.storage.artifacts import Pointer
-from fraud_core.units.time import local_date
+from fraud_core.units.time import local_date, midnight
 
 Side = Literal["training", "validation_a", "validation_b", "holdout"]
 SIDES: tuple[Side, ...] = ("training", "validation_a", "validation_b", "holdout")
@@ -77,16 +77,15 @@ def _by_time(source: Source, split: TimeSplit, partitions: dict[str, Pointer]) -
     were not known yet, so nothing may learn from them.
     """
     delay = timedelta(days=source.label_delay_days)
-    first = _local_day(source, min(int(pointer.facts["first_us"]) for pointer in partitions.values()))
-    last = _local_day(source, max(int(pointer.facts["last_us"]) for pointer in partitions.values())) + timedelta(days=1)
+    first = local_date(min(int(pointer.facts["first_us"]) for pointer in partitions.values()), source.zone)
+    last = local_date(max(int(pointer.facts["last_us"]) for pointer in partitions.values()), source.zone) + timedelta(days=1)
     if split.holdout_start is not None:
-        holdout_start = datetime.combine(split.holdout_start, time())
+        holdout_start = split.holdout_start
         length = split.holdout_days
         holdout_end = last if length is None else holdout_start + timedelta(days=length)
         if holdout_start + timedelta(days=1) > last or holdout_end > last:
             raise NotYetTrainableError(
-                f"Not yet trainable: the hold-out runs from {holdout_start.date()} "
-                f"to {holdout_end.date()}, and the data ends on {last.date()}."
+                f"Not yet trainable: the hold-out runs from {holdout_start} to {holdout_end}, and the data ends on {last}."
             )
     else:
         holdout_end = last - delay  # later rows have no mature labels
@@ -100,16 +99,16 @@ def _by_time(source: Source, split: TimeSplit, partitions: dict[str, Pointer]) -
     missing = first + timedelta(days=split.training_days) - training_end
     if missing > timedelta(0):
         raise NotYetTrainableError(
-            f"Not yet trainable: the data spans {(last - first).days} days, from {first.date()} to {last.date()}, and training "
+            f"Not yet trainable: the data spans {(last - first).days} days, from {first} to {last}, and training "
             f"({split.training_days} days), two validation blocks ({split.validation_days} days each), the hold-out and four "
             f"label delays ({source.label_delay_days} days each) need {missing.days} more."
         )
 
-    def block(start: datetime | None, end: datetime) -> Block:
-        return Block(start=_instant(source, start or first), end=_instant(source, end))
+    def block(start: date, end: date) -> Block:
+        return Block(start=midnight(start, source.zone), end=midnight(end, source.zone))
 
     return Split(
-        training=block(None, training_end),
+        training=block(first, training_end),
         validation_a=block(a_start, a_end),
         validation_b=block(b_start, b_end),
         holdout=block(holdout_start, holdout_end),
@@ -126,12 +125,3 @@ def _by_cardholder(split: CardholderSplit) -> Split:
         validation_a=Block(low=borders[2], high=borders[3]),
         training=Block(low=borders[3], high=borders[4]),
     )
-
-
-def _local_day(source: Source, microseconds: int) -> datetime:
-    """Midnight, without a zone, of the local day of an instant."""
-    return datetime.combine(local_date(microseconds, source.zone), time())
-
-
-def _instant(source: Source, midnight: datetime) -> datetime:
-    return midnight.replace(tzinfo=source.zone).astimezone(UTC)

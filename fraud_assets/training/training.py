@@ -22,7 +22,6 @@ from fraud_core.models.bundle import Bundle, Fitted, make_bundle
 from fraud_core.models.kinds.kind import Examples
 from fraud_core.models.manifest import Lookback, Thresholds
 from fraud_core.models.scorer import Scorer, probabilities
-from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import fingerprint
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.training_data.transform import source_features
@@ -131,7 +130,11 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
         feature_version=catalogue.VERSION,
         **dict(chosen.fitted),
         lineage=task.lineage,
-        lookback=None if fallback is None else _lookback(source),
+        lookback=None
+        if fallback is None
+        else Lookback(
+            history_days=source.history_days, label_delay_days=source.label_delay_days, newest_events=source.history_events
+        ),
         fallback=None if fallback is None else fallback.fitted,
     )
     policy = settings.policy(bundle.thresholds, source.label_delay_days)
@@ -189,12 +192,6 @@ def _choose(
         thresholds=_thresholds(task, validation_b, probabilities(margins, calibration)),
     )
     return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
-
-
-def _lookback(source: Source) -> Lookback:
-    return Lookback(
-        history_days=source.history_days, label_delay_days=source.label_delay_days, newest_events=source.history_events
-    )
 
 
 def _without_history(encoder: Encoder) -> Encoder | None:

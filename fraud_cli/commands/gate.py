@@ -55,8 +55,8 @@ def calibrate(
     from tqdm import tqdm
 
     from fraud_assets.installation import Installation
+    from fraud_assets.reports import calibration
     from fraud_core import gate
-    from fraud_core.gate import calibration
     from fraud_core.gate.statistics import scipy_detector
     from fraud_core.training_data.transform import source_features
 

@@ -38,9 +38,6 @@ class CurvePoint:
     recall: float
 
 
-# --- ranking ----------------------------------------------------------------------------------------------------------
-
-
 def average_precision(labels: Array, scores: Array) -> float:
     """Average precision: the sum over distinct scores of precision times the recall gained, as scikit-learn computes it.
 
@@ -138,9 +135,6 @@ def precision_recall_curve(labels: Array, scores: Array, points: int = CURVE_POI
         gains = gains[np.unique(np.searchsorted(caught[gains], np.linspace(0, caught[-1], points + 1)[1:]))]
     precision, recall = caught / (caught + false_alerts), caught / caught[-1]
     return tuple(CurvePoint(float(thresholds[i]), float(precision[i]), float(recall[i])) for i in gains)
-
-
-# --- what the above share ---------------------------------------------------------------------------------------------
 
 
 def require_both_classes(labels: Array, scores: Array) -> None:

@@ -69,51 +69,43 @@ def _length(metres: float) -> str:
     return f"{metres:.0f} m" if metres < 1_000 else f"{metres / 1_000:,.{1 if metres < 10_000 else 0}f} km"
 
 
-def _card_wordings() -> Iterator[tuple[str, Wording]]:
-    past, alone, payments = (
+def _history_wordings() -> Iterator[tuple[str, Wording]]:
+    """Of the features of the past: what is said without a value, and with one in the place of {}, as it is shown."""
+    past, alone, merchants_past = (
         "The unknown past of the card",
         "The card's first payment in a long time",
-        _number_of("payment", "payments"),
+        "The unknown past of the merchant",
     )
+    payments = _number_of("payment", "payments")
+    said: list[tuple[str, str, str, Callable[[Any], str]]] = []
     for window in CARD_WINDOWS:
-        before, code = f"in the {_SPANS[window]} before", window.upper()
-        count = _said(f"The card's {{}} {before}", payments)
-        yield f"card_count_{window}", Wording(f"CARD_COUNT_{code}", past, count, scale=True)
-        paid = _said(f"The {{}} that the card paid {before}", _money)
-        yield f"card_sum_{window}", Wording(f"CARD_SUM_{code}", past, paid, scale=True)
-        mean = _said(f"The card's mean payment of {{}} {before}", _money)
-        yield f"card_mean_{window}", Wording(f"CARD_MEAN_{code}", f"The card's lack of payments {before}", mean, scale=True)
+        before = f"in the {_SPANS[window]} before"
+        said += [
+            (f"card_count_{window}", past, f"The card's {{}} {before}", payments),
+            (f"card_sum_{window}", past, f"The {{}} that the card paid {before}", _money),
+            (f"card_mean_{window}", f"The card's lack of payments {before}", f"The card's mean payment of {{}} {before}", _money),
+        ]
     for window in RECENT_WINDOWS:
-        before, code = f"in the {_SPANS[window]} before", window.upper()
-        greatest = _said(f"The card's greatest payment of {{}} {before}", _money)
-        yield f"card_max_{window}", Wording(f"CARD_MAX_{code}", past, greatest, scale=True)
-        nightly = _said(f"The card's {{}} at night {before}", payments)
-        yield f"card_nights_{window}", Wording(f"CARD_NIGHTS_{code}", past, nightly, scale=True)
-    times = _said("The amount of {} times the card's mean of 30 days", lambda times: f"{times:,.1f}")
-    yield "amount_over_mean", Wording("AMOUNT_OVER_MEAN", alone, times, scale=True)
-    since = _said("The time of {} since the card's last payment", _duration)
-    yield "seconds_since_last", Wording("SINCE_LAST", alone, since, scale=True)
-    far = _said("The distance of {} from the card's last merchant", _length)
-    yield "distance_from_last", Wording("DISTANCE_FROM_LAST", alone, far, scale=True)
-    fast = _said("The {} from the card's last merchant to this one", lambda speed: f"{speed * 3.6:,.0f} km/h")
-    yield "speed_from_last", Wording("SPEED_FROM_LAST", alone, fast, scale=True)
-    merchants = _said("The card's {} in the day before", _number_of("merchant", "merchants"))
-    yield "card_merchants_1d", Wording("CARD_MERCHANTS_1D", past, merchants, scale=True)
-    categories = _said("The card's {} in the day before", _number_of("category", "categories"))
-    yield "card_categories_1d", Wording("CARD_CATEGORIES_1D", past, categories, scale=True)
+        before = f"in the {_SPANS[window]} before"
+        said.append((f"card_max_{window}", past, f"The card's greatest payment of {{}} {before}", _money))
+        said.append((f"card_nights_{window}", past, f"The card's {{}} at night {before}", payments))
+    said += [
+        ("amount_over_mean", alone, "The amount of {} times the card's mean of 30 days", lambda times: f"{times:,.1f}"),
+        ("seconds_since_last", alone, "The time of {} since the card's last payment", _duration),
+        ("distance_from_last", alone, "The distance of {} from the card's last merchant", _length),
+        ("speed_from_last", alone, "The {} from the card's last merchant to this one", lambda speed: f"{speed * 3.6:,.0f} km/h"),
+        ("card_merchants_1d", past, "The card's {} in the day before", _number_of("merchant", "merchants")),
+        ("card_categories_1d", past, "The card's {} in the day before", _number_of("category", "categories")),
+    ]
+    for window in MERCHANT_WINDOWS:
+        span, share = _SPANS[window], "The merchant's share of frauds of {} in the last settled "
+        said.append((f"merchant_count_{window}", merchants_past, f"The merchant's {{}} in the {span} before", payments))
+        said.append((f"merchant_fraud_rate_{window}", merchants_past, share + span, lambda rate: f"{rate:.1%}"))
+    for name, missing, words, shown in said:
+        yield name, Wording(name.upper().removeprefix("SECONDS_"), missing, _said(words, shown), scale=True)
     for subject in ("merchant", "category"):
         known = _said(f"The {subject}, {{}} to the card,", lambda new: "new" if new else "known")
         yield f"{subject}_new", Wording(f"{subject.upper()}_NEW", past, known)
-
-
-def _merchant_wordings() -> Iterator[tuple[str, Wording]]:
-    past = "The unknown past of the merchant"
-    for window in MERCHANT_WINDOWS:
-        span, code = _SPANS[window], window.upper()
-        count = _said(f"The merchant's {{}} in the {span} before", _number_of("payment", "payments"))
-        yield f"merchant_count_{window}", Wording(f"MERCHANT_COUNT_{code}", past, count, scale=True)
-        rate = _said(f"The merchant's share of frauds of {{}} in the last settled {span}", lambda rate: f"{rate:.1%}")
-        yield f"merchant_fraud_rate_{window}", Wording(f"MERCHANT_FRAUD_RATE_{code}", past, rate, scale=True)
 
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -129,6 +121,5 @@ WORDINGS: Mapping[str, Wording] = {
         "CITY_POPULATION", "The unknown population of the city", lambda n: f"The city's population of {n:,}", scale=True
     ),
     "category": Wording("CATEGORY", "The unknown merchant category", lambda name: f'The merchant category "{printable(name)}"'),
-    **dict(_card_wordings()),
-    **dict(_merchant_wordings()),
+    **dict(_history_wordings()),
 }

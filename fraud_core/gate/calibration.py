@@ -4,7 +4,7 @@ Everything runs the gate's own code over partitions in memory, walking forward, 
 before it. Partitions come from the simulator (or, for `walk`, from a source's own transformed partitions).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -85,7 +85,7 @@ class Portfolio:
         while len(keys) < count:
             keys.append(partitions.next_key(keys[-1], self.cadence))
         before: pl.DataFrame | None = None
-        together = max(1, int(CHUNK_ROWS / (self.config.transactions_per_day * _DAYS[self.cadence])))
+        together = max(1, int(CHUNK_ROWS / (self.config.transactions_per_day * DAYS[self.cadence])))
         for first in range(0, count, together):
             chunk = keys[first : first + together]
             start, _ = partitions.window(chunk[0], self.cadence, self.zone)
@@ -112,7 +112,7 @@ class Portfolio:
         return ((part.key, self.features(part.rows, part.before)) for part in self.partitions(count))
 
 
-_DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 30, Cadence.YEARLY: 365}
+DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 30, Cadence.YEARLY: 365}
 
 
 def watched() -> tuple[Feature, ...]:
@@ -131,7 +131,7 @@ def random_portfolio(seed: int) -> Portfolio:
     rows, per_card = between(1_000, 50_000), between(0.3, 3)
     config = SimulatorConfig(
         seed=seed,
-        cardholders=max(10, round(rows / _DAYS[cadence] / per_card)),
+        cardholders=max(10, round(rows / DAYS[cadence] / per_card)),
         merchants=round(between(200, 2_000)),
         transactions_per_card_per_day=per_card,
         fraud_rate=between(0.001, 0.02),
@@ -323,61 +323,6 @@ def seasonal(season: Season, seed: int, detector: statistics.Detector = statisti
     held = [not judgement.verdict.accepted for judgement in walked]
     first, second = held[settings.bootstrap_partitions : YEAR_WEEKS], held[YEAR_WEEKS:]
     return Rate(sum(first), len(first)), Rate(sum(second), len(second))
-
-
-def report(detector: statistics.Detector = statistics.scipy_detector) -> str:
-    """Markdown: false alarms and power on the simulator, measured anew. Takes about ten minutes of one core."""
-    cells = {rows: power(rows, detector=detector) for rows in POWER_ROWS}
-    return "\n\n".join(
-        [
-            "### False alarms",
-            false_alarm_table(false_alarms(detector=detector)),
-            "### Power: share of partitions rejected, with 95 % intervals",
-            power_table(cells),
-        ]
-    )
-
-
-def false_alarm_table(rates: Sequence[tuple[Portfolio, Rate]]) -> str:
-    """Markdown: each portfolio, and all together."""
-    lines = [
-        "| seed | cadence | zone | cards | rows a partition | rejected of judged |",
-        "|---:|---|---|---:|---:|---|",
-    ]
-    for portfolio, rate in rates:
-        rows = portfolio.config.transactions_per_day * _DAYS[portfolio.cadence]
-        lines.append(
-            f"| {portfolio.config.seed} | {portfolio.cadence.value} | {portfolio.zone.key} | {portfolio.config.cardholders:,} "
-            f"| {rows:,.0f} | {rate.hits} of {rate.trials} |"
-        )
-    total = sum((rate for _, rate in rates), Rate(0, 0))
-    return "\n".join([*lines, f"| all | | | | | **{total.hits} of {total.trials}: {total}** |"])
-
-
-def power_table(cells: Mapping[int, Mapping[str, Rate]]) -> str:
-    """Markdown: shifts down, rows a partition across."""
-    sizes = list(cells)
-    lines = [
-        "| shift | " + " | ".join(f"{size:,} rows" for size in sizes) + " |",
-        "|---|" + "---|" * len(sizes),
-    ]
-    lines += [f"| {shift.name} | " + " | ".join(str(cells[size][shift.name]) for size in sizes) + " |" for shift in shifts()]
-    return "\n".join(lines)
-
-
-def walk_table(judgements: Sequence[gate.Judgement]) -> str:
-    """Markdown: each partition of a source with its verdict, and the distance of each feature (in brackets: beyond noise)."""
-    names = list(dict.fromkeys(feature.name for j in judgements for feature in j.verdict.features))
-    lines = [
-        "| partition | rows | verdict | " + " | ".join(names) + " |",
-        "|---|---:|---|" + "---|" * len(names),
-    ]
-    for verdict in (judgement.verdict for judgement in judgements):
-        by_name = {feature.name: feature for feature in verdict.features}
-        cells = [f"{by_name[n].distance:.3f} ({by_name[n].excess:.3f})" if n in by_name else "" for n in names]
-        said = "rejected" if not verdict.accepted else "accepted" if verdict.kind == "judged" else "bootstrap"
-        lines.append(f"| {verdict.partition} | {verdict.rows:,} | {said} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def _dearer(rows: pl.DataFrame, _: np.random.Generator, factor: float) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Frame of simulated payments: from drawn numbers to a source's columns."""
 
-from datetime import datetime, time, timedelta
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -10,7 +10,7 @@ from fraud_core.simulator.config import CATEGORY_NAMES, FIRST_DAY, FraudKind
 from fraud_core.simulator.draws import DAY
 from fraud_core.simulator.population import Population, Rows
 from fraud_core.units.arrays import Array
-from fraud_core.units.time import to_microseconds, utc_offset_us
+from fraud_core.units.time import midnight, to_microseconds, utc_offset_us
 
 
 def frame_of(population: Population, rows: Rows, category: Array, stamp: Array) -> pl.DataFrame:
@@ -54,10 +54,7 @@ def instants_of(moment: Array, zone: ZoneInfo) -> Array:
     stamp = wall - utc_offset_us(wall - utc_offset_us(wall, zone), zone)
     day = moment // DAY
     days = np.unique(day)
-    midnights = [
-        [to_microseconds(datetime.combine(FIRST_DAY + timedelta(int(d) + step), time(), tzinfo=zone)) for d in days]
-        for step in (0, 1)
-    ]
+    midnights = [[to_microseconds(midnight(FIRST_DAY + timedelta(int(d) + step), zone)) for d in days] for step in (0, 1)]
     begins, ends = np.array(midnights, dtype=np.int64).reshape(2, -1)[:, np.searchsorted(days, day)]
     inside: Array = np.clip(stamp, begins, ends - 1)  # where the clock changes at midnight, a day must keep its rows
     return inside

@@ -1,13 +1,14 @@
 """Time partitions: keys, windows and their arithmetic, in the time zone of the source."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from fraud_core.errors import PartitionError
+from fraud_core.units.time import midnight
 
 
 class Cadence(StrEnum):
@@ -72,7 +73,7 @@ def next_key(key: str, cadence: Cadence) -> str:
 def window(key: str, cadence: Cadence, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Start and end (exclusive) of the partition, in UTC."""
     start, end = first_day(key, cadence), first_day(next_key(key, cadence), cadence)
-    return _midnight(start, zone), _midnight(end, zone)
+    return midnight(start, zone), midnight(end, zone)
 
 
 def key_range(first: str, last: str, cadence: Cadence) -> list[str]:
@@ -98,7 +99,3 @@ def _iterate(first: str, last: str, cadence: Cadence) -> Iterator[str]:
     while key <= last:
         yield key
         key = next_key(key, cadence)
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)

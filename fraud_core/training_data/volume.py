@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from statistics import median
 
 from fraud_core.sources.source import Source
-from fraud_core.units.time import local_date
+from fraud_core.units.time import local_date, midnight
 
 USUAL_FACTOR = 3.0  # so many times more or fewer rows than the median of earlier partitions are a finding, of the gate, too
 LEAST_HISTORY = 3  # partitions, before their median means anything,
@@ -99,8 +99,7 @@ def judge_fraud_rate(current: Count, earlier: Sequence[Count]) -> CheckResult:
 
 def mature_until(source: Source, last_us: int) -> datetime:
     """The instant before which labels are mature, given the last transaction's (microseconds since 1970), as the split has it."""
-    day = local_date(last_us, source.zone) + timedelta(days=1 - source.label_delay_days)
-    return datetime.combine(day, time(), tzinfo=source.zone).astimezone(UTC)
+    return midnight(local_date(last_us, source.zone) + timedelta(days=1 - source.label_delay_days), source.zone)
 
 
 def _student(freedom: int) -> float:

@@ -3,7 +3,7 @@
 Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -45,6 +45,11 @@ def day_number(local: Array) -> Array:
     """Days since 1970 (int64), of local times."""
     days: Array = np.floor_divide(local, DAY_US)
     return days
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The instant, in UTC, at which a day begins on the zone's clocks."""
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 
 def utc_offset_us(timestamp_us: Array, zone: ZoneInfo) -> Array:

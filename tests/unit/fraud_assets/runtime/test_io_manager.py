@@ -131,3 +131,7 @@ def test_a_fitted_object_that_was_not_written_here_is_never_unpickled(new_bench:
 def test_a_table_of_rows_becomes_markdown() -> None:
     assert markdown_table([{"a": 1, "b": "x|y"}]) == "| a | b |\n|---|---|\n| 1 | x\\|y |"
     assert markdown_table([]) == "(no rows)"
+
+
+def test_a_value_of_the_data_neither_breaks_a_table_nor_is_markup_in_it() -> None:
+    assert markdown_table([{"a": "two\nlines <b>"}]) == "| a |\n|---|\n| two lines &lt;b&gt; |"

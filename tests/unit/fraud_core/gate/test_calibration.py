@@ -7,10 +7,8 @@ import polars as pl
 import pytest
 from scipy.stats import beta
 
-from fraud_core import gate
-from fraud_core.gate import calibration, statistics
+from fraud_core.gate import calibration
 from fraud_core.gate.calibration import Rate
-from fraud_core.sources.source import Drift
 
 
 @pytest.fixture(scope="module")
@@ -88,37 +86,8 @@ def test_power_counts_each_shift_over_all_draws() -> None:
     assert rates["none"].hits == 0
     assert rates["amount x2.0"].hits == rates["hour + 6"].hits == rates["5 % of birth dates missing"].hits == 6
     assert rates["the same, source without category and place"].hits == 0
-    table = calibration.power_table({1_000: rates})
-    assert table.splitlines()[0] == "| shift | 1,000 rows |"
-    assert len(table.splitlines()) == 2 + len(calibration.shifts())
-
-
-def test_the_report_holds_both_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "false_alarms", lambda detector: [(calibration.random_portfolio(3), Rate(1, 50))])
-    monkeypatch.setattr(calibration, "power", lambda rows, detector: {s.name: Rate(7, 200) for s in calibration.shifts()})
-    text = calibration.report()
-    assert "**1 of 50: 2.0% (0.1% to 10.6%)**" in text
-    assert "| shift | 1,000 rows | 10,000 rows | 100,000 rows |" in text
-    assert "| hour + 6 | 3.5% (1.4% to 7.1%) |" in text
-
-
-def test_a_walk_shows_verdicts_and_distances() -> None:
-    portfolio = calibration.weekly_portfolio(5, 1_000)
-    walked = gate.walk_forward(
-        portfolio.walked(4),
-        features=calibration.watched(),
-        settings=Drift(),
-        seed=1,
-        detector=statistics.scipy_detector,
-        now=calibration.NOW,
-    )
-    lines = calibration.walk_table(walked).splitlines()
-    assert [line.split(" | ")[2] for line in lines[2:]] == ["bootstrap", "bootstrap", "bootstrap", "accepted"]
-    hour = walked[3].verdict.features[1]
-    assert f"{hour.distance:.3f} ({hour.excess:.3f})" in lines[-1]
 
 
 def test_false_alarms_are_counted_after_the_bootstrap() -> None:
     rates = calibration.false_alarms(seeds=(3, 5), judged=4)
     assert [(rate.hits, rate.trials) for _, rate in rates] == [(0, 4), (0, 4)]
-    assert calibration.false_alarm_table(rates).splitlines()[-1].startswith("| all | | | | | **0 of 8: 0.0% (0.0% to ")

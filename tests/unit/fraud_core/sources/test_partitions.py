@@ -24,6 +24,7 @@ def test_a_day_lies_between_the_first_day_of_its_key_and_that_of_the_next(day: d
     assert first_day(key, cadence) <= day < first_day(next_key(key, cadence), cadence)
 
 
+@settings(deadline=None)  # a busy machine must not fail it
 @given(DAYS, CADENCES)
 def test_keys_sort_like_time_and_a_range_leaves_none_out(day: date, cadence: Cadence) -> None:
     first, last = key_of(day, cadence), key_of(day + timedelta(days=800), cadence)
