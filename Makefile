@@ -7,9 +7,8 @@ endif
 
 BIN := .venv/bin
 UV := VIRTUAL_ENV=.venv $(BIN)/uv
-# Two processes; the learning of each on one thread, where a test does not ask for more: they would wait for each other.
-TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
 STAMP := .venv/.setup-stamp
+TESTS := OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
 
