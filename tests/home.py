@@ -1,15 +1,18 @@
 """A small installation: eight weeks of simulated payments, of which the last has drifted."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 
 from fraud_assets.definitions import build
 from fraud_assets.installation import Installation
 from fraud_core.settings import Settings
+from tests.commands import Finished, fraud
 from tests.simulated import COLUMNS
 from tests.stores import store_settings
 
@@ -17,7 +20,7 @@ WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29", "
 ACCEPTED = WEEKS[-2]
 DRIFTED = WEEKS[-1]
 
-# 400 cards; in the last week amounts are three times as large.
+# 200 cards; in the last week amounts are three times as large.
 SOURCE = (
     """
 name = "small"
@@ -30,7 +33,7 @@ history_days = 7
 
 [simulator]
 seed = 3
-cardholders = 400
+cardholders = 200
 merchants = 120
 transactions_per_card_per_day = 0.5
 fraud_rate = 0.06
@@ -133,6 +136,12 @@ class Home:
             tags=dict(tags or {}),
             raise_on_error=False,
         )
+
+    def fraud(self, *arguments: str) -> Finished:
+        """Carry out a command of `fraud` on this installation, in this process."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("FRAUD_", "DAGSTER_"))}
+        with mock.patch.dict(os.environ, others | self.environment, clear=True):
+            return fraud(*arguments)
 
     def decide(self, action: str, partition: str, reason: str = "seen and discussed") -> dg.ExecuteInProcessResult:
         """Run the job with which a person accepts or refuses."""

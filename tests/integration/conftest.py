@@ -1,4 +1,4 @@
-"""A small installation with a champion, made once a session and copied for each test that wants it."""
+"""A small installation with a champion, made once a session for all workers, and copied for each test that wants it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,23 +13,47 @@ from fraud_core.signing.keys import signing_key
 from fraud_core.storage.directory import DirectoryStore
 from tests.conftest import Installation
 from tests.desk import DeskServer
+from tests.few_trees import few_trees
 from tests.home import SOURCE, WEEKS, Home
+from tests.once import made_once
 from tests.stores import copy_installation
 
 
+@pytest.fixture(scope="module")
+def few_trees_alone() -> Iterator[None]:
+    """What is trained in a file of tests is trained as the champion of `trained_home` was: with few trees."""
+    with few_trees():
+        yield
+
+
 @pytest.fixture(scope="session")
-def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an installation whose champion was trained on every week but the last, which is not materialized."""
-    path = tmp_path_factory.mktemp("trained")
-    (path / "small.toml").write_text(SOURCE)
-    home = Home(path)
-    assert home.run("land").success
-    for week in WEEKS[:-1]:
-        assert home.run("materialize_partition", week).success
-    assert home.run("train").success
-    assert json.loads(home.latest())["sequence"] == 1
-    home.close()
-    return path
+def judged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an installation that took and judged every week but the last, and has no champion. Read it, do not write."""
+
+    def make(folder: Path) -> None:
+        (folder / "small.toml").write_text(SOURCE)
+        home = Home(folder)
+        assert home.run("land").success
+        for week in WEEKS[:-1]:
+            assert home.run("materialize_partition", week).success
+        home.close()
+
+    return made_once(tmp_path_factory, "judged", make)
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory, judged_home: Path) -> Path:
+    """The same with a champion, which was trained on those weeks. Read it, do not write."""
+
+    def make(folder: Path) -> None:
+        copy_installation(judged_home, folder)
+        home = Home(folder)
+        with few_trees():
+            assert home.run("train").success
+        assert json.loads(home.latest())["sequence"] == 1
+        home.close()
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fraud_assets.events import alerts
-from tests.home import DRIFTED, SOURCE, WEEKS, Home
+from tests.home import DRIFTED, Home
 from tests.receiver import Receiver
 from tests.servers.alertmanager_server import ALERTMANAGER, AlertmanagerServer
 
@@ -60,19 +60,6 @@ class Stand:
             for body in self.on_call.taken
             if body["status"] == status and body["groupLabels"].get("alertname") == "FraudCheckFailed"
         ]
-
-
-@pytest.fixture(scope="session")
-def judged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every week but the last, taken and judged; no champion."""
-    path = tmp_path_factory.mktemp("judged")
-    (path / "small.toml").write_text(SOURCE)
-    home = Home(path)
-    assert home.run("land").success
-    for week in WEEKS[:-1]:
-        assert home.run("materialize_partition", week).success
-    home.close()
-    return path
 
 
 @pytest.fixture

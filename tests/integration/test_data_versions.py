@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,10 +26,12 @@ from fraud_core.errors import DataVersionError, IntegrityError
 from fraud_core.models.bundle import read_manifest
 from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
+from tests.api_server import eventually
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.servers.s3_server import BUCKET, WEED, S3Server
+from tests.versioning import note_and_commit
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 
 @pytest.fixture(scope="module")
@@ -121,37 +122,29 @@ def test_the_champion_s_manifest_names_its_revision_on_which_its_version_does_no
     assert read_manifest(store, first, key).lineage.data_revision is None, "it was made without data versions"
 
 
+def versioning(home: Home, *arguments: str) -> "subprocess.Popen[bytes]":
+    """A run that versions data, in a process of its own."""
+    command = [sys.executable, "-m", "tests.versioning", *arguments]
+    return subprocess.Popen(command, env=os.environ | home.environment, start_new_session=True)
+
+
 def test_runs_at_the_same_time_lose_no_commit(new_home: Callable[..., Home]) -> None:
     home = new_home(dvc_remote="")
     installation = home.installation
-    program = "import sys; from tests.integration.test_data_versions import note_and_commit; note_and_commit(sys.argv[1])"
-    workers = [subprocess.Popen([sys.executable, "-c", program, week], env=os.environ | home.environment) for week in WEEKS[:4]]
-    assert [worker.wait(120) for worker in workers] == [0, 0, 0, 0]
+    runs = [versioning(home, "raw", *weeks) for weeks in (WEEKS[:2], WEEKS[2:4])]
+    assert [run.wait(120) for run in runs] == [0, 0]
     subjects = git(installation, "log", "--format=%s").splitlines()
     assert sorted(subjects[:-1]) == [f"raw {week}" for week in WEEKS[:4]]
     git(installation, "fsck", "--strict")
     assert len(outbox.data_versions(installation.settings)) == 0
 
 
-def note_and_commit(week: str) -> None:
-    """What a run does, in a process of its own."""
-    installation = Installation.load(Settings(_env_file=None))
-    pointer = installation.artifacts.pointer("raw", week)
-    assert pointer is not None
-    recording.note(installation, pointer, f"run of {week}")
-    recording.commit(installation, 100)
-
-
 def test_what_a_killed_process_left_is_made_whole_by_the_next(new_home: Callable[..., Home]) -> None:
     home = new_home(dvc_remote="")
     installation = home.installation
-    program = "from tests.integration.test_data_versions import note_all_and_commit; note_all_and_commit()"
-    for seconds in (1.5, 3.0):
-        worker = subprocess.Popen([sys.executable, "-c", program], env=os.environ | home.environment, start_new_session=True)
-        time.sleep(seconds)
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-    note_all_and_commit(installation)
+    for _ in range(2):
+        kill_at_work(home)
+    note_and_commit(installation, "transformed", WEEKS[:-1])
     recording.push(installation)
     git(installation, "fsck", "--strict")
     subjects = git(installation, "log", "--format=%s").splitlines()
@@ -159,12 +152,17 @@ def test_what_a_killed_process_left_is_made_whole_by_the_next(new_home: Callable
     assert not recording.has_work(installation.settings)
 
 
-def note_all_and_commit(given: Installation | None = None) -> None:
-    """Note every transformed partition, and commit."""
-    installation = given or Installation.load(Settings(_env_file=None))
-    for pointer in installation.transformed().values():
-        recording.note(installation, pointer, "a run")
-    recording.commit(installation)
+def kill_at_work(home: Home) -> None:
+    """Begin to version data, and kill it once it has put something into the repository."""
+    folder = recording.repository(home.installation.settings).folder
+
+    def objects() -> int:
+        return len(list(folder.glob(".git/objects/??/*")))
+
+    before, run = objects(), versioning(home, "transformed", *WEEKS[:-1])
+    eventually(lambda: objects() > before or run.poll() is not None)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, "it was at work"
 
 
 # ---- bringing back

@@ -21,6 +21,9 @@ from tests.servers.postgres_server import POSTGRES, PostgresServer
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 Visit = Callable[..., Page]
+# A pop-up, or what holds it, fades in: until then its words are paler than they will be.
+FADED_IN = """shown => Promise.all(document.getAnimations()
+    .filter(one => one.effect.target.contains(shown) || shown.contains(one.effect.target)).map(one => one.finished))"""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +168,9 @@ def test_every_page_is_readable_in_light_and_in_dark(visit: Visit, scheme: str) 
     # What went wrong is told in a pop-up, until it is closed.
     page.get_by_role("tab", name="Score a file").click()
     page.get_by_role("button", name="Score this file").click()
-    expect(page.get_by_role("status").filter(has_text="Choose a file first.")).to_have_css("opacity", "1")
+    told = page.get_by_role("status").filter(has_text="Choose a file first.")
+    told.wait_for()
+    told.evaluate(FADED_IN)
     assert violations(page) == []
     page.get_by_role("button", name="Close").click()
     expect(page.get_by_text("Choose a file first.")).to_be_hidden()

@@ -23,7 +23,7 @@ from fraud_core.models.scorer import Scorer
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.servers.mlflow_server import MlflowServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 
 @pytest.fixture(scope="module")

@@ -369,10 +369,10 @@ def test_the_scorer_starts_without_the_store_says_so_and_outlives_it(promoting: 
     assert api.log.read_text().count("the S3 endpoint does not answer (EndpointConnectionError); see that it runs") == 2
 
 
-def test_on_a_store_that_takes_two_seconds_a_request_promotion_and_scorer_come_through(
+def test_on_a_store_that_takes_its_time_with_each_request_promotion_and_scorer_come_through(
     promoting: Any, through: S3Store, proxy: S3Proxy, servers: Servers
 ) -> None:
-    proxy.delay = 2.0
+    proxy.delay = 0.5
     with ThreadPoolExecutor(1) as pool:
         promotion = pool.submit(replace(promoting, store=through).promote, 2)
         api = servers.start(promoting.settings)  # it is told of the proxy by the AWS variables

@@ -27,7 +27,7 @@ from fraud_core.storage.heads import Heads
 from tests.home import ACCEPTED, DRIFTED, WEEKS, Home
 from tests.stores import remove
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 PARTITION = ("raw", "quarantine", "transformed")
 TRAINING = ("preprocessor", "model", "champion")
@@ -93,17 +93,12 @@ def test_the_refusal_names_partition_features_and_how_to_accept(guarded: Home) -
 
 def test_training_alone_leaves_a_rejected_partition_out_and_the_champion_as_it_is(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
-    assert guarded.run("train").success  # on the set that the champion was trained on: the same version, no flip
+    for only in TRAINING:  # on the set that the champion was trained on: the same version, no flip
+        assert guarded.run_alone([only]).success
     model = guarded.installation.artifacts.estimator("model")
     lineage = model.bundle.manifest.lineage
     assert [key for key, _ in lineage.rejected] == [DRIFTED]
     assert DRIFTED not in [key for key, _, _ in lineage.partitions]
-
-
-def test_model_alone_and_champion_alone_leave_the_champion_as_it_is(guarded: Home) -> None:
-    guarded.run("materialize_partition", DRIFTED)
-    guarded.run_alone(["model"])
-    guarded.run_alone(["champion"])
 
 
 def test_the_rejected_partitions_bytes_in_an_accepted_ones_file_train_nothing(guarded: Home) -> None:
@@ -138,7 +133,7 @@ def test_inverted_labels_are_held_alarm_and_train_only_once_a_person_accepts_the
     assert not home.run_alone(TRAINING, week).success  # the held partition's own run
     decide_partition(installation, week, accept=True, who="unverified:me", reason="they are right")
     assert week in {part.partition for part in installation.training_set(week).accepted}
-    home.run("train")
+    home.run_alone(["preprocessor"])  # which judges labels
     assert week in {part.partition for part in installation.training_set(week).accepted}  # the same labels are not held again
 
 
@@ -182,18 +177,17 @@ def test_an_automation_condition_that_launches_all_the_same_is_refused(guarded: 
 
 
 def test_the_command_fraud_leaves_the_champion_as_it_is(guarded: Home) -> None:
-    done = fraud(guarded, "pipeline")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["accepted"], summary["rejected"]) == (7, 1)
-    assert f"{DRIFTED}: drift: Partition {DRIFTED} is rejected" in done.stderr
+    done = guarded.fraud("pipeline")
+    assert done.status == 0, done.err
+    assert (done.result["accepted"], done.result["rejected"]) == (7, 1)
+    assert f"{DRIFTED}: drift: Partition {DRIFTED} is rejected" in done.err
 
 
 def test_two_commands_at_once_leave_the_champion_as_it_is(guarded: Home) -> None:
     home = guarded.installation.settings.home
     environment(guarded.installation.settings)
     dg.DagsterInstance.from_config(str(home / "dagster")).dispose()  # Dagster makes its tables once, and one at a time
-    commands = [fraud_started(guarded, "pipeline") for _ in range(2)]
+    commands = [started(guarded, "pipeline") for _ in range(2)]
     for command in commands:
         _, errors = command.communicate(timeout=120)
         assert command.returncode == 0, errors
@@ -304,8 +298,14 @@ def test_an_old_verdict_put_back_after_a_refusal_trains_nothing(guarded: Home) -
 def test_an_old_pointer_put_back_is_followed_by_nobody(home: Home) -> None:
     old = home.latest()
     home.run("materialize_partition", DRIFTED)
-    home.decide("accept", DRIFTED)
+    accepted = home.decide("accept", DRIFTED)
+    (evaluation,) = accepted.get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.partition) == (True, DRIFTED)
+    assert evaluation.metadata["accepted_by"].value == "unverified:ann"
+    assert next_training(home.installation, home.instance, datetime.now(UTC)).run_key is not None
     assert home.run("train").success
+    lineage = home.installation.artifacts.estimator("model").bundle.manifest.lineage
+    assert (DRIFTED, "accepted_by") in [(key, how) for key, _, how in lineage.partitions]
     first = json.loads(old)["version"]
     store, settings = home.installation.artifacts.store, home.installation.settings
     store.put("models/latest.json", old)
@@ -316,7 +316,7 @@ def test_an_old_pointer_put_back_is_followed_by_nobody(home: Home) -> None:
     assert "is change 1 of it, and change 2 was seen before" in str(status.problem)
     with pytest.raises(IntegrityError, match="change 2 was seen before"):
         next_training(home.installation, home.instance, datetime.now(UTC))
-    assert fraud(home, "pipeline").returncode == 1
+    assert home.fraud("pipeline").status == 1
     assert ModelFollower(store, home.installation.artifacts.signing_key).poll().served.version == first  # type: ignore[union-attr]
 
     (second,) = {key.split("/")[1] for key in store.list("models")} - {first, "latest.json"}
@@ -348,14 +348,14 @@ def test_the_toml_does_not_change_the_gate_until_a_person_confirms_it(guarded: H
 def test_rules_that_a_person_confirmed_are_shown_and_everything_is_judged_anew(guarded: Home) -> None:
     guarded.run("materialize_partition", DRIFTED)
     guarded.rewrite("bootstrap_partitions = 3", "bootstrap_partitions = 8")
-    done = fraud(guarded, "pipeline")
-    assert (done.returncode, "drift.bootstrap_partitions was 3 and is 8" in done.stderr) == (1, True)
+    done = guarded.fraud("pipeline")
+    assert (done.status, "drift.bootstrap_partitions was 3 and is 8" in done.err) == (1, True)
     config = {"ops": {"confirm": {"config": {"reason": "eight weeks are to be the beginning", "who": "ann"}}}}
     assert guarded.run("confirm_rules", config=config).success
     assert f"Partition {WEEKS[0]} comes first" in next_training(guarded.installation, guarded.instance, datetime.now(UTC)).why
     first = next_partition(guarded.installation, guarded.instance, datetime.now(UTC))
     assert first.partition == WEEKS[0]
-    assert fraud(guarded, "pipeline").returncode == 0
+    assert guarded.fraud("pipeline").status == 0
     (evaluation,) = guarded.run("judge_partition", DRIFTED).get_asset_check_evaluations()
     shown = evaluation.metadata["rules_confirmed_by"].value
     assert str(shown).startswith("unverified:ann")
@@ -363,32 +363,9 @@ def test_rules_that_a_person_confirmed_are_shown_and_everything_is_judged_anew(g
     assert (evaluation.passed, evaluation.metadata["kind"].value) == (False, "judged"), "a reference is there: no bootstrap"
 
 
-def test_once_accepted_by_a_person_the_partition_trains_and_says_so(home: Home) -> None:
-    before = home.latest()
-    home.run("materialize_partition", DRIFTED)
-    accepted = home.decide("accept", DRIFTED)
-    assert accepted.success
-    (evaluation,) = accepted.get_asset_check_evaluations()
-    assert (evaluation.passed, evaluation.partition) == (True, DRIFTED)
-    assert evaluation.metadata["accepted_by"].value == "unverified:ann"
-
-    step = next_training(home.installation, home.instance, datetime.now(UTC))
-    assert step.run_key is not None
-    assert home.run("train").success
-    assert home.latest() != before
-    lineage = home.installation.artifacts.estimator("model").bundle.manifest.lineage
-    assert (DRIFTED, "accepted_by") in [(key, how) for key, _, how in lineage.partitions]
-
-
-def fraud(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    process = fraud_started(home, *arguments)
-    out, errors = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
-
-
-def fraud_started(home: Home, *arguments: str) -> "subprocess.Popen[str]":
+def started(home: Home, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "fraud_cli.main", *arguments],
+        [sys.executable, "-m", "tests.few_trees", *arguments],
         env=os.environ | home.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -35,7 +35,11 @@ from tests.desk import DeskServer
 from tests.home import WEEKS, Home
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.usefixtures("few_trees_alone"),
+]
 SENT = WEEKS[1]  # its rows train the model; what is said of later ones moves validation and hold-out alone
 
 

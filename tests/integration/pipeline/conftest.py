@@ -1,21 +1,17 @@
 """Small installations that `fraud pipeline` built: once a session for all workers, and copied for each test."""
 
-import fcntl
-import io
-import json
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fraud_assets.installation import Installation
-from fraud_cli.main import main
 from fraud_core.settings import Settings
+from tests.commands import Finished, fraud
+from tests.once import made_once
 from tests.simulated import COLUMNS
 from tests.stores import copy_installation, store_settings
 
@@ -59,32 +55,6 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The JSON object on the last line of standard output."""
-        document = json.loads(self.out.splitlines()[-1])
-        assert isinstance(document, dict)
-        return document
-
-    @property
-    def refusal(self) -> str:
-        """The one sentence of a command that was refused."""
-        assert self.status == 1
-        assert self.out == ""
-        assert "Traceback" not in self.err
-        last = self.err.splitlines()[-1]
-        assert last.startswith("fraud: ")
-        return last.removeprefix("fraud: ")
-
-
-@dataclass(frozen=True)
 class Place:
     """A folder with a source and a home."""
 
@@ -103,16 +73,8 @@ class Place:
 
     def fraud(self, command: str, *arguments: str, **environment: str) -> Finished:
         """Run a command of `fraud` on this installation, in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        place = ["--home", str(self.home), "--source-config", str(self.source)]
-        with (
-            self._variables(environment),
-            redirect_stdout(out),
-            redirect_stderr(err),
-            warnings.catch_warnings(),
-        ):
-            status = main([command, *place, *arguments])
-        return Finished(status, out.getvalue(), err.getvalue())
+        with self._variables(environment):
+            return fraud(command, "--home", str(self.home), "--source-config", str(self.source), *arguments)
 
     def installation(self, **environment: str) -> Installation:
         """The installation, as the commands see it."""
@@ -144,17 +106,6 @@ class Place:
         return Place(folder, self.environment)
 
 
-def _built(shared: Path, name: str, build: Callable[[Path], Place]) -> Place:
-    """What the first worker to come builds, and the others wait for."""
-    folder = shared / name
-    with (shared / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "environment").exists():
-            folder.mkdir()
-            (folder / "environment").write_text(json.dumps(build(folder).environment))
-    return Place(folder, tuple((key, value) for key, value in json.loads((folder / "environment").read_text())))
-
-
 def _finished(place: Place, *arguments: str) -> None:
     run = place.fraud("pipeline", *arguments)
     assert run.status == 0, run.err
@@ -163,37 +114,27 @@ def _finished(place: Place, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of this session see."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-@pytest.fixture(scope="session")
-def built_trained(shared: Path) -> Place:
+def built_trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Six accepted months and their champion. Read it, do not write."""
 
-    def build(folder: Path) -> Place:
+    def make(folder: Path) -> None:
         place = Place(folder)
         place.source.write_text(SOURCE)
         _finished(place, "--until", LAST_ACCEPTED)
-        return place
 
-    return _built(shared, "trained", build)
+    return Place(made_once(tmp_path_factory, "six-months", make))
 
 
 @pytest.fixture(scope="session")
-def built_rejecting(shared: Path, built_trained: Place) -> Place:
+def built_rejecting(tmp_path_factory: pytest.TempPathFactory, built_trained: Place) -> Place:
     """The same with fewer analysts, so a second champion, and a seventh month, which the gate rejected. Do not write."""
+    environment = (("FRAUD_REVIEW_CAPACITY", "20"),)
 
-    def build(folder: Path) -> Place:
+    def make(folder: Path) -> None:
         built_trained.copied(folder)
-        (folder / "environment").unlink()
-        place = Place(folder, (("FRAUD_REVIEW_CAPACITY", "20"),))
-        _finished(place)
-        return place
+        _finished(Place(folder, environment))
 
-    return _built(shared, "rejecting", build)
+    return Place(made_once(tmp_path_factory, "seven-months", make), environment)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""Dagster's runs and events in a real PostgreSQL: the whole pipeline, and the sensor that asks for check evaluations."""
+"""Dagster's runs and events in a real PostgreSQL: the pipeline, and the sensor that asks for check evaluations."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,17 +39,19 @@ def webhook() -> Iterator[Receiver]:
     receiver.close()
 
 
-def test_the_whole_pipeline_runs_on_it_and_each_failed_check_is_told_once(
-    empty: Any, server: PostgresServer, webhook: Receiver
+def test_the_pipeline_runs_on_it_and_each_failed_check_is_told_once(
+    trained: Any, server: PostgresServer, webhook: Receiver
 ) -> None:
-    place = replace(empty, environment=(("FRAUD_DAGSTER_DATABASE", server.url), ("FRAUD_WEBHOOK_URL", webhook.url)))
+    shutil.rmtree(trained.home / "dagster")  # six months are made, and nothing is known of how
+    told = (("FRAUD_DAGSTER_DATABASE", server.url), ("FRAUD_WEBHOOK_URL", webhook.url), ("FRAUD_REVIEW_CAPACITY", "20"))
+    place = replace(trained, environment=told)
     run = place.fraud("pipeline")
     assert run.status == 0, run.err
     assert (run.result["accepted"], run.result["rejected"]) == (6, 1)
     assert run.result["version"] is not None
     with psycopg.connect(server.url) as connection:
         (runs,) = connection.execute("SELECT count(*) FROM runs WHERE status IN ('SUCCESS', 'FAILURE')").fetchone() or (0,)
-    assert runs == 1 + 7 + 1 + 1  # landing, partitions, training, history
+    assert runs == 1 + 1 + 1 + 1  # landing, the seventh month, training, history
     assert [path.name for path in (place.home / "dagster").rglob("*.db")] == []
 
     installation = place.installation()

@@ -20,7 +20,7 @@ import pytest
 
 from fraud_api.uploads import Uploads
 from fraud_core.scoring.file import escaped
-from fraud_core.scoring.file_parsing import pieces
+from fraud_core.scoring.file_parsing import FileFormat, pieces
 
 CSV = {"content-type": "text/csv"}
 PARQUET = {"content-type": "application/vnd.apache.parquet"}
@@ -93,27 +93,40 @@ def test_naive_parquet_times_are_refused(api: Any) -> None:
     assert rows[0]["errors"] == [{"field": "timestamp", "reason": "has no offset from UTC; append Z or, say, +02:00"}]
 
 
-@pytest.mark.parametrize(
-    ("content", "headers", "field"),
-    [
-        (b"timestamp,amount,colour\n", CSV, "colour"),
-        (b"timestamp\n", CSV, "amount"),
-        (b"timestamp,amount,amount\n", CSV, "amount"),
-        (b"", CSV, "timestamp"),
-        (b"4111111111111111,timestamp,amount\n", CSV, "(a name that is not repeated here)"),
-        (as_parquet(pl.DataFrame({"amount": [1.0]})), PARQUET, "timestamp"),
-    ],
-)
-def test_a_wrong_column_is_named_before_anything_is_scored(api: Any, content: bytes, headers: dict[str, str], field: str) -> None:
-    answer = api.post("/v1/score/file", content=content, headers=headers)
+WRONG_COLUMNS = [
+    (b"timestamp,amount,colour\n", "csv", "colour"),
+    (b"timestamp\n", "csv", "amount"),
+    (b"timestamp,amount,amount\n", "csv", "amount"),
+    (b"", "csv", "timestamp"),
+    (b"4111111111111111,timestamp,amount\n", "csv", "(a name that is not repeated here)"),
+    (as_parquet(pl.DataFrame({"amount": [1.0]})), "parquet", "timestamp"),
+]
+
+
+@pytest.mark.parametrize(("content", "file", "field"), WRONG_COLUMNS)
+def test_a_wrong_column_is_named(content: bytes, file: FileFormat, field: str) -> None:
+    (piece,) = pieces(io.BytesIO(content), file)
+    assert piece.state == "failed"
+    assert field in {problem.field for problem in piece.errors}
+    assert "4111111111111111" not in str(piece)
+
+
+def test_a_wrong_column_is_answered_before_anything_is_scored(api: Any) -> None:
+    content, _, field = WRONG_COLUMNS[4]
+    answer = api.post("/v1/score/file", content=content, headers=CSV)
     assert answer.status_code == 422
     assert field in {error["field"] for error in answer.json()["errors"]}
     assert "4111111111111111" not in answer.text
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all" * 100])
-def test_what_is_no_parquet_is_refused(api: Any, content: bytes) -> None:
-    answer = api.post("/v1/score/file", content=content, headers=PARQUET)
+def test_what_is_no_parquet_is_known_as_such(content: bytes) -> None:
+    (piece,) = pieces(io.BytesIO(content), "parquet")
+    assert (piece.state, "not a Parquet file" in piece.detail) == ("failed", True)
+
+
+def test_what_is_no_parquet_is_refused(api: Any) -> None:
+    answer = api.post("/v1/score/file", content=b"no parquet at all" * 100, headers=PARQUET)
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:fraud:problem:unreadable-file")
 
 

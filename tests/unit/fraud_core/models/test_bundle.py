@@ -14,6 +14,7 @@ from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle, read_bundle, write_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Manifest, ModelKind, Thresholds
 from fraud_core.models.registry import LATEST, ChampionPointer, StoredCard, latest_model_card, point_at, read_latest, versions
+from fraud_core.signing.documents import signed_document
 from fraud_core.signing.keys import Key, canonical_json, sign
 from fraud_core.storage.directory import DirectoryStore
 
@@ -253,13 +254,13 @@ def test_nothing_is_parsed_before_its_signature_and_hashes_hold(store: Directory
     monkeypatch.setattr(Manifest, "model_validate", lambda *given: parsed.append("manifest"))
     monkeypatch.setattr(Encoder, "model_validate_json", lambda *given: parsed.append("encoder"))
     folder = f"models/{written.version}"
-    store.put(f"{folder}/manifest.json", canonical_json(sign(written.manifest.model_dump(mode="json"), OTHER)))
+    store.put(f"{folder}/manifest.json", signed_document(written.manifest, OTHER))
     with pytest.raises(IntegrityError):
         read_bundle(store, written.version, KEY)
     assert parsed == []
     monkeypatch.undo()
     monkeypatch.setattr(Encoder, "model_validate_json", lambda *given: parsed.append("encoder"))
-    store.put(f"{folder}/manifest.json", canonical_json(sign(written.manifest.model_dump(mode="json"), KEY)))
+    store.put(f"{folder}/manifest.json", signed_document(written.manifest, KEY))
     store.put(f"{folder}/encoder.json", b'{"columns":[]}')
     with pytest.raises(IntegrityError, match=r"encoder\.json does not have the hash"):
         read_bundle(store, written.version, KEY)
@@ -286,7 +287,7 @@ def test_a_manifest_that_signs_other_knowledge_than_its_version_is_refused(store
 def test_another_manifest_than_the_pointer_names_is_refused(store: DirectoryStore, three: list[str]) -> None:
     named = promote(store, three[0])
     later = bundle(lineage=LINEAGE.model_copy(update={"training_set": "later"}))
-    store.put(f"models/{later.version}/manifest.json", canonical_json(sign(later.manifest.model_dump(mode="json"), KEY)))
+    store.put(f"models/{later.version}/manifest.json", signed_document(later.manifest, KEY))
     assert read_bundle(store, three[0], KEY).manifest.lineage.training_set == "later"
     with pytest.raises(IntegrityError, match="is not the one the pointer names"):
         read_bundle(store, three[0], KEY, named.manifest_sha256)
@@ -294,9 +295,10 @@ def test_another_manifest_than_the_pointer_names_is_refused(store: DirectoryStor
 
 @pytest.mark.parametrize(("number", "advice"), [(1, "Train anew"), (3, "Upgrade")])
 def test_a_bundle_of_another_format_is_refused_with_what_to_do(store: DirectoryStore, number: int, advice: str) -> None:
-    learned = bundle().manifest.learned.model_copy(update={"format": number})
-    manifest = Manifest(version=learned.version, learned=learned, lineage=LINEAGE)
-    store.put(f"models/{learned.version}/manifest.json", canonical_json(sign(manifest.model_dump(mode="json"), KEY)))
+    whole = bundle().manifest
+    learned = whole.learned.model_copy(update={"format": number})
+    manifest = whole.model_copy(update={"version": learned.version, "learned": learned})
+    store.put(f"models/{learned.version}/manifest.json", signed_document(manifest, KEY))
     with pytest.raises(IntegrityError, match=rf"has format {number}; this release reads format 2\. {advice}"):
         read_bundle(store, learned.version, KEY)
 

@@ -25,7 +25,7 @@ from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.features.windows import Reach
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle, read_bundle, write_bundle
 from fraud_core.models.kinds.catalogue import KINDS as CATALOGUE
-from fraud_core.models.manifest import Calibration, Lineage, Lookback, Manifest, ModelKind, Thresholds
+from fraud_core.models.manifest import Calibration, Lineage, Lookback, ModelKind, Thresholds
 from fraud_core.models.registry import point_at
 from fraud_core.models.scorer import Scorer, probabilities
 from fraud_core.signing.keys import Key
@@ -294,7 +294,7 @@ def test_a_model_of_unknown_features_is_refused_by_their_names(bundles: dict[Mod
 def test_an_encoder_of_other_features_than_the_manifest_names_is_refused(bundles: dict[ModelKind, Bundle]) -> None:
     whole = bundles["linear"]
     learned = whole.manifest.learned.model_copy(update={"features": tuple(reversed(ENCODER.features))})
-    manifest = Manifest(version=learned.version, learned=learned, lineage=whole.manifest.lineage)
+    manifest = whole.manifest.model_copy(update={"version": learned.version, "learned": learned})
     with pytest.raises(IntegrityError, match="encoder of other features"):
         Scorer(whole.model_copy(update={"manifest": manifest}))
 

@@ -34,7 +34,7 @@ def test_versions_come_newest_first_with_links_to_their_runs(catalogue: Catalogu
 
 def test_a_link_that_is_none_is_not_shown(catalogue: Catalogue, installation: Installation) -> None:
     new, _ = catalogue.names()
-    installation.store.put(f"models/{new}/runs/run-2/tracking.json", b'{"mlflow_url": "javascript:alert(1)"}')
+    installation.store.put(f"models/{new}/runs/2f00ba12-3c/tracking.json", b'{"mlflow_url": "javascript:alert(1)"}')
     assert "javascript" not in models.links(catalogue.version(new))
 
 
