@@ -21,7 +21,7 @@ from tests.stores import copy_installation
 
 @pytest.fixture(scope="module")
 def few_trees_alone() -> Iterator[None]:
-    """What is trained in a file of tests is trained as the champion of `trained_home` was: with few trees."""
+    """What is trained in a file of tests is trained as the champions of the homes that are made once: with few trees."""
     with few_trees():
         yield
 

@@ -11,6 +11,7 @@ import pytest
 from fraud_assets.installation import Installation
 from fraud_core.settings import Settings
 from tests.commands import Finished, fraud
+from tests.few_trees import few_trees
 from tests.once import made_once
 from tests.simulated import COLUMNS
 from tests.stores import copy_installation, store_settings
@@ -107,7 +108,8 @@ class Place:
 
 
 def _finished(place: Place, *arguments: str) -> None:
-    run = place.fraud("pipeline", *arguments)
+    with few_trees():
+        run = place.fraud("pipeline", *arguments)
     assert run.status == 0, run.err
     (place.folder / "out").write_text(run.out)
     (place.folder / "err").write_text(run.err)

@@ -13,7 +13,7 @@ from fraud_assets.installation import Installation
 from fraud_cli.instance import open_instance
 from fraud_core.models.registry import read_latest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 JULY = "2024-07"
 

@@ -18,6 +18,7 @@ from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.usefixtures("few_trees_alone"),
     pytest.mark.skipif(POSTGRES is None, reason="needs Debian's package postgresql"),
 ]
 

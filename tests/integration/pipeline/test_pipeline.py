@@ -32,7 +32,7 @@ from fraud_core.training_data.transform import build_transformed
 from tests.api_server import variables_of
 from tests.stores import store_settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 ROOT = Path(__file__).parents[3]
 JULY = "2024-07"
