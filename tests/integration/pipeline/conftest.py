@@ -97,9 +97,9 @@ class Place:
             os.environ.update(before)
 
     def stored(self, prefix: str = "") -> dict[str, bytes]:
-        """Every object of the store, by key."""
+        """Every object of the store, by key, but its indexes, which say nothing that others do not say."""
         store = self.installation().artifacts.store
-        return {key: store.get(key) for key in store.list(prefix)}
+        return {key: store.get(key) for key in store.list(prefix) if not key.startswith("index/")}
 
     def copied(self, folder: Path) -> "Place":
         """The same installation in another folder."""

@@ -264,7 +264,7 @@ def test_card_numbers_are_nowhere_in_the_bytes_or_columns_of_the_store(intake: I
     store = materialize(intake.source(), intake.store).store
     numbers = {CARD, *(row["pan"] for row in JANUARY)}
     keys = list(store.list(""))
-    assert {key.split("/")[1] for key in keys} == {"landing", "raw", "quarantine", "transformed"}
+    assert {key.split("/")[1] for key in keys if not key.startswith("index/")} == {"landing", "raw", "quarantine", "transformed"}
     for key in keys:
         data = store.get(key)
         shown = pl.read_parquet(data).write_csv().encode() if key.endswith(".parquet") else b""
