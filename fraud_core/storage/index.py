@@ -75,11 +75,11 @@ class Index(Generic[E]):
     read_one: Callable[[str], E | None]
 
     def read(self, now: datetime | None = None) -> dict[str, E]:
-        """All entries by name, in order. As many requests for many as for few, unless it has to be made anew.
+        """All entries by name, in order. As many requests for many as for few, unless it has to be made anew; what `read_one` raises
+        of an entry that is read in its own place goes on.
 
         Raises:
             StoreError: the store cannot be reached.
-            Whatever `read_one` raises, of what is read in its own place.
         """
         now = now or datetime.now(UTC)
         try:
