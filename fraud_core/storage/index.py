@@ -75,8 +75,9 @@ class Index(Generic[E]):
     read_one: Callable[[str], E | None]
 
     def read(self, now: datetime | None = None) -> dict[str, E]:
-        """All entries by name, in order. As many requests for many as for few, unless it has to be made anew; what `read_one` raises
-        of an entry that is read in its own place goes on.
+        """All entries by name, in order. As many requests for many as for few, unless it has to be made anew.
+
+        What `read_one` raises of an entry that is read in its own place goes on.
 
         Raises:
             StoreError: the store cannot be reached.
