@@ -49,6 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update(server.environment | {IN_S3: "yes"})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The homes that the tests of the pipeline share are made by their first file; the others come once they are there."""
+    pipeline = [item for item in items if item.path.parent.name == "pipeline"]
+    first = [item for item in pipeline if item.path == pipeline[0].path]
+    waiting = [item for item in pipeline if item.path != pipeline[0].path]
+    shared = set(pipeline)
+    others = [item for item in items if item not in shared]
+    quick = [item for item in others if "unit" in item.path.parts]
+    items[:] = [*first, *(item for item in others if "unit" not in item.path.parts), *waiting, *quick]
+
+
 def transactions(count: int, seed: int = 7) -> dict[str, np.ndarray[Any, Any]]:
     """Random transactions as `features.compute` takes them, with missing values."""
     rng = np.random.default_rng(seed)
