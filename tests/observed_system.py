@@ -155,9 +155,9 @@ class ObservedSystem:
         self.exporter_port = free_port()
         self._target("pipeline", self.exporter_port)
         self.desk = DeskMetrics()  # stands for the desk, of which Prometheus sees no more
-        metrics = Receiver(tells=self.desk.exposition)
-        self._closing.callback(metrics.close)
-        self._target("desk", metrics.port)
+        self.desk_server = Receiver(tells=self.desk.exposition)
+        self._closing.callback(self.desk_server.close)
+        self._target("desk", self.desk_server.port)
         self.scorer: Server | None = None
         self.started = time.time()
         self.prometheus = PrometheusServer(folder / "prometheus")

@@ -10,7 +10,8 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """A server that remembers what it took. With another status it takes nothing. Whoever reads there gets what `tells` gives."""
+    """A server that remembers what it took. With another status it takes nothing. Whoever reads there gets the status too, and what
+    `tells` gives."""
 
     status: int = 200
     port: int = 0
@@ -33,7 +34,7 @@ class Receiver:
                 self.end_headers()
 
             def do_GET(self) -> None:
-                self.send_response(200)
+                self.send_response(receiver.status)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
                 self.wfile.write(receiver.tells())

@@ -110,11 +110,15 @@ def test_each_fault_is_told_while_it_lasts_and_each_panel_shows_it(
                 fires("FraudRecordingFailing")
             over("FraudRecordingFailing")
 
-            # The desk fails, and cannot show a case.
+            # The desk fails, and cannot show a case; then it does not answer.
             system.desk.failed("take_case")
             system.desk.could_not_show(1)
             fires("FraudDeskErrors")
             over("FraudDeskErrors")
+            system.desk_server.status = 503
+            fires("FraudDeskDown")
+            system.desk_server.status = 200
+            over("FraudDeskDown")
 
             # A damaged pointer; a slow scorer; a database that is gone.
             pointer = system.installation.store.local_path("models/latest.json")
