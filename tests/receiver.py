@@ -10,8 +10,8 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """A server that remembers what it took. With another status it takes nothing. Whoever reads there gets the status too, and what
-    `tells` gives."""
+    """A server that remembers what it took. With another status it takes nothing. Whoever reads there gets that status,
+    and what `tells` gives."""
 
     status: int = 200
     port: int = 0
