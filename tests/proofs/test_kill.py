@@ -25,8 +25,8 @@ ASSETS = ("raw", "quarantine", "transformed")
 FITTED = ("preprocessor", "model")
 
 
-def start(toml: Path, home: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "fraud_cli.main", "pipeline", "--source-config", str(toml), "--home", str(home)]
+def start(toml: Path, home: Path, program: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", program, "pipeline", "--source-config", str(toml), "--home", str(home)]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -64,8 +64,9 @@ def champion(installation: Installation) -> str | None:
 def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, record: Record, tmp_path: Path) -> None:
     toml = tmp_path / "smaller.toml"
     toml.write_text(SMALLER, encoding="utf-8")
+    program = "fraud_cli.main" if full else "tests.few_trees"
 
-    undisturbed = start(toml, tmp_path / "undisturbed")
+    undisturbed = start(toml, tmp_path / "undisturbed", program)
     begin = time.monotonic()
     output, errors = undisturbed.communicate()
     usual = time.monotonic() - begin
@@ -84,7 +85,7 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
             homes += 1
             home = tmp_path / f"killed-{homes}"
             installation, before = Installation.load(Settings(home=home, source=toml)), {}
-        process = start(toml, home)
+        process = start(toml, home, program)
         wait = 1.0 + (usual - 1.0) * (parts[len(moments)] + draw.random()) / kills
         try:
             _, errors = process.communicate(timeout=wait)
@@ -99,7 +100,7 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
             moments.append({"after_seconds": round(wait, 1), "partitions": len(after), "champion": champion(installation)})
         before = after
 
-    last = start(toml, home)
+    last = start(toml, home, program)
     output, errors = last.communicate()
     assert last.returncode == 0, errors[-3000:]
     ended = json.loads(output.splitlines()[-1])
