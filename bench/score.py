@@ -36,8 +36,7 @@ from report import write_report
 
 from fraud_api.app import create_app
 from fraud_api.schemas import Score
-from fraud_cli.stack.servers import find_redis
-from fraud_cli.stack.servers import redis as redis_command
+from fraud_cli.stack import servers as programs
 from fraud_core.features import catalogue
 from fraud_core.scoring.score import inputs_of, score_together
 from fraud_core.simulator.simulate import simulate
@@ -263,14 +262,14 @@ def write_bodies(path: Path, rows: list[dict[str, Any]]) -> Path:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str | None]:
     """A Redis on the load tool's core, by its URL; None where none is installed."""
-    binary = find_redis()
+    binary = programs.find("redis")
     if binary is None:
         told("redis-server is missing (apt-get install redis-server); its row is left out")
         yield None
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [*on(LOAD_CORE), *redis_command(binary, folder, port)]
+    command = [*on(LOAD_CORE), *programs.redis(binary, folder, port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
     try:
         while not is_open(port):
