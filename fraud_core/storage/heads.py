@@ -5,7 +5,7 @@ carry a sequence, and whoever follows one remembers how far it was.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select
@@ -14,6 +14,8 @@ from fraud_core.errors import StoreError
 from fraud_core.storage.schema import METADATA, Tables
 
 logger = logging.getLogger(__name__)
+
+FEW = 100  # documents that are asked for by their names; of more, all of the store's are read
 
 _HEADS = Table(
     "heads",
@@ -46,16 +48,18 @@ class Heads:
         self._store = store
         self._tables = Tables(engine)
 
-    def seen(self) -> dict[str, Head]:
-        """Name of a document -> the newest change of it that was seen."""
-        columns = (_HEADS.c.name, _HEADS.c.sequence, _HEADS.c.signature)
+    def seen(self, names: Collection[str] | None = None) -> dict[str, Head]:
+        """Name of a document -> the newest change of it that was seen; of these documents, or of all."""
+        asked = select(_HEADS.c.name, _HEADS.c.sequence, _HEADS.c.signature).where(_HEADS.c.store == self._store)
+        if names is not None and len(names) <= FEW:
+            asked = asked.where(_HEADS.c.name.in_(names))
         with self._tables.transaction() as connection:
-            rows = connection.execute(select(*columns).where(_HEADS.c.store == self._store)).all()
+            rows = connection.execute(asked).all()
         return {row.name: Head(row.sequence, row.signature) for row in rows}
 
     def sequence(self, name: str) -> int:
         """The newest change of a document that was seen; 0 for none."""
-        head = self.seen().get(name)
+        head = self.seen([name]).get(name)
         return 0 if head is None else head.sequence
 
     def behind(self, found: Mapping[str, Head | None]) -> dict[str, Head]:
@@ -63,7 +67,7 @@ class Heads:
 
         Documents that were written before there were sequences have the number 0, and are only older than later ones.
         """
-        seen = self.seen()
+        seen = self.seen(found.keys())
         behind = behind_seen(found, seen)
         newer = {name: head for name, head in found.items() if head is not None and name not in behind and head != seen.get(name)}
         if newer:
