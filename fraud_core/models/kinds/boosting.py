@@ -9,9 +9,9 @@ import numpy as np
 import treelite
 
 from fraud_core.evaluation import metrics
-from fraud_core.models.kinds import trees
 from fraud_core.models.kinds.bit_vectors import BitVectors
-from fraud_core.models.kinds.kind import LOOK_EVERY, Attribution, Examples, Kind, MarginModel
+from fraud_core.models.kinds.kind import LOOK_EVERY, Examples, MarginModel
+from fraud_core.models.kinds.trees import LoadedTrees, TreeKind
 from fraud_core.units.arrays import Floats
 
 
@@ -32,12 +32,12 @@ BOOSTING = {  # what else was tried, and what came of it: docs/learning.md
 }
 
 
-class Boosting(Kind):
+class Boosting(TreeKind):
     """Histogram-based gradient boosting."""
 
     name = "boosting"
-    suffix = "treelite"
     unit = "log-odds"
+    is_forest = False
 
     def recipe(self) -> str:
         return str(BOOSTING)
@@ -47,14 +47,8 @@ class Boosting(Kind):
             model, kept = _grow(knobs, training, validation, seed)
             yield f"{name} ({kept} trees)", model
 
-    def export(self, estimator: Any) -> bytes:
-        return trees.export(estimator)
-
     def load(self, data: bytes, threads: int = 1) -> MarginModel:
         return _Loaded(data, threads)
-
-    def explain(self, data: bytes, columns: int) -> Attribution:
-        return trees.explain(data, columns, forest=False)
 
 
 def _grow(knobs: BoostingSettings, training: Examples, validation: Examples, seed: int) -> tuple[Any, int]:
@@ -86,21 +80,13 @@ def _grow(knobs: BoostingSettings, training: Examples, validation: Examples, see
     return model, best
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    data: bytes
-    threads: int
-
-    @cached_property
-    def _parsed(self) -> Any:
-        return treelite.Model.deserialize_bytes(self.data)
-
+class _Loaded(LoadedTrees):
     @cached_property
     def _fast(self) -> BitVectors | None:
-        return BitVectors.of(self._parsed, self._parsed.num_feature)
+        return BitVectors.of(self.parsed, self.parsed.num_feature)
 
     def margins(self, X: Floats) -> Floats:
         if self._fast is not None and not np.isnan(X).any():
             return self._fast.margins(X)
-        margins: Floats = treelite.gtil.predict(self._parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
+        margins: Floats = treelite.gtil.predict(self.parsed, X, nthread=self.threads, pred_margin=True).reshape(len(X))
         return margins

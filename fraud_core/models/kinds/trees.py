@@ -14,37 +14,50 @@ so nothing cancels, and NumPy computes all leaves with the same m at once.
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import treelite
 
 from fraud_core.errors import IntegrityError
-from fraud_core.models.kinds.kind import Attribution
+from fraud_core.models.kinds.kind import Attribution, Kind
 from fraud_core.units.arrays import Array, Flags, Floats, Indices
 
 LESS, LESS_OR_EQUAL = 2, 3  # treelite's codes for the comparisons that lead to the left child
 
 
-def export(estimator: Any) -> bytes:
-    """The trees of a scikit-learn model in treelite's own format, which is read back without unpickling."""
-    import treelite.sklearn  # noqa: PLC0415 - a scorer must not load scikit-learn
+class TreeKind(Kind):
+    """A kind of model of trees that scikit-learn fits.
 
-    return bytes(treelite.sklearn.import_model(estimator).serialize_bytes())
-
-
-def explain(data: bytes, columns: int, *, forest: bool) -> Attribution:
-    """What splits the margins of a model of trees over the columns of its matrix.
-
-    Args:
-        data: the model in treelite's format.
-        columns: how many there are.
-        forest: scikit-learn's forest, whose trees compare in float32 and hold the shares of the two classes; else boosting's.
-
-    Raises:
-        IntegrityError: the trees lack what their explanation needs.
+    Attributes:
+        is_forest: scikit-learn's forest, whose trees compare in float32 and hold the shares of the two classes; else boosting's.
     """
-    return _Trees.parse(data, columns, forest=forest)
+
+    suffix = "treelite"
+    is_forest: bool
+
+    def export(self, estimator: Any) -> bytes:
+        """In treelite's own format, which is read back without unpickling."""
+        import treelite.sklearn  # noqa: PLC0415 - a scorer must not load scikit-learn
+
+        return bytes(treelite.sklearn.import_model(estimator).serialize_bytes())
+
+    def explain(self, data: bytes, columns: int) -> Attribution:
+        return _Trees.parse(data, columns, forest=self.is_forest)
+
+
+@dataclass(frozen=True)
+class LoadedTrees:
+    """Trees in treelite's format, parsed when they are first asked, which use so many threads."""
+
+    data: bytes
+    threads: int
+
+    @cached_property
+    def parsed(self) -> Any:
+        """Treelite's model."""
+        return treelite.Model.deserialize_bytes(self.data)
 
 
 @dataclass(frozen=True)
