@@ -89,11 +89,25 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None, 
                 registry = CollectorRegistry()
                 registry.register(WorkersCollector(folder))
                 join_registry(settings, registry)
-            Multiprocess(config, sockets=[socket]).run()
+            Workers(config, sockets=[socket]).run()
     except KeyboardInterrupt:
         pass  # uvicorn raises it again once everything is finished
     finally:
         socket.close()
+
+
+class Workers(Multiprocess):
+    """uvicorn's supervisor of worker processes, which notices at once that one died while it was asked whether it lives."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that died or hang.
+
+        The supervisor's copy of a worker's end of the pipe is closed: while it is open, the pipe of a dead worker has no end,
+        and its answer is waited for until `WORKER_SECONDS` are over.
+        """
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def worker_app(settings: Settings, *, asks_for_keys: bool, hosts: Collection[str] | None = None) -> FastAPI:
