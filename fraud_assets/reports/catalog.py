@@ -9,10 +9,10 @@ import polars as pl
 from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
 from fraud_core.features.catalogue import Feature
+from fraud_core.fields import schema
 from fraud_core.intake import parsing
 from fraud_core.intake import raw as raw_rules
 from fraud_core.models import manifest
-from fraud_core.sources import schema
 from fraud_core.sources.source import CardColumn, Source
 from fraud_core.training_data import transform
 from fraud_core.training_data.transform import source_features

@@ -8,7 +8,7 @@ from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
 from fraud_assets.reports import catalog
 from fraud_assets.reports.markdown import markdown_table
-from fraud_core.sources import schema
+from fraud_core.fields import schema
 from fraud_core.storage.artifacts import Document, Estimator, Pointer, Table
 
 SAMPLE_ROWS = 5

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import NotYetTrainableError
-from fraud_core.sources.schema import SPLIT_BUCKETS
+from fraud_core.fields.schema import SPLIT_BUCKETS
 from fraud_core.sources.source import CardholderSplit, Source, TimeSplit
 from fraud_core.storage.artifacts import Pointer
 from fraud_core.units.time import local_date, midnight

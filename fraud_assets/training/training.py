@@ -136,6 +136,7 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
             history_days=source.history_days, label_delay_days=source.label_delay_days, newest_events=source.history_events
         ),
         fallback=None if fallback is None else fallback.fitted,
+        declared=source.declared,
     )
     policy = settings.policy(bundle.thresholds, source.label_delay_days)
     progress(f"chosen: {chosen.candidates[0][0]}; version {bundle.version}; looking at the hold-out")

@@ -15,8 +15,8 @@ import polars as pl
 
 from fraud_core.decisions.record import table_of
 from fraud_core.features.online import Query
+from fraud_core.fields import schema
 from fraud_core.history.store import HistoryStore, Recorded
-from fraud_core.sources import schema
 
 AT_ONCE = 50_000  # payments in one file
 NO_QUERY = Query(0, None, None, None)

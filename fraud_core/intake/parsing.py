@@ -11,11 +11,12 @@ from datetime import datetime
 
 import polars as pl
 
+from fraud_core.fields import schema
+from fraud_core.fields.schema import Column
 from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.signing.card_numbers import hashed_card, holding_card_numbers
 from fraud_core.signing.keys import Key
-from fraud_core.sources import partitions, schema
-from fraud_core.sources.schema import Column
+from fraud_core.sources import partitions
 from fraud_core.sources.source import OPEN, CardColumn, LabelColumn, Source, TextColumn, TimeColumn, is_instant
 from fraud_core.transactions.transaction import AHEAD
 from fraud_core.units.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from fraud_core.errors import IntegrityError
+from fraud_core.fields import schema
 from fraud_core.intake.files import LINE
 from fraud_core.intake.landing import Landing, Segment
 from fraud_core.intake.parsing import PARTITION, parse
 from fraud_core.signing.keys import Key
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources import partitions, schema
+from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Pointer, Table, fingerprint
 from fraud_core.storage.objects import ObjectStore

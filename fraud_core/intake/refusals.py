@@ -4,8 +4,8 @@ import re
 
 import polars as pl
 
+from fraud_core.fields import schema
 from fraud_core.intake.landing import Landing
-from fraud_core.sources import schema
 from fraud_core.sources.source import CardColumn, Source
 from fraud_core.storage.objects import ObjectStore
 

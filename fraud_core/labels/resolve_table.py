@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from fraud_core.fields.schema import UTC_MICROSECONDS
 from fraud_core.labels.resolve import LEAD, WEIGHT, Label
-from fraud_core.sources.schema import UTC_MICROSECONDS
 
 SCHEMA = {
     "sequence": pl.Int64(),

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from fraud_core.errors import IntegrityError, StoreConflictError
 from fraud_core.features.encoder import Encoder
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.models.manifest import (
     FALLBACK,
     FORMAT,
@@ -76,6 +77,7 @@ def make_bundle(
     lineage: Lineage,
     lookback: Lookback | None = None,
     fallback: Fitted | None = None,
+    declared: Declared = NOTHING,
 ) -> Bundle:
     """Put a bundle together; its version follows from what was learned.
 
@@ -85,6 +87,7 @@ def make_bundle(
     """
     fitted = Fitted(kind=kind, model=model, encoder=encoder, calibration=calibration, thresholds=thresholds)
     learned = Learned(
+        declared=None if declared.is_standard else declared,
         **_learned(fitted),
         source=source,
         timezone=timezone,

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
+from fraud_core.fields.declared import Declared
 from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.signing.keys import canonical_json
 
@@ -76,7 +77,8 @@ class LearnedModel(SignedPart):
 class Learned(LearnedModel):
     """Everything that decides a score. The version of a bundle is the hash of this.
 
-    `lookback` and `fallback`, the second model, are None where no feature speaks of the past.
+    `lookback` and `fallback`, the second model, are None where no feature speaks of the past; `declared`, the fields and windows
+    of its source, where these are the standard ones alone.
     """
 
     format: int = FORMAT
@@ -85,6 +87,7 @@ class Learned(LearnedModel):
     feature_version: int
     lookback: Lookback | None = None
     fallback: LearnedModel | None = None
+    declared: Declared | None = None
 
     @property
     def version(self) -> str:
@@ -92,6 +95,8 @@ class Learned(LearnedModel):
         deciding = self.model_dump(mode="json")
         if self.lookback is not None and self.lookback.newest_events == NEWEST_EVENTS:
             del deciding["lookback"]["newest_events"]  # bundles of before it was declared are known by what was declared then
+        if self.declared is None:
+            del deciding["declared"]  # likewise
         return hashlib.sha256(canonical_json(deciding)).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from fraud_core.errors import IntegrityError
 from fraud_core.features import catalogue
 from fraud_core.features.windows import Reach
+from fraud_core.fields.declared import NOTHING
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.manifest import Calibration
@@ -31,6 +32,7 @@ class Scorer:
 
     Attributes:
         reach: how far its features of the past look back; None where it has none.
+        declared: the own fields and windows of its source.
         reading: the context in which payments are validated for it.
         without_history: a scorer of the same version that does without them; None where there is nothing to do without.
     """
@@ -49,6 +51,7 @@ class Scorer:
         if names not in {model.features for model in (learned, learned.fallback) if model is not None}:
             raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
+        self.declared = learned.declared or NOTHING
         self.version = bundle.version
         self.thresholds = bundle.thresholds
         self.features = tuple(catalogue.BY_NAME[name] for name in names)

@@ -28,6 +28,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.features.windows import Reach
+from fraud_core.fields import schema
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Bundle
@@ -36,7 +37,6 @@ from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, Progress
 from fraud_core.scoring.score import Record, Validate, from_text, from_values, score_rows
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import Key, card_key
-from fraud_core.sources import schema
 from fraud_core.system.sandbox import hide
 from fraud_core.transactions.refusals import FieldProblem
 

@@ -19,9 +19,10 @@ from fraud_core.decisions.log import DecisionRecord
 from fraud_core.decisions.record import table_of
 from fraud_core.features import catalogue
 from fraud_core.features.batch import COLUMNS, states
+from fraud_core.fields import schema
 from fraud_core.history.catch_up import CatchUp, corrections_of, unlabelled
 from fraud_core.models.scorer import Scorer
-from fraud_core.sources import partitions, schema
+from fraud_core.sources import partitions
 from fraud_core.training_data.labels import log_since
 from fraud_core.units.time import DAY_US, to_microseconds
 

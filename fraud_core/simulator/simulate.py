@@ -32,7 +32,7 @@ def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: Zone
         zone: time zone of habits: hours, weekdays and days are local.
 
     Returns:
-        Frame of n rows sorted by (timestamp, transaction_id): the canonical columns of `fraud_core.sources.schema`, amounts in
+        Frame of n rows sorted by (timestamp, transaction_id): the canonical columns of `fraud_core.fields.schema`, amounts in
         cents, and `kind` (null: legitimate), which is for analysis and must not reach a model. Coordinates are degrees.
 
     Raises:

@@ -4,6 +4,7 @@ import codecs
 import re
 import tomllib
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -14,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fraud_core.errors import PartitionError, SourceError
 from fraud_core.features import catalogue
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
+from fraud_core.fields import schema
+from fraud_core.fields.declaration import FieldDeclaration, WindowDeclaration
+from fraud_core.fields.declared import Declared
 from fraud_core.signing.keys import canonical_json
 from fraud_core.simulator.config import SimulatorConfig
-from fraud_core.sources import partitions, schema
+from fraud_core.sources import partitions
 from fraud_core.sources.limits import Limits
 from fraud_core.sources.partitions import Cadence
 from fraud_core.system.paths import absolute_pattern
@@ -256,6 +260,9 @@ class Source(_Model):
         NEWEST_EVENTS, ge=1, description="So many of a card's newest payments count at most, however many it made in that time."
     )
     columns: Columns
+    fields: dict[str, FieldDeclaration] = Field(default_factory=dict, description="Own fields beside the standard columns.")
+    windows: tuple[WindowDeclaration, ...] = Field((), description="Own windows beside the standard ones.")
+    standard_windows: bool = Field(True, description="Whether card and merchant have the windows of the shipped catalogue.")
     excluded_features: tuple[str, ...] = Field(
         (), description="Features this source must not use, with the reason in its comment."
     )
@@ -264,6 +271,13 @@ class Source(_Model):
     drift: Drift = Drift()
     history: History = History()
     limits: Limits = Limits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _windows_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("windows") in ("standard", "none"):
+            return {**values, "windows": (), "standard_windows": values["windows"] == "standard"}
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -319,6 +333,11 @@ class Source(_Model):
         if stated and self.timezone not in {"UTC", "Etc/UTC"}:
             raise ValueError(f"the format {stated[0]} says UTC, and timezone {self.timezone}; write %#z in the place of Z")
         return self
+
+    @cached_property
+    def declared(self) -> Declared:
+        """Its own fields and windows, as features, scorers and people need them."""
+        return Declared(fields=dict(self.fields), windows=self.windows, standard_windows=self.standard_windows)
 
     @property
     def zone(self) -> ZoneInfo:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, Va
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from fraud_core.fields import schema
 from fraud_core.signing.card_numbers import holds_card_number
-from fraud_core.sources import schema
 from fraud_core.units.canonical_number import NO_AMOUNT, cents_of
 from fraud_core.units.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits, is_plain
 

@@ -24,11 +24,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 from fraud_assets.installation import Installation
 from fraud_assets.training.rows import read_rows
 from fraud_assets.training.split import Block
+from fraud_core.fields import schema
 from fraud_core.models.bundle import read_manifest
 from fraud_core.models.registry import read_latest
 from fraud_core.settings import Settings
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources import partitions, schema
+from fraud_core.sources import partitions
 from fraud_core.training_data.labels import read_labels
 from tests.api_server import Servers
 from tests.desk import DeskServer

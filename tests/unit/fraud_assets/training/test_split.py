@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fraud_assets.training.split import SIDES, Block, Split, split_of
 from fraud_core.errors import NotYetTrainableError
-from fraud_core.sources.schema import SPLIT_BUCKETS
+from fraud_core.fields.schema import SPLIT_BUCKETS
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Pointer
 

@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 from fraud_core.decisions.log import DecisionLog, from_json, to_json
 from fraud_core.decisions.record import LoggedTransaction
 from fraud_core.errors import StoreError
+from fraud_core.fields import schema
+from fraud_core.fields.schema import PERSONAL
 from fraud_core.settings import Settings
-from fraud_core.sources import schema
-from fraud_core.sources.schema import PERSONAL
 from fraud_core.storage.database import open_database
 from tests.decided import decided
 from tests.decision_log import *  # noqa: F403 - the promises are tests

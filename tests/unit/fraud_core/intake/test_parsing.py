@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraud_core.fields import schema
 from fraud_core.intake.files import LINE, LONGEST_CELL
 from fraud_core.intake.parsing import PARTITION, Parsed, masked, parse, split_bucket
 from fraud_core.signing.card_numbers import hashed_card
 from fraud_core.signing.keys import Key
-from fraud_core.sources import schema
 from fraud_core.sources.source import Source
 from fraud_core.units.canonical_text import LOST_DIGITS
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, ROW, Intake, parsed, read

@@ -6,10 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from fraud_core.fields import schema
 from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.raw import RawPartition, build_raw, raw_inputs
 from fraud_core.signing.keys import Key
-from fraud_core.sources import partitions, schema
+from fraud_core.sources import partitions
 from fraud_core.sources.source import load_source
 from fraud_core.storage.directory import DirectoryStore
 from tests.unit.fraud_core.intake.shop import CARD_KEY, Intake

@@ -11,9 +11,9 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
+from fraud_core.fields import schema
 from fraud_core.intake.landing import Landing, land
 from fraud_core.intake.raw import build_raw
-from fraud_core.sources import schema
 from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.directory import DirectoryStore
 from tests.shared_data import shared_file

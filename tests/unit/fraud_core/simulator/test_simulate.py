@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
 from fraud_core.features.catalogue import FEATURES, feature_frame
+from fraud_core.fields import schema
 from fraud_core.simulator.config import CATEGORIES, FraudKind, SimulatorConfig
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources import schema
 from fraud_core.sources.partitions import Cadence, key_range, window
 from fraud_core.sources.source import load_source
 

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fraud_core.fields.schema import UTC_MICROSECONDS
 from fraud_core.labels.resolve import Label, resolve
 from fraud_core.labels.resolve_table import standing, table_of
-from fraud_core.sources.schema import UTC_MICROSECONDS
 from fraud_core.training_data.labels import Outcomes, corrections
 from fraud_core.units.time import HOUR_US
 

@@ -9,10 +9,10 @@ import pytest
 
 from fraud_core.errors import PartitionError
 from fraud_core.features import catalogue
+from fraud_core.fields import schema
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
 from fraud_core.signing.keys import Key
-from fraud_core.sources import schema
 from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.storage.directory import DirectoryStore

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fraud_core.errors import SourceError
+from fraud_core.fields import schema
 from fraud_core.scoring.file_parsing import PROBLEM, pieces
 from fraud_core.scoring.score import from_values
 from fraud_core.signing.card_numbers import hashed_card
-from fraud_core.sources import schema
 from fraud_core.sources.source import Source
 from fraud_core.units.canonical_number import cents, cents_of, number_of, numbers, whole_of, wholes, with_points
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, parsed

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from fraud_core.features import catalogue
-from fraud_core.sources import schema
+from fraud_core.fields import schema
 
 NAMES = [column.name for column in schema.CANONICAL]
 
