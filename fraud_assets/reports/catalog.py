@@ -10,10 +10,11 @@ from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
 from fraud_core.features.catalogue import Feature
 from fraud_core.fields import schema
+from fraud_core.fields.declared import ALIASES, NOTHING, Declared
 from fraud_core.intake import parsing
 from fraud_core.intake import raw as raw_rules
 from fraud_core.models import manifest
-from fraud_core.sources.source import CardColumn, Source
+from fraud_core.sources.source import Source
 from fraud_core.training_data import transform
 from fraud_core.training_data.transform import source_features
 
@@ -78,7 +79,7 @@ def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
     metadata = dict(spec.metadata)
     columns = expected_columns(installation.source, name)
     if columns:
-        metadata["dagster/column_schema"] = table_schema(columns)
+        metadata["dagster/column_schema"] = table_schema(columns, installation.source.declared)
     return spec.replace_attributes(
         owners=[installation.settings.owner],
         code_version=CODE_VERSIONS[name],
@@ -87,9 +88,9 @@ def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
     )
 
 
-def table_schema(columns: dict[str, pl.DataType]) -> dg.TableSchema:
+def table_schema(columns: dict[str, pl.DataType], declared: Declared = NOTHING) -> dg.TableSchema:
     """Columns with their types, and what each holds."""
-    known = _CANONICAL | _QUARANTINE | _LABELS
+    known = {name: _own(declared, name) for name in declared.column_names} | _CANONICAL | _QUARANTINE | _LABELS
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name, str(dtype), description=_feature(name) if name in catalogue.BY_NAME else known.get(name))
@@ -98,12 +99,21 @@ def table_schema(columns: dict[str, pl.DataType]) -> dg.TableSchema:
     )
 
 
+def _own(declared: Declared, name: str) -> str:
+    """What one of the source's own fields holds."""
+    field = declared.own[name]
+    meaning = field.meaning.replace("{value}", "...") or name.replace("_", " ").capitalize()
+    unit = f", in {field.unit}" if field.unit else ""
+    how = "keyed hash of a personal id" if field.personal else "derived" if field.derivation is not None else ""
+    return f"{meaning} ({field.kind}{unit}{f'; {how}' if how else ''})."
+
+
 def expected_columns(source: Source, asset: str) -> dict[str, pl.DataType]:
     """The columns of a table before any partition of it was made; none where the asset is no table."""
     canonical = source.columns.canonical
     match asset:
         case "raw":
-            return schema.raw_schema(canonical)
+            return schema.raw_schema(canonical, source.declared.columns)
         case "quarantine":
             return dict(schema.QUARANTINE_SCHEMA)
         case "transformed":
@@ -121,7 +131,7 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
             made_of = {name: _declared(source, name) for name in columns}
             before = "landing"
         case "transformed":
-            raw = schema.raw_schema(source.columns.canonical)
+            raw = schema.raw_schema(source.columns.canonical, source.declared.columns)
             made_of = {name: [of for of in _needs(name) if of in raw] for name in columns}
             before = "raw"
         case _:
@@ -132,11 +142,14 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
 
 
 def _declared(source: Source, name: str) -> list[str]:
-    """Columns of the source's files that a canonical column is read from."""
-    if source.simulator is not None or name not in source.columns.canonical:
+    """Columns of the source's files that a column of raw is read from, or derived of."""
+    derived = source.declared.derived.get(name)
+    if source.simulator is not None or not (derived is not None or name in source.given):
         return []
-    declared = source.columns.declared(name)
-    return list(declared.columns) if isinstance(declared, CardColumn) else [declared.column]
+    if derived is None or derived.derivation is None:
+        return list(source.reading(name).names)
+    needs = (ALIASES.get(needed, needed) for needed in derived.derivation.needs)
+    return list(dict.fromkeys(column for needed in needs for column in _declared(source, needed)))
 
 
 def _needs(name: str) -> list[str]:
