@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fraud_core.errors import PartitionError, SourceError
-from fraud_core.features import catalogue
+from fraud_core.features.catalogue import catalogue_of
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.fields import schema
 from fraud_core.fields.declaration import FieldDeclaration, WindowDeclaration
@@ -305,13 +305,13 @@ class Source(_Model):
             raise ValueError(f"'{value}' is not an encoding of text such as utf-8 or latin-1") from error
         return value
 
-    @field_validator("excluded_features")
-    @classmethod
-    def _features_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in catalogue.BY_NAME]
+    @model_validator(mode="after")
+    def _features_exist(self) -> Self:
+        known = catalogue_of(self.declared).by_name
+        unknown = [name for name in self.excluded_features if name not in known]
         if unknown:
-            raise ValueError(f"there is no feature '{unknown[0]}' to exclude; there are {', '.join(catalogue.BY_NAME)}")
-        return value
+            raise ValueError(f"excluded_features: there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
