@@ -159,7 +159,9 @@ class Desk:
         def read(version: str) -> tuple[Scorer, Explainer, Explainer | None]:
             bundle = read_bundle(self.artifacts.store, version, self.artifacts.signing_key)
             plain = bundle.without_history
-            return Scorer(bundle), Explainer(bundle), None if plain is None else Explainer(plain)
+            scorer = Scorer(bundle)
+            told = None if plain is None else Explainer(plain, scorer.declared)
+            return scorer, Explainer(bundle, scorer.declared), told
 
         return read
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
-from fraud_core.features.catalogue import Feature
+from fraud_core.features.feature import Feature
 from fraud_core.fields import schema
 from fraud_core.fields.declared import ALIASES, NOTHING, Declared
 from fraud_core.intake import parsing
@@ -90,10 +90,11 @@ def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
 
 def table_schema(columns: dict[str, pl.DataType], declared: Declared = NOTHING) -> dg.TableSchema:
     """Columns with their types, and what each holds."""
-    known = {name: _own(declared, name) for name in declared.column_names} | _CANONICAL | _QUARANTINE | _LABELS
+    said = {name: _own(declared, name) for name in declared.column_names} | _CANONICAL | _QUARANTINE | _LABELS
+    known = catalogue.catalogue_of(declared).by_name
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(name, str(dtype), description=_feature(name) if name in catalogue.BY_NAME else known.get(name))
+            dg.TableColumn(name, str(dtype), description=_feature(known[name]) if name in known else said.get(name))
             for name, dtype in columns.items()
         ]
     )
@@ -132,7 +133,8 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
             before = "landing"
         case "transformed":
             raw = schema.raw_schema(source.columns.canonical, source.declared.columns)
-            made_of = {name: [of for of in _needs(name) if of in raw] for name in columns}
+            known = catalogue.catalogue_of(source.declared).by_name
+            made_of = {name: [of for of in _needs(name, known.get(name)) if of in raw] for name in columns}
             before = "raw"
         case _:
             return None
@@ -152,21 +154,17 @@ def _declared(source: Source, name: str) -> list[str]:
     return list(dict.fromkeys(column for needed in needs for column in _declared(source, needed)))
 
 
-def _needs(name: str) -> list[str]:
+def _needs(name: str, feature: Feature | None) -> list[str]:
     """Columns of raw that a column of transformed is made of."""
-    feature = catalogue.BY_NAME.get(name)
     if feature is None:
         return ["card"] if name == "split_bucket" else [name]
     needs = set(feature.needs)
     if feature.is_history:
         needs.add("timestamp")
-    if any("frauds" in state for state in feature.state):
-        needs.add("label")
-    if any("cents" in state for state in feature.state):
-        needs.add("amount_cents")
+    needs |= {"label" for tally in feature.tallies if tally.kind == "frauds"}
+    needs |= {tally.over for tally in feature.tallies if tally.over is not None}
     return sorted(needs)
 
 
-def _feature(name: str) -> str:
-    feature: Feature = catalogue.BY_NAME[name]
+def _feature(feature: Feature) -> str:
     return f"{'Category' if feature.is_category else 'Feature'}: {feature.unit}; null: missing."

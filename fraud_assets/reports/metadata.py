@@ -9,7 +9,8 @@ from fraud_assets.access.attribution import is_verified
 from fraud_assets.reports import plots
 from fraud_assets.reports.markdown import markdown_table
 from fraud_core import gate
-from fraud_core.features import catalogue
+from fraud_core.features.catalogue import catalogue_of
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.gate import FeatureResult, Judgement, Verdict
 
 WORST_PLOTTED = 3
@@ -42,8 +43,9 @@ def decision_metadata(verdict: Verdict) -> dict[str, Any]:
     return shown
 
 
-def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
+def verdict_metadata(verdict: Verdict, judgement: Judgement, declared: Declared = NOTHING) -> dict[str, Any]:
     """A verdict as metadata: the table of features, the findings, and plots of the worst features."""
+    known = catalogue_of(declared).by_name
     shown: dict[str, Any] = {
         "kind": verdict.kind,
         "content": verdict.content,
@@ -72,7 +74,7 @@ def verdict_metadata(verdict: Verdict, judgement: Judgement) -> dict[str, Any]:
                         result.name,
                         judgement.reference[result.name].to_numpy(),
                         judgement.current[result.name].to_numpy(),
-                        catalogue.BY_NAME[result.name].unit,
+                        known[result.name].unit,
                     ),
                     result.name,
                 )

@@ -36,6 +36,7 @@ from fraud_assets.schedule.proposals import (
 from fraud_assets.schedule.state import Overview
 from fraud_assets.stages import history
 from fraud_core.errors import StoreError
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.history.export import NO_QUERY
 from fraud_core.intake.landing import parse_fingerprint
 from fraud_core.intake.watch import look
@@ -198,7 +199,7 @@ def next_served_day(installation: Installation, now: datetime) -> Proposal:
     """Once a day (in UTC), if anything was ever scored."""
     try:
         with history.opened(installation) as store:
-            sequence = store.look([NO_QUERY])[0].sequence
+            sequence = store.look([NO_QUERY], STANDARD_PLAN)[0].sequence
     except StoreError as error:
         return Proposal(str(error))
     if not sequence:

@@ -12,6 +12,7 @@ from fraud_assets.installation import Installation
 from fraud_assets.reports.markdown import markdown_table
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.errors import IntegrityError, StoreError
+from fraud_core.features.catalogue import plan_of
 from fraud_core.history.catch_up import CatchUp
 from fraud_core.history.open import open_history
 from fraud_core.history.store import HistoryStore
@@ -137,7 +138,7 @@ def opened(installation: Installation) -> Iterator[HistoryStore]:
     """The history store of the installation; let go of at the end."""
     settings = installation.settings
     patient = settings.model_copy(update={"history_timeout": max(settings.history_timeout, PATIENCE)})
-    store = open_history(patient, installation.source.reach)
+    store = open_history(patient, installation.source.reach, plan_of(source_features(installation.source)))
     try:
         yield store
     finally:

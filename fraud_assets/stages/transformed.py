@@ -47,7 +47,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
             passed=verdict.is_accepted,
             severity=dg.AssetCheckSeverity.ERROR,
             description=sentence(verdict),
-            metadata=verdict_metadata(verdict, judgement),
+            metadata=verdict_metadata(verdict, judgement, installation.source.declared),
         )
 
     return [transformed, drift]

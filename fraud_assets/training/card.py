@@ -15,13 +15,16 @@ from fraud_core.evaluation.model_card import (
     RejectedPartition,
     TrainingPartition,
 )
-from fraud_core.features import catalogue
+from fraud_core.features.catalogue import catalogue_of
+from fraud_core.features.feature import Feature
+from fraud_core.fields.declared import NOTHING
 from fraud_core.gate import TrainingSet
 
 
 def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion, created: datetime) -> ModelCard:
     """Everything a person should know about this model."""
     bundle, lineage = trained.bundle, trained.bundle.manifest.lineage
+    known = catalogue_of(bundle.manifest.learned.declared or NOTHING).by_name
     return ModelCard(
         version=bundle.version,
         source=bundle.manifest.learned.source,
@@ -30,7 +33,7 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         candidates=_candidates(trained.candidates),
         candidates_fraud_rate=trained.candidates_fraud_rate,
         features=bundle.encoder.features,
-        dropped_features=tuple(_dropped(name) for name in lineage.dropped_features),
+        dropped_features=tuple(_dropped(known[name]) for name in lineage.dropped_features),
         partitions=tuple(_partition(allowed, *entry) for entry in lineage.partitions),
         rejected_partitions=tuple(
             RejectedPartition(key=key, content_hash=content, reason=allowed.held.get(key) or gate.explain(allowed.verdicts[key]))
@@ -64,9 +67,9 @@ def _fallback(trained: TrainedModel) -> Fallback | None:
     )
 
 
-def _dropped(name: str) -> DroppedFeature:
-    needs = ", ".join(sorted(catalogue.BY_NAME[name].needs))
-    return DroppedFeature(name=name, reason=f"the source has not all of {needs}, or its TOML excludes it")
+def _dropped(feature: Feature) -> DroppedFeature:
+    needs = ", ".join(sorted(feature.needs))
+    return DroppedFeature(name=feature.name, reason=f"the source has not all of {needs}, or its TOML excludes it")
 
 
 def _partition(allowed: TrainingSet, key: str, content: str, how: str) -> TrainingPartition:

@@ -7,8 +7,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import TargetEncoder
 
 from fraud_assets.training.rows import Rows
-from fraud_core.features.catalogue import Feature
 from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.features.feature import Feature
 
 
 def fit_encoder(rows: Rows, features: Sequence[Feature]) -> Encoder:

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fraud_core.features.catalogue import Feature
 from fraud_core.features.encoder import ColumnEncoding, Encoder
+from fraud_core.features.feature import Feature
 from fraud_core.units.arrays import Array
 
 FOLDS = 5

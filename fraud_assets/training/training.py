@@ -122,7 +122,7 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
         _require_frauds(task, name, rows)
 
     sides = (training, validation_a, validation_b)
-    chosen, plain = _choose(task, encoder, *sides, progress), _without_history(encoder)
+    chosen, plain = _choose(task, encoder, *sides, progress), _without_history(encoder, catalogue.catalogue_of(source.declared))
     fallback = None if plain is None else _choose(task, plain, *sides, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
@@ -195,9 +195,9 @@ def _choose(
     return _Chosen(fitted, best.estimator, tuple((candidate.name, candidate.average_precision) for candidate in candidates))
 
 
-def _without_history(encoder: Encoder) -> Encoder | None:
+def _without_history(encoder: Encoder, known: catalogue.Catalogue) -> Encoder | None:
     """The columns that do not speak of the past; None where none does."""
-    plain = tuple(column for column in encoder.columns if not catalogue.BY_NAME[column.feature].is_history)
+    plain = tuple(column for column in encoder.columns if not known.by_name[column.feature].is_history)
     return None if plain == encoder.columns else Encoder(columns=plain)
 
 

@@ -1,4 +1,4 @@
-"""Feature catalogue: one definition for training and serving.
+"""Feature catalogue: one definition for training and serving, of the standard fields and windows and of those a source declares.
 
 Every feature is computed by the same NumPy code for a column of a million rows and for one row, and lies on a stated grid
 (whole metres, whole years, logarithms to 1e-9), so that "equal" can mean bit-equal. Missing values are NaN (None in `category`).
@@ -6,63 +6,27 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 import pydantic_core
 
-from fraud_core.features import measures
-from fraud_core.features.windows import CARD_WINDOWS, MERCHANT_WINDOWS, RECENT_WINDOWS
+from fraud_core.features.feature import Feature, Inputs, Kind
+from fraud_core.features.past import window_features
+from fraud_core.features.windows import Plan
+from fraud_core.features.wording import WORDINGS, OwnWording
+from fraud_core.fields.declaration import FieldDeclaration
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.units.arrays import Array
 from fraud_core.units.geography import whole_metres
 from fraud_core.units.time import DAY_US, day_number, hour_of_day, is_night, local_us
 
-Inputs = Mapping[str, Array]
-Drift = Literal["blocks", "reported", "left_out"]
-
 LOG_GRID = 1e9
 VERSION = 3  # raised whenever a definition changes: transformed partitions of another version are made anew
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One feature.
-
-    Attributes:
-        name: column in transformed and input of the model.
-        kind: what it speaks of.
-        needs: canonical columns it is made of; a source without them does without the feature.
-        unit: for people.
-        dtype: how it is stored.
-        drift: whether the gate blocks on it. Calendar features and the twin of another (night of hour) are left out.
-        compute: canonical arrays of equal length -> array of float64 (object for a category).
-        state: what it takes of the past (see `history.windows.STATE`).
-        window_us: how long the window is that it speaks of; 0 for none, or for whatever the source's history holds.
-    """
-
-    name: str
-    kind: Literal["amount", "calendar", "person", "place", "category", "card", "merchant"]
-    needs: frozenset[str]
-    unit: str
-    dtype: pl.DataType
-    drift: Drift
-    compute: Callable[[Inputs], Array]
-    state: frozenset[str] = frozenset()
-    window_us: int = 0
-
-    @property
-    def is_history(self) -> bool:
-        """Whether it speaks of what card or merchant did before."""
-        return bool(self.state)
-
-    @property
-    def is_category(self) -> bool:
-        """Whether values are names, which the preprocessor encodes as numbers."""
-        return self.kind == "category"
 
 
 def _log_amount(inputs: Inputs) -> Array:
@@ -108,90 +72,86 @@ def _category(inputs: Inputs) -> Array:
 _WHOLE, _REAL = pl.Int64(), pl.Float64()
 _PLACES = frozenset({"home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude"})
 
-PLAIN: tuple[Feature, ...] = (
-    Feature("log_amount", "amount", frozenset({"amount_cents"}), "log(1 + currency units)", _REAL, "blocks", _log_amount),
-    Feature("hour", "calendar", frozenset({"timestamp"}), "hour of the source's local day", _WHOLE, "blocks", _hour),
-    Feature("weekday", "calendar", frozenset({"timestamp"}), "0 = Monday, local", _WHOLE, "left_out", _weekday),
-    Feature("night", "calendar", frozenset({"timestamp"}), "1 from 22:00 to 06:00, local", _WHOLE, "left_out", _night),
-    Feature("age", "person", frozenset({"timestamp", "birth_date"}), "completed years", _WHOLE, "blocks", _age),
-    Feature("distance", "place", _PLACES, "metres from home to merchant", _WHOLE, "blocks", _distance),
-    Feature("city_population", "place", frozenset({"city_population"}), "inhabitants", _WHOLE, "blocks", _city_population),
-    Feature("category", "category", frozenset({"category"}), "merchant category", pl.String(), "blocks", _category),
+PLAIN: tuple[Feature, ...] = tuple(
+    Feature(name, kind, needs, unit, dtype, drift, compute, WORDINGS[name])  # type: ignore[arg-type]
+    for name, kind, needs, unit, dtype, drift, compute in (
+        ("log_amount", "amount", {"amount_cents"}, "log(1 + currency units)", _REAL, "blocks", _log_amount),
+        ("hour", "calendar", {"timestamp"}, "hour of the source's local day", _WHOLE, "blocks", _hour),
+        ("weekday", "calendar", {"timestamp"}, "0 = Monday, local", _WHOLE, "left_out", _weekday),
+        ("night", "calendar", {"timestamp"}, "1 from 22:00 to 06:00, local", _WHOLE, "left_out", _night),
+        ("age", "person", {"timestamp", "birth_date"}, "completed years", _WHOLE, "blocks", _age),
+        ("distance", "place", _PLACES, "metres from home to merchant", _WHOLE, "blocks", _distance),
+        ("city_population", "place", {"city_population"}, "inhabitants", _WHOLE, "blocks", _city_population),
+        ("category", "category", {"category"}, "merchant category", pl.String(), "blocks", _category),
+    )
 )
 
 
-def _card_features() -> Iterator[Feature]:
-    card, shop = frozenset({"card"}), frozenset({"card", "merchant"})
-    place = frozenset({"card", "merchant_latitude", "merchant_longitude"})
+@dataclass(frozen=True)
+class Catalogue:
+    """The features that can be made of what is declared, in canonical order: of the payment itself, then of the past."""
 
-    def card_feature(
-        name: str, needs: frozenset[str], unit: str, dtype: pl.DataType, compute: measures.Measure, *state: str, window: int = 0
-    ) -> Feature:
-        drift: Drift = "blocks" if name == "amount_over_mean" else "reported"  # the others follow seasons and customers' number
-        return Feature(name, "card", needs, unit, dtype, drift, compute, frozenset(state), window)
+    features: tuple[Feature, ...]
 
-    for window, span in CARD_WINDOWS.items():
-        number, cents = f"card_count_{window}", f"card_cents_{window}"
-        yield card_feature(number, card, f"payments of the card in {window}", _WHOLE, measures.count(number), number, window=span)
-        spent = f"currency units that the card paid in {window}"
-        yield card_feature(f"card_sum_{window}", card, spent, _REAL, measures.total(cents), cents, window=span)
-        average = measures.mean(cents, number)
-        unit = f"currency units a payment of the card in {window}"
-        yield card_feature(f"card_mean_{window}", card, unit, _REAL, average, cents, number, window=span)
-    for window in RECENT_WINDOWS:
-        cents, nights, span = f"card_greatest_cents_{window}", f"card_nights_{window}", CARD_WINDOWS[window]
-        unit = f"currency units of the card's greatest payment in {window}"
-        yield card_feature(f"card_max_{window}", card, unit, _REAL, measures.total(cents), cents, window=span)
-        unit = f"payments of the card at night in {window}"
-        yield card_feature(f"card_nights_{window}", card, unit, _WHOLE, measures.count(nights), nights, window=span)
-    month = CARD_WINDOWS["30d"]
-    over = ("card_cents_30d", "card_count_30d")
-    times = "times the card's mean of 30d"
-    yield card_feature("amount_over_mean", card, times, _REAL, measures.amount_over_mean, *over, window=month)
-    last = measures.seconds_since_last
-    yield card_feature("seconds_since_last", card, "seconds since the card's last payment", _REAL, last, "card_last_us")
-    where = ("card_last_latitude", "card_last_longitude")
-    far = measures.distance_from_last
-    yield card_feature("distance_from_last", place, "metres from the card's last merchant", _WHOLE, far, *where)
-    fast = measures.speed_from_last
-    yield card_feature("speed_from_last", place, "metres a second from the card's last", _REAL, fast, *where, "card_last_us")
-    day = CARD_WINDOWS["1d"]
-    shops, kinds = measures.count("card_merchants"), measures.count("card_categories")
-    yield card_feature("card_merchants_1d", shop, "merchants of the card in 1d", _WHOLE, shops, "card_merchants", window=day)
-    kind = frozenset({"card", "category"})
-    yield card_feature("card_categories_1d", kind, "categories of the card in 1d", _WHOLE, kinds, "card_categories", window=day)
-    yield card_feature("merchant_new", shop, "1: new to the card", _WHOLE, measures.unseen("merchant_seen"), "merchant_seen")
-    yield card_feature("category_new", kind, "1: new to the card", _WHOLE, measures.unseen("category_seen"), "category_seen")
+    @cached_property
+    def by_name(self) -> Mapping[str, Feature]:
+        """The features by their names."""
+        return {feature.name: feature for feature in self.features}
+
+    def available(
+        self, columns: Collection[str], excluded: Collection[str] = (), history_days: int | None = None
+    ) -> tuple[Feature, ...]:
+        """The features that can be made of these columns of raw, in canonical order, less the excluded ones.
+
+        Args:
+            columns: those that a source has.
+            excluded: names of features that it must do without.
+            history_days: how far back features may look; longer windows are left out. None: no history.
+        """
+        present = set(columns)
+        return tuple(
+            feature
+            for feature in self.features
+            if feature.needs <= present
+            and feature.name not in excluded
+            and not (feature.is_history and (history_days is None or feature.window_us > history_days * DAY_US))
+        )
 
 
-def _merchant_features() -> Iterator[Feature]:
-    needs = frozenset({"merchant"})
-    for window, span in MERCHANT_WINDOWS.items():
-        name, unit = f"merchant_count_{window}", f"payments of the merchant in {window}"
-        number = measures.count(name)
-        yield Feature(name, "merchant", needs, unit, _WHOLE, "reported", number, frozenset({name}), span)
-    for window, span in MERCHANT_WINDOWS.items():
-        state = (f"merchant_frauds_{window}", f"merchant_judged_{window}")
-        name, unit = f"merchant_fraud_rate_{window}", f"share of frauds at the merchant in {window}"
-        yield Feature(name, "merchant", needs, unit, _REAL, "reported", measures.rate(*state), frozenset(state), span)
+@lru_cache(maxsize=64)
+def _catalogue_of(declaration: str) -> Catalogue:
+    declared = Declared.model_validate_json(declaration)
+    standard = tuple(_overridden(feature, declared) for feature in PLAIN)
+    own = tuple(_own_feature(name, field) for name, field in declared.own.items() if field.is_learned)
+    unlearned = {name for name, field in declared.fields.items() if not field.learns}
+    kept = tuple(feature for feature in standard if not feature.needs & unlearned)
+    return Catalogue((*kept, *own, *window_features(declared)))
 
 
-HISTORY: tuple[Feature, ...] = (*_card_features(), *_merchant_features())
-FEATURES = (*PLAIN, *HISTORY)
-BY_NAME = {feature.name: feature for feature in FEATURES}
-ONLY_COUNTED = frozenset({"card", "merchant"})  # columns that features know by what was counted for them
+def catalogue_of(declared: Declared) -> Catalogue:
+    """The catalogue of what a source or a bundle declares."""
+    return STANDARD if declared is NOTHING else _catalogue_of(declared.model_dump_json())
 
 
-def available(columns: Collection[str], excluded: Collection[str] = (), history_days: int | None = None) -> tuple[Feature, ...]:
-    """The features that can be made of these canonical columns, in canonical order, less the excluded ones.
+def plan_of(features: Collection[Feature]) -> Plan:
+    """What these features need of the past."""
+    return Plan.of(tally for feature in features for tally in feature.tallies)
 
-    Args:
-        columns: the canonical columns that a source has.
-        excluded: names of features that it must do without.
-        history_days: how far back features may look; longer windows are left out. None: no history.
-    """
-    known = PLAIN if history_days is None else tuple(f for f in FEATURES if f.window_us <= history_days * DAY_US)
-    return tuple(f for f in known if f.needs <= set(columns) and f.name not in excluded)
+
+def _overridden(feature: Feature, declared: Declared) -> Feature:
+    """The feature as the source wants it judged: by what it declares of the one field that the feature is made of."""
+    told = [field for name in feature.needs if (field := declared.overridden(name)) is not None]
+    given = [field.drift for field in told if "drift" in field.model_fields_set]
+    return feature.with_drift(given[0]) if given and len(feature.needs) == 1 else feature
+
+
+def _own_feature(name: str, field: FieldDeclaration) -> Feature:
+    assert field.kind in {"number", "flag", "category"}
+    kind: Kind = field.kind
+    dtype = {"number": _REAL, "flag": _WHOLE}.get(field.kind, pl.String())
+    unit = field.unit or {"number": "as given", "flag": "1: true, 0: false"}.get(field.kind, "name")
+    wording = OwnWording(name, field).wording
+    return Feature(name, kind, frozenset({name}), unit, dtype, field.drift, lambda inputs: inputs[name], wording)
 
 
 def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> dict[str, Array]:
@@ -201,8 +161,8 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
         features: which.
         inputs: canonical columns as arrays of one length n: `timestamp` int64 microseconds since 1970 UTC, `amount_cents`
             int64, `birth_date` datetime64[D] (NaT: missing), coordinates and `city_population` float64 (NaN: missing),
-            `category` object (None: missing); and for features of the past what they take of `history.windows.STATE`,
-            float64 (NaN: missing).
+            own numbers and flags likewise, `category` and own categories object (None: missing); and for features of the past
+            their tallies by name, float64 (NaN: missing).
         zone: the source's time zone; hour, weekday, night and age are local.
 
     Returns:
@@ -214,7 +174,7 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
 
 def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, Array]:
     """The arrays `compute` needs, out of a frame of canonical columns."""
-    needed = {"timestamp"}.union(*((feature.needs - ONLY_COUNTED) | feature.state for feature in features))
+    needed = {"timestamp"}.union(*(feature.inputs for feature in features))
     converted: dict[str, Array] = {}
     for name in needed:
         column = frame[name]
@@ -223,7 +183,7 @@ def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, A
                 converted[name] = column.dt.epoch("us").to_numpy()
             case "birth_date":
                 converted[name] = column.to_numpy().astype("datetime64[D]")
-            case "category":
+            case _ if column.dtype == pl.String:
                 converted[name] = column.to_numpy().astype(object)
             case "amount_cents":
                 converted[name] = column.to_numpy()
@@ -266,3 +226,7 @@ def _yyyymmdd(days: Array) -> Array:
     day = (days - months).astype(np.int64) + 1
     number: Array = (year.astype(np.int64) + 1970) * 10_000 + (month % 12 + 1) * 100 + day
     return number
+
+
+STANDARD = Catalogue((*PLAIN, *window_features(NOTHING)))
+STANDARD_PLAN = plan_of(STANDARD.features)

@@ -1,6 +1,7 @@
-"""History features out of window counts: arithmetic on whole numbers, the same to the last bit everywhere.
+"""History features out of tallies: arithmetic on whole numbers, the same to the last bit everywhere.
 
-Each function takes arrays of equal length n, `windows.STATE` among them, and returns float64[n]; NaN: missing.
+Each function takes arrays of equal length n, tallies (see `windows.Tally`) among them by their names, and returns float64[n];
+NaN: missing.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,54 +12,76 @@ from fraud_core.units.arrays import Array
 from fraud_core.units.geography import whole_metres
 
 Inputs = Mapping[str, Array]
-Measure = Callable[[Inputs], Array]
+Compute = Callable[[Inputs], Array]
 
 
-def count(state: str) -> Measure:
+def count(tally: str) -> Compute:
     """A number as it was counted."""
-    return lambda inputs: inputs[state]
+    return lambda inputs: inputs[tally]
 
 
-def total(cents: str) -> Measure:
-    """A sum of cents, in currency units."""
-    return lambda inputs: inputs[cents] / 100.0
+def total(units: str, scale: float) -> Compute:
+    """A sum of whole units, so many of which are one."""
+    return lambda inputs: inputs[units] / scale
 
 
-def mean(cents: str, number: str) -> Measure:
-    """Cents a payment, in currency units; missing without a payment."""
-    return lambda inputs: _ratio(inputs[cents], inputs[number]) / 100.0
+def mean(units: str, number: str, scale: float) -> Compute:
+    """Units a payment; missing without a payment."""
+    return lambda inputs: _ratio(inputs[units], inputs[number]) / scale
 
 
-def rate(part: str, whole: str) -> Measure:
+def deviation(spread: str, number: str, scale: float) -> Compute:
+    """The standard deviation of a sample (with n - 1); missing of fewer than two payments."""
+
+    def compute(inputs: Inputs) -> Array:
+        pairs = inputs[number] * (inputs[number] - 1.0)
+        found: Array = np.sqrt(_ratio(inputs[spread], pairs)) / scale
+        return found
+
+    return compute
+
+
+def extreme(units: str, scale: float, nothing: float | None) -> Compute:
+    """The greatest or the least; `nothing` where nothing happened, of which the tally is infinite."""
+    empty = np.nan if nothing is None else nothing
+    return lambda inputs: np.where(np.isinf(inputs[units]), empty, inputs[units] / scale)
+
+
+def rate(part: str, whole: str) -> Compute:
     """A share; missing where there is nothing to have a share of."""
     return lambda inputs: _ratio(inputs[part], inputs[whole])
 
 
-def unseen(seen: str) -> Measure:
+def unseen(seen: str) -> Compute:
     """1 where it is new, 0 where it is known."""
     return lambda inputs: 1.0 - inputs[seen]
 
 
-def amount_over_mean(inputs: Inputs) -> Array:
-    """The amount as a multiple of the card's mean over 30 days; missing where that is nothing."""
-    return _ratio(inputs["amount_cents"] * inputs["card_count_30d"], inputs["card_cents_30d"])
+def amount_over_mean(cents: str, number: str) -> Compute:
+    """The amount as a multiple of the mean of past ones; missing where that is nothing."""
+    return lambda inputs: _ratio(inputs["amount_cents"] * inputs[number], inputs[cents])
 
 
-def seconds_since_last(inputs: Inputs) -> Array:
-    """Since the card was last used."""
-    seconds: Array = (inputs["timestamp"] - inputs["card_last_us"]) / 1e6
-    return seconds
+def seconds_since(moment: str) -> Compute:
+    """Since a moment in the past."""
+
+    def compute(inputs: Inputs) -> Array:
+        seconds: Array = (inputs["timestamp"] - inputs[moment]) / 1e6
+        return seconds
+
+    return compute
 
 
-def distance_from_last(inputs: Inputs) -> Array:
+def distance_from(latitude: str, longitude: str) -> Compute:
     """Whole metres from the merchant where the card was last used."""
-    places = ("card_last_latitude", "card_last_longitude", "merchant_latitude", "merchant_longitude")
-    return whole_metres(*(inputs[name] for name in places))
+    places = (latitude, longitude, "merchant_latitude", "merchant_longitude")
+    return lambda inputs: whole_metres(*(inputs[name] for name in places))
 
 
-def speed_from_last(inputs: Inputs) -> Array:
+def speed_from(latitude: str, longitude: str, moment: str) -> Compute:
     """Metres a second that lie between the two."""
-    return _ratio(distance_from_last(inputs), seconds_since_last(inputs))
+    distance, seconds = distance_from(latitude, longitude), seconds_since(moment)
+    return lambda inputs: _ratio(distance(inputs), seconds(inputs))
 
 
 def _ratio(part: Array, whole: Array) -> Array:

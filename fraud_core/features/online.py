@@ -1,30 +1,24 @@
-"""Window counts for one payment (online engine), from what a history store holds of its card and merchant."""
+"""Tallies of the past for one payment (online engine), from what a history store holds of its entities."""
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 
-from fraud_core.features.windows import (
-    CARD_STATE,
-    CARD_WINDOWS,
-    DISTINCT_WINDOW,
-    MERCHANT_WINDOWS,
-    RECENT_WINDOWS,
-    Reach,
-    whole_hours,
-)
+from fraud_core.features.windows import MOST_UNITS, Plan, Reach, Sight, Tally, units_of, whole_hours
+from fraud_core.fields.declared import NIGHT, REFUND
 from fraud_core.units.time import HOUR_US, is_night, local_us
 
 NAN = math.nan
 
 
 class Event(NamedTuple):
-    """A payment as history takes it: microseconds since 1970 UTC, cents, degrees of the merchant's place (NaN: missing)."""
+    """A payment as history takes it: microseconds since 1970 UTC, cents, degrees of the merchant's place (NaN: missing); behind
+    them the values of own fields by their names, ids that are personal by their hashes."""
 
     timestamp: int
     transaction_id: str
@@ -33,14 +27,15 @@ class Event(NamedTuple):
     category: str | None
     latitude: float
     longitude: float
+    own: Mapping[str, Any] = {}
 
 
-# The same as a store gives it back: timestamp, amount_cents, merchant, category, latitude, longitude (None or NaN: missing).
-Seen = tuple[int, int, str | None, str | None, float | None, float | None]
+# The same as a store gives it back: timestamp, then what `Plan.columns` names, in that order (None or NaN: missing).
+Seen = tuple[Any, ...]
 
 
 class Correction(NamedTuple):
-    """What labels changed in an hour of a merchant (counted from 1970), known since the hour `known`.
+    """What labels changed in an hour of an entity (counted from 1970), known since the hour `known`.
 
     `frauds` and `dropped` (payments of unknown outcome, by an analyst's word) are added to what is counted there already.
     """
@@ -51,8 +46,8 @@ class Correction(NamedTuple):
     dropped: int
 
 
-class MerchantHours(NamedTuple):
-    """A merchant's hours without a gap.
+class EntityHours(NamedTuple):
+    """An entity's hours without a gap.
 
     Attributes:
         begin: the first hour, counted from 1970.
@@ -65,16 +60,19 @@ class MerchantHours(NamedTuple):
     corrections: Sequence[Correction]
 
 
-NO_HOURS = MerchantHours(0, np.zeros((0, 2), dtype=np.int32), ())
+NO_HOURS = EntityHours(0, np.zeros((0, 2), dtype=np.int32), ())
 
 
 class Query(NamedTuple):
-    """Of whom, and before when, something is asked. What is None has no history."""
+    """Of whom, and before when, something is asked.
+
+    Attributes:
+        timestamp: of the payment, in microseconds.
+        values: canonical names -> values of the payment, ids that are personal by their hashes; what is None has no history.
+    """
 
     timestamp: int
-    card: str | None
-    merchant: str | None
-    category: str | None
+    values: Mapping[str, Any]
 
 
 class Past(NamedTuple):
@@ -82,83 +80,209 @@ class Past(NamedTuple):
 
     Attributes:
         sequence: the number of the newest recorded payment that was taken into account.
-        events: payments of the card before it in order of time, those of equal time in order of their ids; of more than
-            `Reach.newest_events` the newest ones, and the one before them.
-        hours: of the merchant.
+        events: by entity, its payments before the query in order of time, those of equal time in order of their ids; of more
+            than `Plan.newest_of` the newest ones, and the one before them.
+        hours: by entity.
     """
 
     sequence: int
-    events: Sequence[Seen]
-    hours: MerchantHours
+    events: Mapping[str, Sequence[Seen]]
+    hours: Mapping[str, EntityHours]
 
 
-def event_span(query: Query, reach: Reach) -> tuple[int, int]:
-    """[begin, end) in microseconds: payments of the card that count."""
-    return query.timestamp - reach.history_us, query.timestamp
+def event_span(query: Query, span_us: int) -> tuple[int, int]:
+    """[begin, end) in microseconds: payments of an entity that count, where its windows reach back so far."""
+    return query.timestamp - span_us, query.timestamp
 
 
 def hour_span(query: Query, reach: Reach) -> tuple[int, int]:
-    """[begin, end) in hours since 1970: hours of the merchant that count."""
+    """[begin, end) in hours since 1970: hours of an entity that count."""
     return whole_hours(query.timestamp - reach.total_us, query.timestamp)
 
 
-def state_asof(query: Query, past: Past, reach: Reach, zone: ZoneInfo) -> tuple[float, ...]:
-    """The values of `windows.STATE`, in its order, as of the query's time; NaN: missing. The zone says what is night."""
-    card = (NAN,) * len(CARD_STATE) if query.card is None else _card_state(query, past.events, reach, zone)
-    return (*card, *_merchant_state(query, past.hours, reach))
+def state_asof(query: Query, past: Past, plan: Plan, reach: Reach, zone: ZoneInfo) -> list[float]:
+    """The values of `plan.tallies`, in their order, as of the query's time; NaN: missing. The zone says what is night."""
+    found: dict[Tally, float] = {}
+    for entity, sights in plan.sights.items():
+        if query.values.get(entity) is None:
+            continue
+        events = past.events[entity]
+        columns = dict(zip(("timestamp", *plan.columns), zip(*events, strict=True), strict=True)) if events else _nothing(plan)
+        oldest: dict[int, tuple[int, int]] = {}
+        for sight in sights:
+            newest = reach.newest_of(entity, sight.newest)
+            if newest not in oldest:
+                oldest[newest] = _counting(columns["timestamp"], query.timestamp, reach, newest)
+            _look(sight, columns, query, oldest[newest], zone, found)
+    for entity, tallies in plan.hours.items():
+        if query.values.get(entity) is not None:
+            _count_hours(tallies, query.timestamp, past.hours[entity], reach, found)
+    return [found.get(tally, NAN) for tally in plan.tallies]
 
 
-_NOTHING: tuple[tuple[()], ...] = ((),) * 6
+def _nothing(plan: Plan) -> dict[str, tuple[Any, ...]]:
+    return dict.fromkeys(("timestamp", *plan.columns), ())
 
 
-def _card_state(query: Query, events: Sequence[Seen], reach: Reach, zone: ZoneInfo) -> tuple[float, ...]:
-    times, cents, merchants, categories, latitudes, longitudes = zip(*events, strict=True) if events else _NOTHING
-    now = query.timestamp
+def _counting(times: Sequence[int], now: int, reach: Reach, newest: int) -> tuple[int, int]:
+    """Places of the payments that count at all."""
     end = bisect_left(times, now)
     oldest = bisect_left(times, now - reach.history_us)
-    if end - oldest > reach.newest_events:
-        oldest = bisect_right(times, times[end - reach.newest_events - 1])
-    begins = {name: max(oldest, bisect_left(times, now - span)) for name, span in CARD_WINDOWS.items()}
-    last = end - 1
-    day = slice(begins[DISTINCT_WINDOW], end)
-    recent = [begins[window] for window in RECENT_WINDOWS]
-    nights = is_night(local_us(np.array(times[min(recent) : end], dtype=np.int64), zone))
-    return (
-        *(float(end - begin) for begin in begins.values()),
-        *(float(sum(cents[begin:end])) for begin in begins.values()),
-        *(float(max(cents[begin:end], default=0)) for begin in recent),
-        *(float(np.count_nonzero(nights[begin - min(recent) :])) for begin in recent),
-        *((NAN, NAN, NAN) if end == oldest else (float(times[last]), _number(latitudes[last]), _number(longitudes[last]))),
-        float(len(set(merchants[day]) - {None})),
-        float(len(set(categories[day]) - {None})),
-        NAN if query.merchant is None else float(query.merchant in merchants[oldest:end]),
-        NAN if query.category is None else float(query.category in categories[oldest:end]),
-    )
+    if end - oldest > newest:
+        oldest = bisect_right(times, times[end - newest - 1])
+    return oldest, end
+
+
+def _look(
+    sight: Sight,
+    columns: Mapping[str, tuple[Any, ...]],
+    query: Query,
+    counting: tuple[int, int],
+    zone: ZoneInfo,
+    found: dict[Tally, float],
+) -> None:
+    oldest, end = counting
+    second = sight.of[1] if len(sight.of) == 2 else None
+    if second is not None and query.values.get(second) is None:
+        return
+    if sight.is_plain and REFUND not in columns:
+        kept = columns
+    elif second is not None and sight.only_seen and REFUND not in columns:
+        (tally,) = sight.tallies
+        found[tally] = float(query.values[second] in columns[second][oldest:end])
+        return
+    else:
+        first = max(oldest, bisect_left(columns["timestamp"], query.timestamp - sight.span_us)) if sight.span_us else oldest
+        places = _fitting(sight, columns, query, range(first, end), zone)
+        kept = {name: tuple([columns[name][place] for place in places]) for name in sight.reads}
+        oldest, end = 0, len(places)
+    times = kept["timestamp"]
+    for tally in sight.tallies:
+        begin = max(oldest, bisect_left(times, query.timestamp - tally.span_us)) if tally.span_us else oldest
+        found[tally] = _TALLIED[tally.kind](tally, kept, begin, end)
+
+
+def _fitting(
+    sight: Sight, columns: Mapping[str, tuple[Any, ...]], query: Query, places: Iterable[int], zone: ZoneInfo
+) -> Sequence[int]:
+    """Places of the payments that the sight looks at."""
+    fitting = list(places)
+    if len(sight.of) == 2:
+        mine, theirs = query.values[sight.of[1]], columns[sight.of[1]]
+        fitting = [place for place in fitting if theirs[place] == mine]
+    if REFUND in columns and not sight.wants_refunds:
+        refunds = columns[REFUND]
+        fitting = [place for place in fitting if not refunds[place]]
+    for field, values in sight.where:
+        if field == NIGHT:
+            times = columns["timestamp"]
+            nights = is_night(local_us(np.array([times[place] for place in fitting], dtype=np.int64), zone))
+            fitting = [place for place, night in zip(fitting, nights.tolist(), strict=True) if night == ("true" in values)]
+        else:
+            told = columns[field]
+            fitting = [place for place in fitting if _told(told[place]) in values]
+    return fitting
+
+
+def _told(value: Any) -> Any:
+    return ("true" if value else "false") if isinstance(value, bool) else value
+
+
+# --- one tally -----------------------------------------------------------------------------------------------------------------
+
+_Columns = Mapping[str, tuple[Any, ...]]
+
+
+def _seen(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    return float(end > begin)
+
+
+def _count(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    if tally.over is None:
+        return float(end - begin)
+    return float(sum(value is not None for value in columns[tally.over][begin:end]))
+
+
+def _units(tally: Tally, columns: _Columns, begin: int, end: int) -> Sequence[int]:
+    """Whole units of the payments that have some."""
+    assert tally.over is not None
+    values = columns[tally.over][begin:end]
+    if tally.over == "amount_cents":
+        return values
+    scale = units_of(tally.over)
+    scaled = [value * scale for value in values if value is not None]
+    return [round(units) for units in scaled if abs(units) <= MOST_UNITS and abs(round(units)) < MOST_UNITS]
+
+
+def _sum(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    return float(sum(_units(tally, columns, begin, end)))
+
+
+def _spread(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    units = _units(tally, columns, begin, end)
+    return float(len(units) * sum(one * one for one in units) - sum(units) ** 2)
+
+
+def _max(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    return float(max(_units(tally, columns, begin, end), default=-math.inf))
+
+
+def _min(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    return float(min(_units(tally, columns, begin, end), default=math.inf))
+
+
+def _distinct(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    assert tally.over is not None
+    return float(len(set(columns[tally.over][begin:end]) - {None}))
+
+
+def _last(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    assert tally.over is not None
+    return _number(columns[tally.over][end - 1]) if end > begin else NAN
+
+
+def _first(tally: Tally, columns: _Columns, begin: int, end: int) -> float:
+    assert tally.over is not None
+    return _number(columns[tally.over][begin]) if end > begin else NAN
 
 
 def _number(value: float | None) -> float:
     return NAN if value is None else value + 0.0  # minus zero, which not every store keeps, is zero
 
 
-def _merchant_state(query: Query, hours: MerchantHours, reach: Reach) -> tuple[float, ...]:
-    if query.merchant is None:
-        return (NAN,) * (3 * len(MERCHANT_WINDOWS))
-    now, settled = query.timestamp, query.timestamp - reach.delay_us
-    windows = [min(span, reach.history_us) for span in MERCHANT_WINDOWS.values()]
-    spans = [whole_hours(end - window, end) for end in (now, settled) for window in windows]
+_TALLIED: Mapping[str, Callable[[Tally, _Columns, int, int], float]] = {
+    "seen": _seen,
+    "count": _count,
+    "sum": _sum,
+    "spread": _spread,
+    "max": _max,
+    "min": _min,
+    "distinct": _distinct,
+    "last": _last,
+    "first": _first,
+}
+
+
+def _count_hours(tallies: Sequence[Tally], now: int, hours: EntityHours, reach: Reach, found: dict[Tally, float]) -> None:
     length = len(hours.counts)
     running = np.zeros((length + 1, 2), dtype=np.int64)
     np.cumsum(hours.counts, axis=0, out=running[1:])
+    spans = []
+    for tally in tallies:
+        end = now if tally.kind == "hourly" else now - reach.delay_us
+        window = min(tally.span_us, reach.history_us) if tally.span_us else reach.history_us
+        spans.append(whole_hours(end - window, end))
     places = [min(max(hour - hours.begin, 0), length) for span in spans for hour in (span[0], max(span))]
     at_borders = running[places]
     sums = (at_borders[1::2] - at_borders[::2]).tolist()
-    counts, judged = sums[: len(windows)], sums[len(windows) :]
-    changes = [_changes(hours.corrections, *span, known_before=now // HOUR_US) for span in spans[len(windows) :]]
-    return (
-        *(float(payments) for payments, _ in counts),
-        *(float(payments - dropped) for (payments, _), (_, dropped) in zip(judged, changes, strict=True)),
-        *(float(frauds + more) for (_, frauds), (more, _) in zip(judged, changes, strict=True)),
-    )
+    for tally, span, (payments, frauds) in zip(tallies, spans, sums, strict=True):
+        match tally.kind:
+            case "hourly":
+                found[tally] = float(payments)
+            case "judged":
+                found[tally] = float(payments - _changes(hours.corrections, *span, known_before=now // HOUR_US)[1])
+            case _:
+                found[tally] = float(frauds + _changes(hours.corrections, *span, known_before=now // HOUR_US)[0])
 
 
 def _changes(corrections: Iterable[Correction], begin: int, end: int, known_before: int) -> tuple[int, int]:

@@ -1,46 +1,206 @@
-"""Windows over the past of a card and a merchant: their borders, and the names of what is counted in them.
+"""Windows over the past of an entity, such as a card: their borders, what is tallied in them, and how a plan names it.
 
-Everything counted is a whole number (payments, cents, hours), so that it is the same number in whatever order it is added up:
-`asof` counts for one payment, `columns` for a million, and both take their borders from here. Missing is NaN.
+A tally is one number about the past of one entity: payments, sums of whole units, the time of the last payment. Whatever is added
+up is whole numbers (payments, cents, ten-thousandths of other numbers), so that it is the same number in whatever order it is
+added up: `online` tallies for one payment, `batch` for a million, and both take borders and units from here. Missing is NaN.
 
-- A card's windows hold its payments with timestamps in [t - window, t): exact, and payments of equal time see none of each other.
-- A merchant's windows hold whole hours of UTC that lie within [t - window, t): payments in flight together cannot disagree.
-  Frauds among them are counted in the windows that end the label delay before t, with the labels known in hours ended before t.
+- Windows over payments hold those of the entity with timestamps in [t - span, t): exact, and payments of equal time see none of
+  each other. Of a pair they hold the first one's payments with the same second one.
+- Windows over whole hours (counts of frauds, and of what they are compared with) hold the hours of UTC that lie within
+  [t - span, t): payments in flight together cannot disagree. Frauds are counted in the windows that end the label delay before t,
+  with the labels known in hours ended before t.
 - Nothing older than the source's `history_days` (for frauds: and its label delay) is looked at.
-- A card's windows hold its newest `history_events` payments at most, so that no card, however busy, makes its payments slow: of a
-  card with more of them before t, only those that are later than the newest but `history_events` count. Payments of equal time
-  stay together, so the order in which a store gives them back does not matter.
+- Windows over payments hold so many of the entity's newest payments at most, so that no card, however busy, makes its payments
+  slow: of an entity with more of them before t, only those that are later than the newest but so many count. Payments of equal
+  time stay together, so the order in which a store gives them back does not matter.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
+from fraud_core.fields.declared import NIGHT, REFUND
 from fraud_core.units.time import DAY_US, HOUR_US
 
-CARD_WINDOWS = {"1h": HOUR_US, "1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
-MERCHANT_WINDOWS = {"1d": DAY_US, "7d": 7 * DAY_US, "30d": 30 * DAY_US}
-DISTINCT_WINDOW = "1d"  # in which a card's different merchants and categories are counted
 NEWEST_EVENTS = 10_000  # of a card, at most, where a source says nothing else
-RECENT_WINDOWS = ("1d", "7d")  # in which a card's greatest payment and its payments at night are looked for
+NEWEST_OF_OTHERS = 1_000  # of any other entity: an address may be that of thousands
+UNITS = 10_000  # of a number that is no amount: so many whole units are one
+MOST_UNITS = 2**33 * UNITS  # a number of more counts as missing in windows: sums stay whole numbers of 64 bits
 
-CARD_STATE = (
-    *(f"card_count_{window}" for window in CARD_WINDOWS),
-    *(f"card_cents_{window}" for window in CARD_WINDOWS),
-    *(f"card_greatest_cents_{window}" for window in RECENT_WINDOWS),  # of one payment; 0 without one
-    *(f"card_nights_{window}" for window in RECENT_WINDOWS),  # payments at night, by the source's clocks
-    "card_last_us",  # when the card was last used; of payments of equal time the one with the greatest id counts
-    "card_last_latitude",
-    "card_last_longitude",
-    "card_merchants",
-    "card_categories",
-    "merchant_seen",  # 1: the card was at this merchant before, 0: it was not
-    "category_seen",
-)
-MERCHANT_STATE = (
-    *(f"merchant_count_{window}" for window in MERCHANT_WINDOWS),
-    *(f"merchant_judged_{window}" for window in MERCHANT_WINDOWS),  # payments whose outcome is known, or settled by the delay
-    *(f"merchant_frauds_{window}" for window in MERCHANT_WINDOWS),
-)
-STATE = (*CARD_STATE, *MERCHANT_STATE)
+Kind = Literal["count", "sum", "spread", "max", "min", "distinct", "last", "first", "seen", "hourly", "judged", "frauds"]
+IN_HOURS = frozenset({"hourly", "judged", "frauds"})
+# What every store keeps of a payment, and in which order it gives it back; fields that a source declares come behind.
+KEPT = ("amount_cents", "merchant", "category", "merchant_latitude", "merchant_longitude")
+Where = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One number about the past of an entity.
+
+    Attributes:
+        kind: `count` of payments (with a value, where `over` is given); `sum`, `max` and `min` in whole units; `spread`: n times
+            the sum of squares less the square of the sum; `distinct` values; `last` and `first` value (of timestamp:
+            microseconds); `seen`: 1 where there is any payment, else 0; by whole hours: `hourly` payments, `judged` ones,
+            whose outcome is known or settled by the delay, and `frauds` among them.
+        of: the entity's field, or the two of a pair.
+        over: the field that is looked at.
+        span_us: how far back; 0: as far as the history goes.
+        where: only payments whose field has one of the values count.
+        newest: so many of the entity's newest payments count; None: as many as the reach says.
+    """
+
+    kind: Kind
+    of: tuple[str, ...]
+    over: str | None = None
+    span_us: int = 0
+    where: Where = ()
+    newest: int | None = None
+
+    @cached_property
+    def name(self) -> str:
+        """By which its number is known among the inputs of features."""
+        where = ",".join(f"{field}={'|'.join(values)}" for field, values in self.where)
+        return f"{self.kind} {self.over or ''} of {'+'.join(self.of)} in {self.span_us} {where} {self.newest or ''}"
+
+    @property
+    def in_hours(self) -> bool:
+        """Whether whole hours are counted."""
+        return self.kind in IN_HOURS
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which payments of an entity some tallies look at, and these tallies."""
+
+    of: tuple[str, ...]
+    where: Where
+    newest: int | None
+    tallies: tuple[Tally, ...]
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it looks at all payments of the entity."""
+        return len(self.of) == 1 and not self.where
+
+    @cached_property
+    def only_seen(self) -> bool:
+        """Whether all that it asks is if there was a payment at any time."""
+        return not self.where and [(tally.kind, tally.span_us) for tally in self.tallies] == [("seen", 0)]
+
+    @cached_property
+    def span_us(self) -> int:
+        """How far back it looks; 0: as far as the history goes."""
+        spans = [tally.span_us for tally in self.tallies]
+        return 0 if 0 in spans else max(spans)
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """What its tallies look at in a payment."""
+        return tuple(dict.fromkeys(("timestamp", *(tally.over for tally in self.tallies if tally.over is not None))))
+
+    @cached_property
+    def wants_refunds(self) -> bool:
+        """Whether refunds are asked for by name."""
+        return any(field == REFUND for field, _ in self.where)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the windows of some features need of the past, in the order in which both engines give it.
+
+    Attributes:
+        tallies: what is tallied.
+    """
+
+    tallies: tuple[Tally, ...]
+
+    @classmethod
+    def of(cls, tallies: Iterable[Tally]) -> "Plan":
+        """A plan of these tallies, each once."""
+        return cls(tuple(dict.fromkeys(tallies)))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the tallies, in order."""
+        return tuple(tally.name for tally in self.tallies)
+
+    @cached_property
+    def places(self) -> dict[Tally, int]:
+        """Where each tally stands."""
+        return {tally: place for place, tally in enumerate(self.tallies)}
+
+    @cached_property
+    def sights(self) -> dict[str, tuple[Sight, ...]]:
+        """By entity, what is looked at in its payments."""
+        found: dict[str, dict[tuple[tuple[str, ...], Where, int | None], list[Tally]]] = {}
+        for tally in self.tallies:
+            if not tally.in_hours:
+                by_sight = found.setdefault(tally.of[0], {})
+                by_sight.setdefault((tally.of, tally.where, tally.newest), []).append(tally)
+        return {
+            entity: tuple(Sight(*sight, tuple(tallies)) for sight, tallies in sights.items()) for entity, sights in found.items()
+        }
+
+    @cached_property
+    def hours(self) -> dict[str, tuple[Tally, ...]]:
+        """By entity, what is counted by whole hours."""
+        found: dict[str, list[Tally]] = {}
+        for tally in self.tallies:
+            if tally.in_hours:
+                found.setdefault(tally.of[0], []).append(tally)
+        return {entity: tuple(tallies) for entity, tallies in found.items()}
+
+    @cached_property
+    def entities(self) -> tuple[str, ...]:
+        """Fields of which a payment's past is asked for."""
+        return tuple(dict.fromkeys(tally.of[0] for tally in self.tallies))
+
+    @cached_property
+    def asked(self) -> tuple[str, ...]:
+        """Fields of the payment itself that its past is asked for by."""
+        return tuple(dict.fromkeys(name for tally in self.tallies for name in tally.of))
+
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """Entities whose payments a store keeps apart: all but those that it keeps in any case, a card's payments and the hours
+        of a merchant."""
+        kept = {(entity, "sights") for entity in self.sights} | {(entity, "hours") for entity in self.hours}
+        kept -= {("card", "sights"), ("merchant", "hours")}
+        return tuple(sorted({entity for entity, _ in kept}))
+
+    def joined(self, other: "Plan") -> "Plan":
+        """What either needs."""
+        return self if self.tallies == other.tallies else Plan.of((*self.tallies, *other.tallies))
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """The fields beside `KEPT` that a store must keep of each payment, sorted."""
+        names: set[str] = set()
+        for tally in self.tallies:
+            if not tally.in_hours:
+                names |= {*tally.of[1:], *(() if tally.over is None else (tally.over,)), *(field for field, _ in tally.where)}
+        return tuple(sorted(names - {*KEPT, NIGHT, "timestamp"}))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """What is known of a past payment behind its time, in order."""
+        return (*KEPT, *self.own)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether frauds are counted."""
+        return any(tally.kind == "frauds" for tally in self.tallies)
+
+    def newest_of(self, entity: str, reach: "Reach") -> int:
+        """How many of the entity's newest payments count at most, over all that looks at them."""
+        return max(reach.newest_of(entity, sight.newest) for sight in self.sights[entity])
+
+    def span_of(self, entity: str, reach: "Reach") -> int:
+        """How long the entity's payments count, in microseconds."""
+        spans = [tally.span_us for sight in self.sights[entity] for tally in sight.tallies]
+        return reach.history_us if 0 in spans else min(max(spans), reach.history_us)
 
 
 @dataclass(frozen=True)
@@ -71,6 +231,12 @@ class Reach:
         wider = max(self, other, key=lambda reach: reach.total_us)
         return replace(wider, newest_events=max(self.newest_events, other.newest_events))
 
+    def newest_of(self, entity: str, declared: int | None) -> int:
+        """How many of an entity's newest payments count."""
+        if declared is not None:
+            return declared
+        return self.newest_events if entity == "card" else NEWEST_OF_OTHERS
+
     @property
     def total_us(self) -> int:
         """Nothing older than this before a payment is looked at for it."""
@@ -80,3 +246,8 @@ class Reach:
 def whole_hours(begin_us: int, end_us: int) -> tuple[int, int]:
     """The first hour (counted from 1970) that lies whole within [begin, end), and the first that no longer does."""
     return -(-begin_us // HOUR_US), end_us // HOUR_US
+
+
+def units_of(field: str) -> int:
+    """How many whole units one of a field's own units is."""
+    return 100 if field == "amount_cents" else UNITS

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from fraud_core.features import catalogue
 from fraud_core.features.encoder import ColumnEncoding
+from fraud_core.features.feature import Feature
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.documents import open_document, signed_document
@@ -92,6 +92,7 @@ def make_reference(bundle: Bundle, matrix: Floats, created: datetime) -> Referen
     """
     scorer = Scorer(bundle)
     scores = scorer.score_matrix(matrix)
+    features = {feature.name: feature for feature in scorer.features}
     return Reference(
         version=bundle.version,
         created=created,
@@ -99,7 +100,7 @@ def make_reference(bundle: Bundle, matrix: Floats, created: datetime) -> Referen
         columns=tuple(
             _column_bins(column, matrix[:, place])
             for place, column in enumerate(bundle.encoder.columns)
-            if _is_watched(catalogue.BY_NAME[column.feature])
+            if _is_watched(features[column.feature])
         ),
         scores=_bins(SCORE, scores, _quantiles(scores, SCORE_QUANTILES)),
         flagged=float(np.mean(scores >= scorer.thresholds.review)),
@@ -131,7 +132,7 @@ def population_stability(served: Sequence[float], expected: Sequence[float]) -> 
     return float(np.sum((p - q) * np.log(p / q)))
 
 
-def _is_watched(feature: catalogue.Feature) -> bool:
+def _is_watched(feature: Feature) -> bool:
     """Whether it says what payments are like, and not when they come; of the others, those on which the gate blocks."""
     return feature.drift == "blocks" and feature.kind != "calendar"
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from fraud_core import gate
 from fraud_core.features.batch import states
-from fraud_core.features.catalogue import FEATURES, Feature, feature_frame
+from fraud_core.features.catalogue import STANDARD, STANDARD_PLAN, feature_frame
+from fraud_core.features.feature import Feature
 from fraud_core.features.windows import Reach
 from fraud_core.gate import statistics
 from fraud_core.simulator.config import SimulatorConfig
@@ -104,7 +105,7 @@ class Portfolio:
     def features(self, rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
         """What the gate looks at of canonical rows, given those before them: features, and cards."""
         payments = pl.concat([before, rows.select(REMEMBERED)])
-        past = states(payments, pl.Series(np.arange(len(payments)) >= len(before)), REACH, self.zone)
+        past = states(payments, pl.Series(np.arange(len(payments)) >= len(before)), STANDARD_PLAN, REACH, self.zone)
         return feature_frame(rows.hstack(past), watched(), self.zone).with_columns(rows["card"])
 
     def walked(self, count: int) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -117,7 +118,7 @@ DAYS = {Cadence.DAILY: 1, Cadence.WEEKLY: 7, Cadence.MONTHLY: 30, Cadence.YEARLY
 
 def watched() -> tuple[Feature, ...]:
     """The features that can reject a partition."""
-    return tuple(feature for feature in FEATURES if feature.drift == "blocks")
+    return tuple(feature for feature in STANDARD.features if feature.drift == "blocks")
 
 
 def random_portfolio(seed: int) -> Portfolio:

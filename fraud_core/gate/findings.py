@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from fraud_core.features.catalogue import Feature
+from fraud_core.features.feature import Feature
 from fraud_core.gate.verdict import FeatureResult, Finding, FormerSelf, LongComparison, LongReference, Past
 from fraud_core.signing.card_numbers import printable
 from fraud_core.sources.source import Drift

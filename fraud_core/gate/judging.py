@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fraud_core.features import catalogue
-from fraud_core.features.catalogue import Feature
+from fraud_core.features.feature import Feature
 from fraud_core.gate import statistics
 from fraud_core.gate.findings import (
     MINIMUM_ROWS,

@@ -15,22 +15,25 @@ that was learned has seen it, and what is the present is not taken from it.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import polars as pl
 
-from fraud_core.decisions.log import DecisionLog
-from fraud_core.features.batch import COLUMNS
+from fraud_core.decisions.log import DecisionLog, DecisionRecord
+from fraud_core.features.batch import columns_for
+from fraud_core.features.catalogue import plan_of
 from fraud_core.features.online import Correction
+from fraud_core.features.windows import Plan
 from fraud_core.history.layout import kept_us
-from fraud_core.history.store import Heard, HistoryStore, Loaded
+from fraud_core.history.store import Heard, HistoryStore, Loaded, hours_key
 from fraud_core.labels.log import LabelLog
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Pointer, fingerprint
 from fraud_core.training_data.labels import corrections, log_since
+from fraud_core.training_data.transform import source_features
 from fraud_core.units.time import EPOCH, to_microseconds
 
 AWAITED = timedelta(days=90)  # beyond the reach: no label comes so long before its payment
-PLACED = ("transaction_id", "timestamp", "merchant")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,12 @@ class CatchUp:
     def stamp(self, pointer: Pointer) -> str:
         """What loading a partition puts into the store: it is loaded again when this is another."""
         reach = self.source.reach
-        return fingerprint("load 1", pointer.sha256, str(reach.history_us), str(reach.delay_us))
+        return fingerprint("load 1", pointer.sha256, str(reach.history_us), str(reach.delay_us), *self._kept_beyond())
+
+    def _kept_beyond(self) -> tuple[str, ...]:
+        """What is kept of payments beside what is kept of all."""
+        own, others = self.plan.own, self.plan.others
+        return (*own, "of", *others) if own or others else ()
 
     def due(self) -> dict[str, Pointer]:
         """Partitions within reach that the store does not have as they are.
@@ -173,7 +181,7 @@ class CatchUp:
         loaded = set(self.store.loaded()) & set(self.within_reach())
         known = [
             *self.decisions.find_all(ids.to_list()),
-            *(one for key in loaded for one in self._rows(key, PLACED)["transaction_id"]),
+            *(one for key in loaded for one in self._rows(key, ("transaction_id",))["transaction_id"]),
         ]
         return ids.filter(~ids.is_in(pl.Series(known, dtype=pl.String).implode()))
 
@@ -187,16 +195,26 @@ class CatchUp:
         )
 
     def places(self, ids: pl.Series) -> pl.DataFrame:
-        """Time and merchant (see `PLACED`) of these payments, as far as raw within reach or the decision log has them."""
-        rows = [self._rows(key, PLACED).filter(pl.col("transaction_id").is_in(ids.implode())) for key in self.within_reach()]
+        """Id, time and the entities whose hours are counted of these payments, as far as raw within reach or the decision log
+        has them."""
+        entities = tuple(self.plan.hours)
+        placed = ("transaction_id", "timestamp", *entities)
+        rows = [self._rows(key, placed).filter(pl.col("transaction_id").is_in(ids.implode())) for key in self.within_reach()]
         decided = self.decisions.find_all(ids.to_list())
-        told = [(one.transaction_id, one.timestamp, one.merchant) for one in decided.values()]
-        schema = {"transaction_id": pl.String(), "timestamp": pl.Datetime("us", "UTC"), "merchant": pl.String()}
+        told = [(one.transaction_id, one.timestamp, *(_entity_of(one, name) for name in entities)) for one in decided.values()]
+        texts = dict.fromkeys(entities, pl.String())
+        schema = {"transaction_id": pl.String(), "timestamp": pl.Datetime("us", "UTC"), **texts}
         frames = [pl.DataFrame(schema=schema), *rows, pl.DataFrame(told, schema=schema, orient="row")]
         return pl.concat(frames, how="diagonal").unique("transaction_id", keep="first", maintain_order=True)
 
-    def _rows(self, key: str, columns: Sequence[str] = COLUMNS) -> pl.DataFrame:
+    @cached_property
+    def plan(self) -> Plan:
+        """What the source's features need of the past."""
+        return plan_of(source_features(self.source))
+
+    def _rows(self, key: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """What history takes of a partition of raw."""
+        columns = columns_for(self.plan) if columns is None else columns
         lazy = self.artifacts.scan("raw", key)
         present = lazy.collect_schema().names()
         return lazy.select([name for name in columns if name in present]).collect()
@@ -210,21 +228,31 @@ def unlabelled(payments: pl.DataFrame, spoken_of: pl.Series) -> pl.DataFrame:
     return payments.with_columns(label=pl.col("label").fill_null(False) & silent)
 
 
+def _entity_of(record: DecisionRecord, entity: str) -> str | None:
+    """The name of an entity as the decision log has it."""
+    known: dict[str, str | None] = {"card": record.card, "merchant": record.merchant}
+    return known[entity] if entity in known else getattr(record.transaction, "own", {}).get(entity)
+
+
 def corrections_of(words: pl.DataFrame, placed: pl.DataFrame) -> pl.DataFrame:
-    """What words say of merchants' hours (see `history.columns.CORRECTIONS`), where payments count without their own labels.
+    """What words say of entities' hours (see `features.batch.CORRECTIONS`), where payments count without their own labels.
 
     Args:
         words: see `labels.SCHEMA`.
-        placed: see `PLACED`.
+        placed: see `CatchUp.places`.
     """
-    return corrections(words, placed.with_columns(label=pl.lit(None, pl.Boolean)))
+    entities = [name for name in placed.columns if name not in {"transaction_id", "timestamp"}]
+    return corrections(words, placed.with_columns(label=pl.lit(None, pl.Boolean)), entities)
 
 
 def changes(words: pl.DataFrame, counted: pl.DataFrame, placed: pl.DataFrame) -> Iterator[tuple[str, list[Correction]]]:
-    """By merchant, what has to be added where some of the words were counted before."""
+    """By `store.hours_key`, what has to be added where some of the words were counted before."""
     now, before = corrections_of(words, placed), corrections_of(counted, placed)
     taken_back = before.with_columns(-pl.col("frauds", "dropped"))
-    summed = pl.concat([now, taken_back]).group_by("merchant", "hour", "known", maintain_order=True).sum()
+    summed = pl.concat([now, taken_back]).group_by("entity", "name", "hour", "known", maintain_order=True).sum()
     left = summed.filter((pl.col("frauds") != 0) | (pl.col("dropped") != 0))
-    for (merchant,), rows in left.partition_by("merchant", as_dict=True, maintain_order=True).items():
-        yield str(merchant), [Correction(*row) for row in rows.select("hour", "known", "frauds", "dropped").iter_rows()]
+    for (entity, name), rows in left.partition_by("entity", "name", as_dict=True, maintain_order=True).items():
+        yield (
+            hours_key(str(entity), str(name)),
+            [Correction(*row) for row in rows.select("hour", "known", "frauds", "dropped").iter_rows()],
+        )

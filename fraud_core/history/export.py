@@ -14,12 +14,13 @@ from typing import Any
 import polars as pl
 
 from fraud_core.decisions.record import table_of
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.features.online import Query
 from fraud_core.fields import schema
 from fraud_core.history.store import HistoryStore, Recorded
 
 AT_ONCE = 50_000  # payments in one file
-NO_QUERY = Query(0, None, None, None)
+NO_QUERY = Query(0, {})
 _NAME = re.compile(r"served-(\d{4})-(\d{15})-(\d{15})\.parquet")
 # The card is the keyed hash that history knows it by; birth date and home are personal all the same, so the files are, too.
 SCHEMA = {
@@ -52,7 +53,7 @@ def export(store: HistoryStore, folder: Path) -> Exported:
     """
     folder.mkdir(parents=True, exist_ok=True)
     generation, last = _last_of(folder)
-    newest = store.look([NO_QUERY])[0].sequence
+    newest = store.look([NO_QUERY], STANDARD_PLAN)[0].sequence
     if newest < last:
         generation, last = generation + 1, 0
     files, payments = [], 0

@@ -1,15 +1,18 @@
-"""Layout of remembered payments: a merchant's hours and days, a card's events, in the form that both engines keep."""
+"""Layout of remembered payments: an entity's hours and days, and its events, in the form that both engines keep."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pydantic_core
 
-from fraud_core.features.online import Correction, Event, MerchantHours
-from fraud_core.features.windows import Reach
-from fraud_core.history.store import T, shard_key
+from fraud_core.features.online import Correction, EntityHours, Event, Seen
+from fraud_core.features.windows import Plan, Reach
+from fraud_core.fields.declared import REFUND
+from fraud_core.history.store import T
 from fraud_core.units.time import DAY_US, HOUR_US
 
 
@@ -18,11 +21,12 @@ def kept_us(reach: Reach) -> int:
     return reach.total_us + DAY_US
 
 
-def events_of(payments: pl.DataFrame) -> Iterator[tuple[str | None, Event, int]]:
-    """Keeper, event and fraud (1 or 0, by the file's label) of each payment, in order of time.
+def events_of(payments: pl.DataFrame, plan: Plan) -> Iterator[tuple[str | None, Event, int]]:
+    """Card, event and fraud (1 or 0, by the file's label) of each payment, in order of time.
 
     Args:
         payments: as in `HistoryStore.load`.
+        plan: what is kept of them.
     """
     nothing = pl.lit(None)
     columns = (
@@ -35,13 +39,35 @@ def events_of(payments: pl.DataFrame) -> Iterator[tuple[str | None, Event, int]]
         "card",
         "label",
     )
+    own = [name for name in dict.fromkeys((*plan.own, *plan.others)) if name not in columns and name in payments.columns]
+    if REFUND in payments.columns and REFUND not in plan.own:
+        payments = payments.filter(~pl.col(REFUND).fill_null(value=False))
     rows = payments.sort("timestamp").select(
         pl.col("timestamp").dt.epoch("us"),
         *(pl.col(name) if name in payments.columns else nothing.alias(name) for name in columns),
+        *own,
     )
-    for timestamp, identity, cents, merchant, category, latitude, longitude, card, label in rows.iter_rows():
-        places = (float("nan") if place is None else place for place in (latitude, longitude))
-        yield shard_key(card, merchant), Event(timestamp, identity, cents, merchant, category, *places), int(bool(label))
+    for timestamp, identity, cents, merchant, category, latitude, longitude, card, label, *rest in rows.iter_rows():
+        north, east = (float("nan") if place is None else place for place in (latitude, longitude))
+        kept = dict(zip(own, rest, strict=True)) if own else {}
+        yield card, Event(timestamp, identity, cents, merchant, category, north, east, kept), int(bool(label))
+
+
+def own_values(event: Event, plan: Plan, card: str | None) -> dict[str, Any]:
+    """What is kept of a payment beside what is kept of all."""
+    return {name: card if name == "card" else event.own.get(name) for name in plan.own}
+
+
+def seen_of(base: Sequence[Any], own: str | bytes | None, plan: Plan) -> Seen:
+    """A payment as it is given back.
+
+    Args:
+        base: its time and `windows.KEPT`.
+        own: what else was kept of it, as JSON.
+        plan: what is asked for.
+    """
+    kept = pydantic_core.from_json(own) if own else {}
+    return (*base, *(kept.get(name) for name in plan.own))
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -51,8 +77,8 @@ def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-# A merchant's day as stores keep it: payments and frauds of each of its 24 hours, as little-endian int32. A look at a merchant
-# is a look at some forty days, whether it had ten payments in them or a million.
+# An entity's day as stores keep it: payments and frauds of each of its 24 hours, as little-endian int32. A look at one is
+# a look at some forty days, whether it had ten payments in them or a million.
 HOURS_A_DAY = 24
 EMPTY_DAY = bytes(HOURS_A_DAY * 2 * 4)
 _PAIR = struct.Struct("<ii")
@@ -74,6 +100,6 @@ def days_of(begin_hour: int, end_hour: int) -> range:
     return range(begin_hour // HOURS_A_DAY, -(-end_hour // HOURS_A_DAY))
 
 
-def merchant_hours(days: range, counts: bytes, corrections: Iterable[Correction]) -> MerchantHours:
-    """A merchant's hours of these days, whose counts (see `EMPTY_DAY`) are joined without a gap."""
-    return MerchantHours(days.start * HOURS_A_DAY, np.frombuffer(counts, dtype="<i4").reshape(-1, 2), tuple(corrections))
+def entity_hours(days: range, counts: bytes, corrections: Iterable[Correction]) -> EntityHours:
+    """An entity's hours of these days, whose counts (see `EMPTY_DAY`) are joined without a gap."""
+    return EntityHours(days.start * HOURS_A_DAY, np.frombuffer(counts, dtype="<i4").reshape(-1, 2), tuple(corrections))

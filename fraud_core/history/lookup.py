@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
 from fraud_core.features.online import Query, state_asof
-from fraud_core.features.windows import STATE, Reach
+from fraud_core.features.windows import Plan, Reach
 from fraud_core.history.store import HistoryStore
 from fraud_core.signing.card_numbers import hashed_card
 from fraud_core.signing.keys import Key
@@ -24,7 +25,7 @@ class Recalled(NamedTuple):
     """The past of n payments.
 
     Attributes:
-        states: `windows.STATE` -> float64[n].
+        states: tally -> float64[n].
         sequence: number of the newest recorded payment that was taken into account.
     """
 
@@ -44,18 +45,30 @@ class HistoryLookup:
         self.store = store
         self._card_key = card_key
         self._reach: Reach | None = None  # the widest that a model has asked for
+        self._plan: Plan | None = None  # the last that a model has asked for
         self._rests_until = 0.0
 
     def card(self, transaction: Transaction) -> str | None:
         """The hash that a payment's card is known by."""
         return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
 
-    def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo, unnamed: str | None = None) -> Recalled:
-        """What card and merchant did before each payment, as of its own time. Payments in one question see none of each other.
+    def values(self, transaction: Transaction, plan: Plan) -> dict[str, Any]:
+        """What a store is asked about a payment: its entities, and what pairs are made of."""
+        asked: dict[str, Any] = {}
+        for name in plan.asked:
+            value = self.card(transaction) if name == "card" else getattr(transaction, name, None)
+            asked[name] = hashed_card(value.get_secret_value(), self._card_key) if isinstance(value, SecretStr) else value
+        return asked
+
+    def past(
+        self, transactions: Sequence[Transaction], plan: Plan, reach: Reach, zone: ZoneInfo, unnamed: str | None = None
+    ) -> Recalled:
+        """What the entities of each payment did before, as of its own time. Payments in one question see none of each other.
 
         Args:
             transactions: the payments.
-            reach: how far back their past is looked at.
+            plan: what is asked of their past.
+            reach: how far back it is looked at.
             zone: says what is night.
             unnamed: hash of the card of payments that name none.
 
@@ -67,12 +80,20 @@ class HistoryLookup:
         if self._reach is None or not self._reach.holds(reach):
             # The new champion looks further back than the one before.
             self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
-        queries = [Query(to_microseconds(t.timestamp), self.card(t) or unnamed, t.merchant, t.category) for t in transactions]
+        if self._plan is not plan:
+            self._plan = plan
+            self.store.plan = self.store.plan.joined(plan)
+        queries = []
+        for transaction in transactions:
+            values = self.values(transaction, plan)
+            if unnamed is not None and values.get("card") is None:
+                values["card"] = unnamed
+            queries.append(Query(to_microseconds(transaction.timestamp), values))
         try:
-            found = self.store.look(queries)
+            found = self.store.look(queries, plan)
         except StoreError:
             self._rests_until = time.monotonic() + REST_SECONDS
             raise
-        rows = np.array([state_asof(query, past, reach, zone) for query, past in zip(queries, found, strict=True)])
+        rows = np.array([state_asof(query, past, plan, reach, zone) for query, past in zip(queries, found, strict=True)])
         columns = np.ascontiguousarray(rows.T)
-        return Recalled(dict(zip(STATE, columns, strict=True)), min((past.sequence for past in found), default=0))
+        return Recalled(dict(zip(plan.names, columns, strict=True)), min((past.sequence for past in found), default=0))

@@ -7,9 +7,11 @@ What was answered survives the end of the Redis process where `appendonly yes` i
     sequence, head      strings: the number of the newest recorded payment; up to which they were removed
     ids                 hash: transaction id -> sequence
     payment:<sequence>  hash: id, content, timestamp, declined, answer, payment
-    events:<keeper>     sorted set by time: [timestamp, id, cents, merchant, category, latitude, longitude, fraud] as JSON
-    days:<merchant>     hash: day -> counts of its hours (see `history.EMPTY_DAY`); newest -> the newest day
-    corrections:<merchant>  hash: hour:known:frauds, hour:known:dropped -> number
+    events:<keeper>     sorted set by time: [timestamp, id, cents, merchant, category, latitude, longitude, fraud] as JSON; before
+                        fraud an object of what else is kept, where the plan has some
+    days:<key>          hash: day -> counts of its hours (see `layout.EMPTY_DAY`); newest -> the newest day; for the key see
+                        `store.hours_key`
+    corrections:<key>   hash: hour:known:frauds, hour:known:dropped -> number
     loads               hash: partition -> when it was loaded, and its stamp
     labels              string: up to which label's number corrections were added
     waiting             string: ids of payments that these labels are about and that nobody knew of then, as JSON
@@ -20,45 +22,49 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from fraud_core.errors import StoreError
-from fraud_core.features.online import NO_HOURS, Correction, Event, Past, Query, Seen, event_span, hour_span
-from fraud_core.features.windows import Reach
-from fraud_core.history.layout import EMPTY_DAY, day_and_hour, days_of, events_of, in_groups, kept_us, merchant_hours
-from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, shard_key
+from fraud_core.features.catalogue import STANDARD_PLAN
+from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Event, Past, Query, Seen, event_span, hour_span
+from fraud_core.features.windows import Plan, Reach
+from fraud_core.history.layout import EMPTY_DAY, day_and_hour, days_of, entity_hours, events_of, in_groups, kept_us, own_values
+from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, entity_key, hours_key, places_of
 
 _LOADED_AT_ONCE = 200  # payments in one call, for which all others wait
 
 _LOOK = """
 local found = {redis.call('GET', 'fraud:sequence') or '0'}
-local empty_day = string.rep('\\0', tonumber(ARGV[1]))
-for at = 3, #ARGV, 6 do
-  local keeper, begin, before, merchant, first_day, end_day = unpack(ARGV, at, at + 5)
-  local events, days, corrections = '', '', {}
-  if keeper ~= '' then
-    local newest = redis.call('ZREVRANGEBYSCORE', 'fraud:events:' .. keeper, '(' .. before, begin, 'LIMIT', 0, ARGV[2])
-    events = table.concat(newest, ',')
+local empty_day, at = string.rep('\\0', tonumber(ARGV[1])), 2
+while at <= #ARGV do
+  local lists, hours, one = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), {}
+  at = at + 2
+  for _ = 1, lists do
+    local keeper, begin, before, newest = unpack(ARGV, at, at + 3)
+    one[#one + 1] = table.concat(
+      redis.call('ZREVRANGEBYSCORE', 'fraud:events:' .. keeper, '(' .. before, begin, 'LIMIT', 0, newest), ',')
+    at = at + 4
   end
-  if merchant ~= '' then
-    merchant = string.sub(merchant, 2)
+  for _ = 1, hours do
+    local key, first_day, end_day = unpack(ARGV, at, at + 2)
     local asked = {}
     for day = tonumber(first_day), tonumber(end_day) - 1 do asked[#asked + 1] = day end
-    local counts = redis.call('HMGET', 'fraud:days:' .. merchant, unpack(asked))
+    local counts = redis.call('HMGET', 'fraud:days:' .. key, unpack(asked))
     for place = 1, #asked do counts[place] = counts[place] or empty_day end
-    days = table.concat(counts)
-    corrections = redis.call('HGETALL', 'fraud:corrections:' .. merchant)
+    one[#one + 1] = table.concat(counts)
+    one[#one + 1] = redis.call('HGETALL', 'fraud:corrections:' .. key)
+    at = at + 3
   end
-  found[#found + 1] = {events, days, corrections}
+  found[#found + 1] = one
 end
 return found
 """
 
 # Numbers of 16 digits lose some where Lua turns them into text by itself.
 _COUNT = """
-local kept_us, day_us, empty_day = tonumber(ARGV[1]), 86400000000, string.rep('\\0', tonumber(ARGV[2]))
+local hours_us, day_us, empty_day = tonumber(ARGV[1]), 86400000000, string.rep('\\0', tonumber(ARGV[2]))
 local function text(number) return string.format('%.0f', number) end
 
 local function add(merchant, day, hour, payments, frauds)
@@ -69,7 +75,7 @@ local function add(merchant, day, hour, payments, frauds)
   if not newest or tonumber(day) > newest then
     newest = tonumber(day)
     redis.call('HSET', key, 'newest', day)
-    local oldest = math.floor((newest * day_us - kept_us) / day_us)
+    local oldest = math.floor((newest * day_us - hours_us) / day_us)
     for _, one in ipairs(redis.call('HKEYS', key)) do
       if one ~= 'newest' and tonumber(one) < oldest then redis.call('HDEL', key, one) end
     end
@@ -77,7 +83,7 @@ local function add(merchant, day, hour, payments, frauds)
     for _, one in ipairs(redis.call('HKEYS', corrections)) do
       if tonumber(string.match(one, '^%d+')) < oldest * 24 then redis.call('HDEL', corrections, one) end
     end
-  elseif tonumber(day) < math.floor((newest * day_us - kept_us) / day_us) then
+  elseif tonumber(day) < math.floor((newest * day_us - hours_us) / day_us) then
     return
   end
   local counts, place = redis.call('HGET', key, day) or empty_day, tonumber(hour) * 8
@@ -86,7 +92,8 @@ local function add(merchant, day, hour, payments, frauds)
   redis.call('HSET', key, day, string.sub(counts, 1, place) .. now .. string.sub(counts, place + 9))
 end
 
-local function count(keeper, timestamp, begin, rest, fraud, merchant, day, hour)
+local function count(keeper, timestamp, begin, rest, fraud, merchant, day, hour, kept)
+  local kept_us = tonumber(kept)
   if keeper == '' then return 0 end
   local key = 'fraud:events:' .. keeper
   local newest = tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] or timestamp)
@@ -94,10 +101,12 @@ local function count(keeper, timestamp, begin, rest, fraud, merchant, day, hour)
   for _, event in ipairs(redis.call('ZRANGEBYSCORE', key, timestamp, timestamp)) do
     if string.sub(event, 1, #begin) == begin then
       local counted = string.sub(event, -2, -2)
-      if fraud ~= '' and fraud ~= counted then
+      local known = fraud == '' and counted or fraud
+      local now = begin .. rest .. known .. ']'
+      if now ~= event then  -- its label changed, or more is kept of payments than was
         redis.call('ZREM', key, event)
-        redis.call('ZADD', key, timestamp, string.sub(event, 1, -3) .. fraud .. ']')
-        add(merchant, day, hour, 0, tonumber(fraud) - tonumber(counted))
+        redis.call('ZADD', key, timestamp, now)
+        if known ~= counted then add(merchant, day, hour, 0, tonumber(known) - tonumber(counted)) end
       end
       return 0
     end
@@ -114,19 +123,20 @@ _RECORD = (
     _COUNT
     + """
 local history_us, kept = tonumber(ARGV[3]), {}
-for at = 4, #ARGV, 13 do
-  local id, content, declined, answer, payment = unpack(ARGV, at, at + 4)
+local at = 4
+while at <= #ARGV do
+  local id, content, declined, answer, payment, timestamp, places = unpack(ARGV, at, at + 6)
+  at = at + 7
   local sequence = redis.call('HGET', 'fraud:ids', id)
   if sequence then
     local before = redis.call('HMGET', 'fraud:payment:' .. sequence, 'content', 'answer')
     kept[#kept + 1] = {0, sequence, before[1], before[2]}
   else
-    local timestamp = ARGV[at + 6]
     sequence = text(redis.call('INCR', 'fraud:sequence'))
     redis.call('HSET', 'fraud:ids', id, sequence)
     redis.call('HSET', 'fraud:payment:' .. sequence, 'id', id, 'content', content, 'timestamp', timestamp,
       'declined', declined, 'answer', answer, 'payment', payment)
-    count(unpack(ARGV, at + 5, at + 12))
+    for place = 0, tonumber(places) - 1 do count(unpack(ARGV, at + 9 * place, at + 9 * place + 8)) end
     for _ = 1, 4 do
       local head = text((tonumber(redis.call('GET', 'fraud:head') or '0')) + 1)
       local oldest = redis.call('HMGET', 'fraud:payment:' .. head, 'id', 'timestamp')
@@ -137,6 +147,7 @@ for at = 4, #ARGV, 13 do
     end
     kept[#kept + 1] = {1, sequence, content, answer}
   end
+  at = at + 9 * tonumber(places)
 end
 return kept
 """
@@ -145,8 +156,16 @@ return kept
 _LOAD = (
     _COUNT
     + """
-local new = 0
-for at = 3, #ARGV, 8 do new = new + count(unpack(ARGV, at, at + 7)) end
+local new, at = 0, 3
+while at <= #ARGV do
+  local places, counted = tonumber(ARGV[at]), 0
+  at = at + 1
+  for _ = 1, places do
+    counted = math.max(counted, count(unpack(ARGV, at, at + 8)))
+    at = at + 9
+  end
+  new = new + counted
+end
 return new
 """
 )
@@ -193,14 +212,16 @@ class RedisHistory:
         url: redis:// or rediss://, with a password where one is needed.
         reach: how far back anything counts.
         timeout: a server that is silent for so many milliseconds is taken to be gone.
+        plan: what is kept of each payment.
     """
 
-    def __init__(self, url: str, reach: Reach, timeout: int) -> None:
+    def __init__(self, url: str, reach: Reach, timeout: int, plan: Plan = STANDARD_PLAN) -> None:
         import redis  # noqa: PLC0415 - only where such a URL is used
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
 
         self.reach = reach
+        self.plan = plan
         self._error = redis.RedisError
         # Tried again once and at once: a connection that was idle may have been closed, and every call may be repeated.
         self._client = redis.Redis.from_url(
@@ -218,32 +239,39 @@ class RedisHistory:
             }.items()
         }
 
-    def look(self, queries: Sequence[Query]) -> list[Past]:
-        spans = [days_of(*hour_span(query, self.reach)) for query in queries]
-        arguments: list[Any] = [len(EMPTY_DAY), self.reach.newest_events + 1]
-        for query, days in zip(queries, spans, strict=True):
-            keeper = "" if query.card is None else str(shard_key(query.card, None))
-            arguments += [keeper, *event_span(query, self.reach), _marked(query.merchant), days.start, days.stop]
+    def look(self, queries: Sequence[Query], plan: Plan) -> list[Past]:
+        arguments: list[Any] = [len(EMPTY_DAY)]
+        asked: list[_Asked] = []
+        for query in queries:
+            one = _Asked.of(query, plan, self.reach)
+            asked.append(one)
+            arguments += [len(one.lists), len(one.hours), *one.arguments]
         sequence, *found = self._call("look", arguments)
-        return [self._past(int(sequence), query, days, *one) for query, days, one in zip(queries, spans, found, strict=True)]
-
-    def _past(self, sequence: int, query: Query, days: range, events: bytes, counts: bytes, corrections: list[bytes]) -> Past:
-        found = sorted(json.loads(b"[%b]" % events), key=itemgetter(0, 1))
-        seen: list[Seen] = [(event[0], *event[2:7]) for event in found]
-        if query.merchant is None:
-            return Past(sequence, seen, NO_HOURS)
-        return Past(sequence, seen, merchant_hours(days, counts, _corrections(corrections)))
+        return [one.past(int(sequence), answer, plan) for one, answer in zip(asked, found, strict=True)]
 
     def record(self, entries: Sequence[Entry]) -> list[Kept]:
         arguments: list[Any] = [kept_us(self.reach), len(EMPTY_DAY), self.reach.history_us]
         for entry in entries:
-            keeper = shard_key(entry.card, entry.event.merchant)
             arguments += [entry.transaction_id, entry.content, int(entry.declined), entry.answer, entry.payment]
-            arguments += _counted(keeper, entry.event, None)
+            arguments += [entry.event.timestamp, *self._counted(entry.card, entry.event, None)]
         return [
             Kept(bool(new), int(sequence), content.decode(), answer)
             for new, sequence, content, answer in self._call("record", arguments)
         ]
+
+    def _counted(self, card: str | None, event: Event, fraud: int | None) -> Iterator[Any]:
+        """How many places a payment has, and what `count` is told of each: keeper, time, how the member of the sorted set begins
+        and goes on, fraud, key of the hours, day, hour, how long it is kept."""
+        timestamp, identity, cents, merchant, category, *coordinates = event[:7]
+        begin = json.dumps([timestamp, identity], ensure_ascii=False, separators=(",", ":"))[:-1] + ","
+        places = [None if math.isnan(place) else place for place in coordinates]  # NaN is no JSON
+        own = [own_values(event, self.plan, card)] if self.plan.own else []
+        values = json.dumps([cents, merchant, category, *places, *own], ensure_ascii=False, separators=(",", ":"))
+        rest, known, moment = values[1:-1] + ",", "" if fraud is None else fraud, day_and_hour(timestamp)
+        counting = places_of(card, event, self.plan, self.reach)
+        yield len(counting)
+        for keeper, hours, kept in counting:
+            yield from (keeper, timestamp, begin, rest, known, _marked(hours), *moment, kept)
 
     def find(self, ids: Sequence[str]) -> dict[str, Kept]:
         return {
@@ -259,10 +287,10 @@ class RedisHistory:
 
     def load(self, payments: pl.DataFrame) -> int:
         new = 0
-        for some in in_groups(events_of(payments), _LOADED_AT_ONCE):
+        for some in in_groups(events_of(payments, self.plan), _LOADED_AT_ONCE):
             arguments: list[Any] = [kept_us(self.reach), len(EMPTY_DAY)]
             for payment in some:
-                arguments += _counted(*payment)
+                arguments += self._counted(*payment)
             new += self._call("load", arguments)
         return new
 
@@ -307,19 +335,48 @@ class RedisHistory:
             ) from error
 
 
-def _marked(merchant: str | None) -> str:
+class _Asked(NamedTuple):
+    """What is asked about one payment: of which entities the payments, and of which the hours, of which days."""
+
+    lists: list[str]
+    hours: dict[str, range]
+    arguments: list[Any]
+
+    @classmethod
+    def of(cls, query: Query, plan: Plan, reach: Reach) -> "_Asked":
+        """As the script takes it."""
+        lists = [entity for entity in plan.sights if query.values.get(entity) is not None]
+        arguments: list[Any] = []
+        for entity in lists:
+            keeper, span = entity_key(entity, query.values[entity]), event_span(query, plan.span_of(entity, reach))
+            arguments += [keeper, *span, plan.newest_of(entity, reach) + 1]
+        days = days_of(*hour_span(query, reach))
+        hours = {entity: days for entity in plan.hours if query.values.get(entity) is not None}
+        for entity in hours:
+            arguments += [hours_key(entity, query.values[entity]), days.start, days.stop]
+        return cls(lists, hours, arguments)
+
+    def past(self, sequence: int, answer: list[Any], plan: Plan) -> Past:
+        """Out of what the script gives back: JSON of payments, then counts and corrections in turn."""
+        events = {entity: _seen(found, plan) for entity, found in zip(self.lists, answer, strict=False)}
+        hours: dict[str, EntityHours] = dict.fromkeys(plan.hours, NO_HOURS)
+        rest = answer[len(self.lists) :]
+        for (entity, days), counts, corrections in zip(self.hours.items(), rest[::2], rest[1::2], strict=True):
+            hours[entity] = entity_hours(days, counts, _corrections(corrections))
+        return Past(sequence, events, hours)
+
+
+def _seen(members: bytes, plan: Plan) -> list[Seen]:
+    found = sorted(json.loads(b"[%b]" % members), key=itemgetter(0, 1))
+    if not plan.own:
+        return [(event[0], *event[2:7]) for event in found]
+    owned = [event[7] if isinstance(event[7], dict) else {} for event in found]
+    return [(event[0], *event[2:7], *(own.get(name) for name in plan.own)) for event, own in zip(found, owned, strict=True)]
+
+
+def _marked(name: str | None) -> str:
     """The name behind a mark, so that even an empty one differs from none."""
-    return "" if merchant is None else f"={merchant}"
-
-
-def _counted(keeper: str | None, event: Event, fraud: int | None) -> tuple[Any, ...]:
-    """What `count` is told: keeper, time, how the member of the sorted set begins and goes on, fraud, merchant, day, hour."""
-    timestamp, identity, cents, merchant, category, *coordinates = event
-    begin = json.dumps([timestamp, identity], ensure_ascii=False, separators=(",", ":"))[:-1] + ","
-    places = [None if math.isnan(place) else place for place in coordinates]  # NaN is no JSON
-    values = json.dumps([cents, merchant, category, *places], ensure_ascii=False, separators=(",", ":"))
-    known = "" if fraud is None else fraud
-    return keeper or "", timestamp, begin, values[1:-1] + ",", known, _marked(event.merchant), *day_and_hour(timestamp)
+    return "" if name is None else f"={name}"
 
 
 def _corrections(fields: list[bytes]) -> list[Correction]:

@@ -11,22 +11,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
+import pydantic_core
 
 from fraud_core.errors import StoreError
-from fraud_core.features.online import NO_HOURS, Correction, Event, Past, Query, event_span, hour_span
-from fraud_core.features.windows import Reach
+from fraud_core.features.catalogue import STANDARD_PLAN
+from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Event, Past, Query, Seen, event_span, hour_span
+from fraud_core.features.windows import Plan, Reach
 from fraud_core.history.layout import (
     EMPTY_DAY,
     HOURS_A_DAY,
     add_to_hour,
     day_and_hour,
     days_of,
+    entity_hours,
     events_of,
     in_groups,
     kept_us,
-    merchant_hours,
+    own_values,
+    seen_of,
 )
-from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, shard_key
+from fraud_core.history.store import Entry, Heard, Kept, Loaded, Place, Recorded, entity_key, hours_key, places_of
 from fraud_core.storage.database import file_identity, moved_away
 from fraud_core.units.time import DAY_US
 
@@ -37,7 +41,8 @@ CREATE TABLE IF NOT EXISTS payments (
 );
 CREATE TABLE IF NOT EXISTS events (
     keeper TEXT NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, amount_cents INTEGER NOT NULL,
-    merchant TEXT, category TEXT, latitude REAL, longitude REAL, fraud INTEGER NOT NULL, PRIMARY KEY (keeper, timestamp, id)
+    merchant TEXT, category TEXT, latitude REAL, longitude REAL, fraud INTEGER NOT NULL, own TEXT,
+    PRIMARY KEY (keeper, timestamp, id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS days (
     merchant TEXT NOT NULL, day INTEGER NOT NULL, counts BLOB NOT NULL, PRIMARY KEY (merchant, day)
@@ -56,6 +61,11 @@ _REMOVED_AT_ONCE = 4  # a payment removes up to so many that are past their days
 _ASKED_AT_ONCE = 500
 
 
+_FROM_EVENTS = "FROM events WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?"
+_EVENTS = f"SELECT timestamp, amount_cents, merchant, category, latitude, longitude {_FROM_EVENTS}"
+_EVENTS_WITH_OWN = f"SELECT timestamp, amount_cents, merchant, category, latitude, longitude, own {_FROM_EVENTS}"
+
+
 class SqliteHistory:
     """See `history.HistoryStore`.
 
@@ -63,48 +73,56 @@ class SqliteHistory:
         path: the file; made at the first use.
         reach: how far back anything counts.
         timeout: a writer that has waited for others for so many milliseconds gives up.
+        plan: what is kept of each payment.
     """
 
-    def __init__(self, path: Path, reach: Reach, timeout: int) -> None:
+    def __init__(self, path: Path, reach: Reach, timeout: int, plan: Plan = STANDARD_PLAN) -> None:
         self.path = path
         self.reach = reach
+        self.plan = plan
         self._timeout = timeout
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._was_there = False
 
-    def look(self, queries: Sequence[Query]) -> list[Past]:
+    def look(self, queries: Sequence[Query], plan: Plan) -> list[Past]:
         with self._transaction("BEGIN") as connection:
             sequence = connection.execute("SELECT coalesce(max(sequence), 0) FROM payments").fetchone()[0]
-            return [self._past(connection, sequence, query) for query in queries]
+            return [self._past(connection, sequence, query, plan) for query in queries]
 
-    def _past(self, connection: sqlite3.Connection, sequence: int, query: Query) -> Past:
-        events, hours = [], NO_HOURS
-        if query.card is not None:
-            events = connection.execute(
-                "SELECT timestamp, amount_cents, merchant, category, latitude, longitude FROM events "
-                "WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?",
-                (shard_key(query.card, None), *event_span(query, self.reach), self.reach.newest_events + 1),
-            ).fetchall()[::-1]
-        if query.merchant is not None:
-            begin, end = hour_span(query, self.reach)
-            days = days_of(begin, end)
-            found: sqlite3.Cursor = connection.execute(
-                "SELECT day, counts FROM days WHERE merchant = ? AND day >= ? AND day < ?",
-                (query.merchant, days.start, days.stop),
-            )
-            corrections = connection.execute(
-                "SELECT hour, known, frauds, dropped FROM corrections WHERE merchant = ? AND hour >= ? AND hour < ?",
-                (query.merchant, begin, end),
-            )
-            counted = dict(found)
-            counts = b"".join([counted.get(day, EMPTY_DAY) for day in days])
-            hours = merchant_hours(days, counts, map(Correction._make, corrections))
+    def _past(self, connection: sqlite3.Connection, sequence: int, query: Query, plan: Plan) -> Past:
+        events: dict[str, Sequence[Seen]] = {}
+        hours: dict[str, EntityHours] = {}
+        statement = _EVENTS_WITH_OWN if plan.own else _EVENTS
+        for entity in plan.sights:
+            name = query.values.get(entity)
+            if name is not None:
+                limit = plan.newest_of(entity, self.reach) + 1
+                span = event_span(query, plan.span_of(entity, self.reach))
+                found = connection.execute(statement, (entity_key(entity, name), *span, limit)).fetchall()[::-1]
+                events[entity] = [seen_of(row[:6], row[6], plan) for row in found] if plan.own else found
+        for entity in plan.hours:
+            name = query.values.get(entity)
+            hours[entity] = NO_HOURS if name is None else self._hours(connection, hours_key(entity, name), query)
         return Past(sequence, events, hours)
+
+    def _hours(self, connection: sqlite3.Connection, key: str, query: Query) -> EntityHours:
+        begin, end = hour_span(query, self.reach)
+        days = days_of(begin, end)
+        found: sqlite3.Cursor = connection.execute(
+            "SELECT day, counts FROM days WHERE merchant = ? AND day >= ? AND day < ?", (key, days.start, days.stop)
+        )
+        corrections = connection.execute(
+            "SELECT hour, known, frauds, dropped FROM corrections WHERE merchant = ? AND hour >= ? AND hour < ?",
+            (key, begin, end),
+        )
+        counted = dict(found)
+        counts = b"".join([counted.get(day, EMPTY_DAY) for day in days])
+        return entity_hours(days, counts, map(Correction._make, corrections))
 
     def record(self, entries: Sequence[Entry]) -> list[Kept]:
         with self._transaction("BEGIN IMMEDIATE") as connection:
-            counting = _Counting(connection, self.reach)
+            counting = _Counting(connection, self.reach, self.plan)
             kept = [self._record(connection, counting, entry) for entry in entries]
             counting.finish()
             if entries:
@@ -126,7 +144,7 @@ class SqliteHistory:
         if inserted.rowcount == 0:
             return self._find(connection, [entry.transaction_id])[entry.transaction_id]
         assert inserted.lastrowid is not None
-        counting.count(shard_key(entry.card, event.merchant), event, fraud=None)
+        counting.count(entry.card, event, fraud=None)
         return Kept(True, inserted.lastrowid, entry.content, entry.answer)
 
     def find(self, ids: Sequence[str]) -> dict[str, Kept]:
@@ -152,9 +170,9 @@ class SqliteHistory:
 
     def load(self, payments: pl.DataFrame) -> int:
         new = 0
-        for some in in_groups(events_of(payments), _LOADED_AT_ONCE):
+        for some in in_groups(events_of(payments, self.plan), _LOADED_AT_ONCE):
             with self._transaction("BEGIN IMMEDIATE") as connection:
-                counting = _Counting(connection, self.reach)
+                counting = _Counting(connection, self.reach, self.plan)
                 begun = time.monotonic()
                 new += sum(counting.count(*payment) for payment in some)
                 counting.finish()
@@ -234,6 +252,9 @@ class SqliteHistory:
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=1073741824", "cache_size=-65536"):
                 found.execute(f"PRAGMA {pragma}")
             found.executescript(_SCHEMA)
+            if "own" not in {row[1] for row in found.execute("PRAGMA table_info(events)")}:  # a file of a release before
+                with suppress(sqlite3.OperationalError):  # two may come at once
+                    found.execute("ALTER TABLE events ADD COLUMN own TEXT")
             found.execute(f"PRAGMA busy_timeout={self._timeout}")
             self._local.file = file_identity(self.path)
             self._was_there = True
@@ -248,49 +269,60 @@ class SqliteHistory:
 
 
 class _Counting:
-    """Counts payments within a transaction; a merchant's day is read and written once, however many payments it gets."""
+    """Counts payments within a transaction; an entity's day is read and written once, however many payments it gets."""
 
-    def __init__(self, connection: sqlite3.Connection, reach: Reach) -> None:
+    def __init__(self, connection: sqlite3.Connection, reach: Reach, plan: Plan) -> None:
         self._connection = connection
-        self._kept_us = kept_us(reach)
+        self._reach = reach
+        self._plan = plan
         self._newest: dict[str, int] = {}  # of each keeper, as it was before
-        self._latest: dict[str, int] = {}  # as it is now
+        self._latest: dict[str, tuple[int, int]] = {}  # as it is now, and how long it is kept
         self._days: dict[tuple[str, int], bytearray] = {}
         self._new_days: list[tuple[str, int]] = []
 
-    def count(self, keeper: str | None, event: Event, fraud: int | None) -> bool:
-        """Count a payment, unless it is counted already or too late.
+    def count(self, card: str | None, event: Event, fraud: int | None) -> bool:
+        """Count a payment in each of its places, unless it is counted there already or too late.
 
         Args:
-            keeper: see `history.store.shard_key`.
+            card: of the payment.
             event: the payment.
             fraud: what a file's label says (1 or 0); None: nothing.
 
         Returns:
-            Whether it was counted just now.
+            Whether it was counted anywhere just now.
         """
-        if keeper is None:
-            return False
+        own = pydantic_core.to_json(own_values(event, self._plan, card)).decode() if self._plan.own else None
+        counted = [self._count(place, event, own, fraud) for place in places_of(card, event, self._plan, self._reach)]
+        return any(counted)
+
+    def _count(self, place: Place, event: Event, own: str | None, fraud: int | None) -> bool:
+        keeper, hours, kept_us = place
         newest = self._newest.get(keeper)
         if newest is None:
-            newest = self._newest[keeper] = self._latest[keeper] = self._newest_of(keeper)
-        if event.timestamp < newest - self._kept_us:
+            newest = self._newest[keeper] = self._newest_of(keeper, kept_us)
+            self._latest[keeper] = newest, kept_us
+        if event.timestamp < newest - kept_us:
             return False
-        timestamp, identity, *rest = event
+        timestamp, identity, *rest = event[:7]
         inserted = self._connection.execute(
-            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (keeper, timestamp, identity, *rest, fraud or 0)
+            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (keeper, timestamp, identity, *rest, fraud or 0, own),
         )
         if inserted.rowcount == 1:
-            self._latest[keeper] = max(self._latest[keeper], timestamp)
-            self._add(event, 1, fraud or 0)
+            self._latest[keeper] = max(self._latest[keeper][0], timestamp), kept_us
+            self._add(hours, timestamp, 1, fraud or 0)
             return True
+        there = (keeper, timestamp, identity)
         if fraud is not None:
             changed = self._connection.execute(
-                "UPDATE events SET fraud = ? WHERE keeper = ? AND timestamp = ? AND id = ? AND fraud <> ?",
-                (fraud, keeper, timestamp, identity, fraud),
+                "UPDATE events SET fraud = ? WHERE keeper = ? AND timestamp = ? AND id = ? AND fraud <> ?", (fraud, *there, fraud)
             )
             if changed.rowcount == 1:
-                self._add(event, 0, 1 if fraud else -1)
+                self._add(hours, timestamp, 0, 1 if fraud else -1)
+        if own is not None:  # what is kept of payments may be more than it was
+            self._connection.execute(
+                "UPDATE events SET own = ? WHERE keeper = ? AND timestamp = ? AND id = ? AND own IS NOT ?", (own, *there, own)
+            )
         return False
 
     def finish(self) -> None:
@@ -302,23 +334,24 @@ class _Counting:
         )
         execute_each(
             "DELETE FROM events WHERE keeper = ? AND timestamp < ?",
-            [(keeper, latest - self._kept_us) for keeper, latest in self._latest.items()],
+            [(keeper, latest - kept) for keeper, (latest, kept) in self._latest.items()],
         )
-        for merchant in {merchant for merchant, _ in self._new_days}:
-            newest = self._connection.execute("SELECT max(day) FROM days WHERE merchant = ?", (merchant,)).fetchone()[0]
-            oldest = (newest * DAY_US - self._kept_us) // DAY_US
-            self._connection.execute("DELETE FROM days WHERE merchant = ? AND day < ?", (merchant, oldest))
-            self._connection.execute("DELETE FROM corrections WHERE merchant = ? AND hour < ?", (merchant, oldest * HOURS_A_DAY))
+        kept = kept_us(self._reach)
+        for key in {key for key, _ in self._new_days}:
+            newest = self._connection.execute("SELECT max(day) FROM days WHERE merchant = ?", (key,)).fetchone()[0]
+            oldest = (newest * DAY_US - kept) // DAY_US
+            self._connection.execute("DELETE FROM days WHERE merchant = ? AND day < ?", (key, oldest))
+            self._connection.execute("DELETE FROM corrections WHERE merchant = ? AND hour < ?", (key, oldest * HOURS_A_DAY))
 
-    def _newest_of(self, keeper: str) -> int:
+    def _newest_of(self, keeper: str, kept_us: int) -> int:
         found = self._connection.execute("SELECT max(timestamp) FROM events WHERE keeper = ?", (keeper,)).fetchone()[0]
-        return self._kept_us if found is None else int(found)
+        return kept_us if found is None else int(found)
 
-    def _add(self, event: Event, payments: int, frauds: int) -> None:
-        if event.merchant is None:
+    def _add(self, key: str | None, timestamp: int, payments: int, frauds: int) -> None:
+        if key is None:
             return
-        day, hour = day_and_hour(event.timestamp)
-        place = event.merchant, day
+        day, hour = day_and_hour(timestamp)
+        place = key, day
         counts = self._days.get(place)
         if counts is None:
             found = self._connection.execute("SELECT counts FROM days WHERE merchant = ? AND day = ?", place).fetchone()

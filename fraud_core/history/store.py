@@ -1,8 +1,8 @@
 """Feature store of the past: what cards and merchants did, kept for the scorer, and which payment got which answer.
 
-A store decides nothing about definitions: it hands out what it holds of a card and a merchant, and `history.asof` counts.
-What is kept of a card or a merchant goes by its own newest payment, never by the wall clock: events older than that by more than
-`Reach.total_us` and a day are removed when the card or the merchant is written to. A payment that comes so late counts nowhere.
+A store decides nothing about definitions: it hands out what it holds of a payment's entities, and `features.online` counts.
+What is kept of an entity goes by its own newest payment, never by the wall clock: events older than that by more than its windows
+reach and a day are removed when it is written to. A payment that comes so late counts nowhere.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import polars as pl
 
 from fraud_core.features.online import Correction, Event, Past, Query
-from fraud_core.features.windows import Reach
+from fraud_core.features.windows import Plan, Reach
+from fraud_core.units.time import DAY_US
 
 T = TypeVar("T")
 
@@ -104,9 +105,10 @@ class HistoryStore(Protocol):
     any thread; several processes may share a store."""
 
     reach: Reach
+    plan: Plan  # what is kept of each payment
 
-    def look(self, queries: Sequence[Query]) -> list[Past]:
-        """What is held for each query, all as of one moment."""
+    def look(self, queries: Sequence[Query], plan: Plan) -> list[Past]:
+        """What is held for each query of what this plan asks for, all as of one moment."""
         ...
 
     def record(self, entries: Sequence[Entry]) -> list[Kept]:
@@ -128,7 +130,7 @@ class HistoryStore(Protocol):
         So whoever was cut short begins again anywhere before.
 
         Args:
-            payments: those of `history.columns.COLUMNS` that the source has.
+            payments: those of `batch.columns_for(plan)` that the source has.
 
         Returns:
             How many were new.
@@ -144,7 +146,7 @@ class HistoryStore(Protocol):
         ...
 
     def correct(self, corrections: Mapping[str, Sequence[Correction]], before: Heard, now: Heard) -> None:
-        """Add what labels changed, by merchant, with what was heard thereby; all of it goes in, or nothing.
+        """Add what labels changed, by `hours_key`, with what was heard thereby; all of it goes in, or nothing.
 
         Does nothing where the store has heard otherwise than `before` meanwhile: then somebody else has added it.
         """
@@ -162,8 +164,44 @@ class HistoryStore(Protocol):
 def shard_key(card: str | None, merchant: str | None) -> str | None:
     """Under whose name a payment is kept: its card's; without one its merchant's, which is enough to count it but once.
 
-    None: it counts nowhere.
+    None: it counts for neither.
     """
     if card is not None:
         return f"card:{card}"
     return None if merchant is None else f"merchant:{merchant}"
+
+
+def entity_key(entity: str, name: str) -> str:
+    """Under which key the payments of an entity are kept."""
+    return f"card:{name}" if entity == "card" else f"of:{entity}:{name}"
+
+
+def hours_key(entity: str, name: str) -> str:
+    """Under which key the hours of an entity are kept; a merchant's name is its own, as it was before there were others."""
+    return name if entity == "merchant" else f"{entity}\x1f{name}"
+
+
+class Place(NamedTuple):
+    """One place in which a payment counts: the key of a list of payments, and the key of the hours that it is added to."""
+
+    keeper: str
+    hours: str | None
+    kept_us: int
+
+
+def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[Place]:
+    """Where a payment counts: for its card or merchant, and for each further entity that the plan has."""
+    places: list[Place] = []
+    keeper = shard_key(card, event.merchant)
+    whole = reach.total_us + DAY_US
+    if keeper is not None:
+        places.append(Place(keeper, None if event.merchant is None else hours_key("merchant", event.merchant), whole))
+    known = {**event.own, "card": card, "merchant": event.merchant, "category": event.category}
+    for entity in plan.others:
+        name = known.get(entity)
+        if name is not None:
+            hours = hours_key(entity, name) if entity in plan.hours else None
+            kept = whole if hours is not None else plan.span_of(entity, reach) + DAY_US
+            # a card's own payments lie under its key already
+            places.append(Place(f"of:{entity}:{name}", hours, kept))
+    return places

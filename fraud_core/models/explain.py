@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from fraud_core.features import catalogue
-from fraud_core.features.wording import WORDINGS
+from fraud_core.features.catalogue import catalogue_of
+from fraud_core.features.feature import Feature
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.models.bundle import Fitted
 from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.kinds.kind import Unit
@@ -55,13 +56,14 @@ class Explainer:
 
     unit: Unit
 
-    def __init__(self, fitted: Fitted) -> None:
+    def __init__(self, fitted: Fitted, declared: Declared = NOTHING) -> None:
         """Parse the model once; of a bundle, its first.
 
         Raises:
             IntegrityError: the model lacks what its explanation needs.
         """
         self._columns = fitted.encoder.columns
+        self._features = catalogue_of(declared).by_name
         kind, calibration = KINDS[fitted.kind], fitted.calibration
         self._model, self.unit = kind.explain(fitted.model, len(self._columns)), kind.unit
         is_calibrated = kind.unit == "log-odds"
@@ -92,8 +94,9 @@ class Explainer:
 
     def _reason(self, at: int, values: Mapping[str, Any], contribution: float) -> Reason:
         column = self._columns[at]
-        wording = WORDINGS[column.feature]
-        value = _plain(catalogue.BY_NAME[column.feature], values[column.feature])
+        feature = self._features[column.feature]
+        wording = feature.wording
+        value = _plain(feature, values[column.feature])
         state, subject = "", wording.missing if value is None else wording.phrase(value)
         if value is None:
             state = "_MISSING"
@@ -106,7 +109,7 @@ class Explainer:
         return Reason(column.feature, value, contribution, direction, wording.code + state, sentence)
 
 
-def _plain(feature: catalogue.Feature, value: Any) -> Value:
+def _plain(feature: Feature, value: Any) -> Value:
     """A feature's value as JSON can hold it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import numpy as np
 
 from fraud_core.errors import FraudError, IntegrityError, StoreError
-from fraud_core.features.windows import STATE
 from fraud_core.models.bundle import read_bundle
 from fraud_core.models.explain import Explainer
 from fraud_core.models.registry import LATEST, ChampionPointer, latest_of
@@ -204,12 +203,15 @@ def warmed_up(scorer: Scorer) -> Explainer:
         "merchant_longitude": np.array([-122.2, missing]),
         "city_population": np.array([40_000.0, missing]),
         "category": np.array(["grocery_pos", None], dtype=object),
-        **{name: np.array([0.0, missing]) for name in STATE},
+        **{name: np.array([0.0, missing]) for name in scorer.plan.names},
     }
+    for feature in scorer.features:
+        for name in feature.inputs - set(inputs):
+            inputs[name] = np.array([None, None], dtype=object) if feature.is_category else np.array([0.0, missing])
     matrix = scorer.matrix(inputs)
     probabilities = scorer.score_matrix(matrix)
     if not bool(np.all((probabilities >= 0) & (probabilities <= 1))):
         raise IntegrityError(f"Version {scorer.version} gives probabilities outside 0 to 1; it is not used.")
-    explainer = Explainer(scorer.bundle)
+    explainer = Explainer(scorer.bundle, scorer.declared)
     explainer.contributions(matrix)
     return explainer

@@ -33,6 +33,7 @@ class Scorer:
     Attributes:
         reach: how far its features of the past look back; None where it has none.
         declared: the own fields and windows of its source.
+        plan: what its features need of the past.
         reading: the context in which payments are validated for it.
         without_history: a scorer of the same version that does without them; None where there is nothing to do without.
     """
@@ -44,17 +45,19 @@ class Scorer:
                 f"Version {bundle.version} was trained on feature definitions {learned.feature_version}; "
                 f"this release computes definitions {catalogue.VERSION}. Train anew, or run the release it was trained with."
             )
+        self.declared = learned.declared or NOTHING
+        by_name = catalogue.catalogue_of(self.declared).by_name
         names = bundle.encoder.features
-        unknown = [name for name in names if name not in catalogue.BY_NAME]
+        unknown = [name for name in names if name not in by_name]
         if unknown:
             raise IntegrityError(f"Version {bundle.version} needs features that this release does not know: {unknown}.")
         if names not in {model.features for model in (learned, learned.fallback) if model is not None}:
             raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
-        self.declared = learned.declared or NOTHING
         self.version = bundle.version
         self.thresholds = bundle.thresholds
-        self.features = tuple(catalogue.BY_NAME[name] for name in names)
+        self.features = tuple(by_name[name] for name in names)
+        self.plan = catalogue.plan_of(self.features)
         self.zone = ZoneInfo(learned.timezone)
         self.reading = reading(bundle.manifest.lineage.digits)
         self.reach: Reach | None = None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
-from fraud_core.features.catalogue import Feature
+from fraud_core.features.feature import Feature
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.scorer import Scorer
 from fraud_core.scoring.score import Scored, inputs_of
@@ -60,13 +60,13 @@ def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Trans
         assert scorer.without_history is not None
         wanted = np.any([rows for feature, rows in anew.items() if feature.is_history], axis=0)
         try:
-            past = lookup.past(transactions, scorer.reach, scorer.zone, unnamed=record.card)
+            past = lookup.past(transactions, scorer.plan, scorer.reach, scorer.zone, unnamed=record.card)
         except StoreError:
             if wanted.any():
                 scorer, degraded = scorer.without_history, True
             else:
                 missing = np.full(len(transactions), np.nan)
-                inputs |= {name: missing for feature in scorer.features for name in feature.state}
+                inputs |= dict.fromkeys(scorer.plan.names, missing)
         else:
             inputs |= past.states
             sequence = past.sequence
@@ -80,8 +80,7 @@ def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Trans
 def _made_of(feature: Feature) -> frozenset[str]:
     """The canonical columns that a feature follows."""
     if feature.is_history:
-        paid = {"amount_cents"} if feature.name == "amount_over_mean" else set()
-        return feature.needs | {"timestamp"} | paid
+        return feature.needs | {"timestamp"} | feature.reads
     return feature.needs
 
 

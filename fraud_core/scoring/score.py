@@ -93,7 +93,7 @@ def score_together(scorer: Scorer, transactions: Sequence[Transaction], lookup: 
         try:
             if lookup is None:
                 raise StoreError("There is no history store.")
-            past = lookup.past(transactions, scorer.reach, scorer.zone)
+            past = lookup.past(transactions, scorer.plan, scorer.reach, scorer.zone)
         except StoreError:
             scorer, degraded = scorer.without_history, True
         else:

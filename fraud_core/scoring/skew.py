@@ -18,7 +18,7 @@ import polars as pl
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.decisions.record import table_of
 from fraud_core.features import catalogue
-from fraud_core.features.batch import COLUMNS, states
+from fraud_core.features.batch import columns_for, states
 from fraud_core.fields import schema
 from fraud_core.history.catch_up import CatchUp, corrections_of, unlabelled
 from fraud_core.models.scorer import Scorer
@@ -27,8 +27,6 @@ from fraud_core.training_data.labels import log_since
 from fraud_core.units.time import DAY_US, to_microseconds
 
 AT_ONCE = 10_000  # recorded payments in one question
-_CANONICAL = {column.name: column.dtype for column in schema.CANONICAL if column.name != "label"}
-_KNOWN = {name: schema.BY_NAME[name].dtype for name in COLUMNS}
 ScorerOf = Callable[[str], Scorer | None]
 
 
@@ -82,7 +80,7 @@ def recheck(known: CatchUp, scorer_of: ScorerOf, since: datetime, limit: int) ->
             found.gone += 1
             continue
         found.checked += 1
-        _judge(found, decision, world.around(decision, scorer), scorer, own)
+        _judge(found, decision, world.around(decision, scorer), scorer, table_of([own], world.columns))
     return found
 
 
@@ -91,9 +89,9 @@ class _Neighbours:
     """What lies around a payment.
 
     Attributes:
-        payments: `COLUMNS` of what was known of its card and its merchant; labels are those of files.
+        payments: what was known of its entities, as `features.batch.states` takes it; labels are those of files.
         words: labels about them, that were there at the decision; `early`: before their payment was scored.
-        placed: time and merchant of the payments that words are about.
+        placed: time and entities of the payments that words are about.
         rows_came_late: whether payments made before it came in after it.
         is_vague: whether what was known of them cannot be told exactly.
     """
@@ -107,8 +105,15 @@ class _Neighbours:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Everything about the cards and merchants of some decisions."""
+    """Everything about the entities of some decisions.
 
+    Attributes:
+        columns: of a payment, with their types: what is recorded of it.
+        entities: whose past features speak of.
+    """
+
+    columns: Mapping[str, pl.DataType]
+    entities: tuple[str, ...]
     recorded: pl.DataFrame
     raw: pl.DataFrame
     words: pl.DataFrame
@@ -120,23 +125,27 @@ class _Snapshot:
     @classmethod
     def of(cls, known: CatchUp, decisions: Sequence[DecisionRecord]) -> "_Snapshot":
         ids = {decision.transaction_id for decision in decisions}
-        cards = {decision.card for decision in decisions} - {None}
-        merchants = {decision.merchant for decision in decisions} - {None}
-        own: dict[str, Mapping[str, Any]] = {}
-        rows: list[dict[str, Any]] = []
-        for sequence, payment in _recorded(known):
-            if payment["transaction_id"] in ids:
-                own[payment["transaction_id"]] = payment
-            if payment["card"] in cards or payment["merchant"] in merchants:
-                rows.append(payment | {"sequence": sequence})
-        recorded = table_of(rows, {**_KNOWN, "sequence": pl.Int64()})
+        declared, entities = known.source.declared, known.plan.entities
+        columns = {column.name: column.dtype for column in (*schema.CANONICAL, *declared.columns) if column.name != "label"}
+        needed = {name: columns.get(name, pl.Boolean()) for name in columns_for(known.plan)}
+        own = {payment["transaction_id"]: payment for _, payment in _recorded(known) if payment["transaction_id"] in ids}
+        names = {entity: {payment.get(entity) for payment in own.values()} - {None} for entity in entities}
+        rows = [
+            payment | {"sequence": sequence}
+            for sequence, payment in _recorded(known)
+            if any(payment.get(entity) in some for entity, some in names.items())
+        ]
+        recorded = table_of(rows, {**needed, "sequence": pl.Int64()})
         oldest = min(decision.timestamp for decision in decisions) - timedelta(days=known.source.lookback_days)
         words = log_since(known.labels, 0)
         decided = known.decisions.find_all(words["transaction_id"].unique().to_list())
         times = [(one.transaction_id, one.scored_at) for one in decided.values()]
+        raw = _raw(known, oldest, names, needed)
         return cls(
+            columns=columns,
+            entities=entities,
             recorded=recorded,
-            raw=pl.concat([pl.DataFrame(schema={**_KNOWN, "loaded": pl.Int64()}), *_raw(known, oldest, cards, merchants)]),
+            raw=pl.concat([pl.DataFrame(schema={**needed, "loaded": pl.Int64()}), *raw]),
             words=words,
             placed=known.places(words["transaction_id"].unique()),
             scored=pl.DataFrame(times, {"transaction_id": pl.String(), "scored_at": schema.UTC_MICROSECONDS}, orient="row"),
@@ -145,14 +154,14 @@ class _Snapshot:
         )
 
     def around(self, decision: DecisionRecord, scorer: Scorer) -> _Neighbours:
+        payment = self.own[decision.transaction_id]
         assert scorer.reach is not None
         assert decision.sequence is not None
         at, scored_at = to_microseconds(decision.timestamp), to_microseconds(decision.scored_at)
         time = pl.col("timestamp").dt.epoch("us")
-        mine = (pl.col("card").eq(decision.card) | pl.col("merchant").eq(decision.merchant)) & (
-            time >= at - scorer.reach.total_us
-        )
-        mine = mine.fill_null(False) & (pl.col("transaction_id") != decision.transaction_id)
+        same = [pl.col(name).eq(pl.lit(payment.get(name), pl.String)).fill_null(False) for name in self.entities]
+        mine = pl.any_horizontal(same) & (time >= at - scorer.reach.total_us)
+        mine = mine & (pl.col("transaction_id") != decision.transaction_id)
         recorded, raw = self.recorded.filter(mine), self.raw.filter(mine)
         in_time = recorded.filter(pl.col("sequence") <= decision.sequence).drop("sequence")
         loaded = raw.filter(pl.col("loaded") <= scored_at).drop("loaded")
@@ -161,7 +170,9 @@ class _Snapshot:
         late = [frame.filter(time < at, ~pl.col("transaction_id").is_in(present)) for frame in (recorded, raw)]
         newest = payments.select(time.max()).item()
         loaded_since = not raw.filter(pl.col("loaded") > scored_at, time < at).is_empty()
-        placed = self.placed.filter(pl.col("merchant") == decision.merchant)
+        hourly = [name for name in self.placed.columns if name in self.entities]
+        theirs = [pl.col(name).eq(pl.lit(payment.get(name), pl.String)).fill_null(False) for name in hourly]
+        placed = self.placed.filter(pl.any_horizontal(theirs) if theirs else pl.lit(False))
         about = pl.col("transaction_id").is_in(placed["transaction_id"].implode())
         words = self.words.filter(about, pl.col("known_at") <= decision.scored_at)
         words = words.join(self.scored, on="transaction_id", how="left", maintain_order="left")
@@ -180,21 +191,23 @@ def _recorded(known: CatchUp) -> Iterator[tuple[int, dict[str, Any]]]:
             yield one.sequence, json.loads(one.payment)
 
 
-def _raw(known: CatchUp, oldest: datetime, cards: Collection[Any], merchants: Collection[Any]) -> Iterator[pl.DataFrame]:
-    """What was loaded of raw about these cards and merchants, and when."""
+def _raw(
+    known: CatchUp, oldest: datetime, names: Mapping[str, Collection[Any]], needed: Mapping[str, pl.DataType]
+) -> Iterator[pl.DataFrame]:
+    """What was loaded of raw about these entities, and when."""
     for key, loaded in known.store.loaded().items():
         _, end = partitions.window(key, known.source.cadence, known.source.zone)
         if end <= oldest or known.artifacts.pointer("raw", key) is None:
             continue
         lazy = known.artifacts.scan("raw", key)
         present = lazy.collect_schema().names()
-        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in _KNOWN.items() if name not in present]
-        rows = lazy.with_columns(lacking).select(COLUMNS)
-        wanted = pl.col("card").is_in(list(cards)) | pl.col("merchant").is_in(list(merchants))
+        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in needed.items() if name not in present]
+        rows = lazy.with_columns(lacking).select(list(needed))
+        wanted = pl.any_horizontal(pl.col(entity).is_in(list(some)) for entity, some in names.items())
         yield rows.filter(wanted).with_columns(loaded=pl.lit(loaded.at, pl.Int64)).collect()
 
 
-def _judge(found: Skew, decision: DecisionRecord, around: _Neighbours, scorer: Scorer, own: Mapping[str, Any]) -> None:
+def _judge(found: Skew, decision: DecisionRecord, around: _Neighbours, scorer: Scorer, own: pl.DataFrame) -> None:
     logged = decision.features
     assert logged is not None
     if catalogue.digest(logged) != decision.features_sha256:
@@ -224,15 +237,17 @@ def _earlier(words: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _differing(
-    logged: Mapping[str, Any], around: _Neighbours, words: pl.DataFrame, scorer: Scorer, own: Mapping[str, Any]
+    logged: Mapping[str, Any], around: _Neighbours, words: pl.DataFrame, scorer: Scorer, own: pl.DataFrame
 ) -> tuple[str, ...]:
     """Names of the features that are not, to the last bit, what they are now."""
     assert scorer.reach is not None
-    frame = table_of([own], _CANONICAL)
-    payments = pl.concat([unlabelled(around.payments, words["transaction_id"]), frame.with_columns(label=False).select(COLUMNS)])
+    before = unlabelled(around.payments, words["transaction_id"])
+    lacking = [pl.lit(None, dtype).alias(name) for name, dtype in before.schema.items() if name not in own.columns]
+    mine = own.with_columns(lacking).with_columns(label=False).select(before.columns)
+    payments = pl.concat([before, mine])
     wanted = pl.Series([False] * len(around.payments) + [True])
-    past = states(payments, wanted, scorer.reach, scorer.zone, corrections_of(words, around.placed))
-    inputs = catalogue.inputs_of(frame.hstack(past), scorer.features)
+    past = states(payments, wanted, scorer.plan, scorer.reach, scorer.zone, corrections_of(words, around.placed))
+    inputs = catalogue.inputs_of(own.hstack(past), scorer.features)
     values = catalogue.plain(catalogue.compute(scorer.features, inputs, scorer.zone))[0]
     names = dict.fromkeys((*values, *logged))
     return tuple(name for name in names if json.dumps(values.get(name, "none")) != json.dumps(logged.get(name, "none")))

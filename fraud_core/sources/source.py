@@ -23,10 +23,11 @@ from pydantic import (
 )
 
 from fraud_core.errors import PartitionError, SourceError
-from fraud_core.features import catalogue
+from fraud_core.features.catalogue import catalogue_of
+from fraud_core.features.past import window_features
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.fields.declaration import WindowDeclaration, span_us
-from fraud_core.fields.declared import ALIASES, NIGHT, REFUND, Declared
+from fraud_core.fields.declared import ALIASES, NIGHT, NOTHING, REFUND, Declared
 from fraud_core.signing.keys import canonical_json
 from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.sources import partitions
@@ -218,11 +219,11 @@ class Source(_Model):
             declared = self.declared
         except ValidationError as error:
             raise ValueError("; ".join(str(one["ctx"]["error"]) for one in error.errors() if "ctx" in one)) from error
-        unknown = [name for name in self.excluded_features if name not in catalogue.BY_NAME and name not in declared.own]
+        known = catalogue_of(declared).by_name
+        unknown = [name for name in self.excluded_features if name not in known]
         if unknown:
-            known = [*catalogue.BY_NAME, *declared.own]
-            raise ValueError(f"there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
-        problems = [*self._unread_fields(declared), *self._unreachable_windows()]
+            raise ValueError(f"excluded_features: there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
+        problems = [*self._unread_fields(declared), *self._unreachable_windows(), *self._repeated_features(declared)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -233,7 +234,7 @@ class Source(_Model):
             assert field.derivation is not None
             for needed in field.derivation.needs:
                 yield from (f"fields.{name}: {problem}" for problem in self._wrong_need(needed))
-        for name in declared.own.keys() & catalogue.BY_NAME.keys():
+        for name in declared.own.keys() & catalogue_of(NOTHING).by_name.keys():
             yield f"fields.{name}: there is a feature of that name already; give the field another"
         hidden = {self.fields[name].column: name for name in declared.personal}
         for name, field in self.fields.items():
@@ -258,6 +259,16 @@ class Source(_Model):
                     f"{where} the span {longest} is longer than history_days = {self.history_days}, and what is older is not "
                     f"kept; write history_days = {days}, or leave it out"
                 )
+
+    def _repeated_features(self, declared: Declared) -> Iterable[str]:
+        """Windows that give a feature of a name that is taken."""
+        taken = {feature.name for feature in catalogue_of(declared.model_copy(update={"windows": ()})).features}
+        for place, window in enumerate(self.windows):
+            alone = Declared(fields=declared.fields, windows=(window,), standard_windows=False)
+            for name in (feature.name for feature in window_features(alone)):
+                if name in taken or name in declared.own:
+                    yield f"windows.{place}: gives the feature {name}, of which there is one already; give it another `name`"
+                taken.add(name)
 
     def _wrong_need(self, name: str) -> Iterable[str]:
         """What is wrong with a field that something is made of."""

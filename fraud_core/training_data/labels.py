@@ -3,6 +3,7 @@
 A payment's own label, in raw, is the first word of its data source: whatever the log says comes after it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,19 +40,25 @@ def read_labels(artifacts: Artifacts) -> pl.DataFrame:
     return artifacts.scan(ASSET).filter(pl.col("known_at").dt.epoch("us") <= int(pointer.facts["as_of_us"])).collect()
 
 
-def corrections(labels: pl.DataFrame, payments: pl.DataFrame) -> pl.DataFrame:
-    """What labels changed in the hours of merchants, since when (see `features.batch.states`).
+def corrections(labels: pl.DataFrame, payments: pl.DataFrame, entities: Iterable[str]) -> pl.DataFrame:
+    """What labels changed in the hours of entities, since when (see `features.batch.states`).
 
     Args:
         labels: see `SCHEMA`.
-        payments: transaction_id, timestamp, merchant, label (null: legitimate so far).
+        payments: transaction_id, timestamp, label (null: legitimate so far), and the entities that the source has.
+        entities: whose hours.
 
     Returns:
         See `features.batch.CORRECTIONS`; hours in which nothing changed have no row.
     """
+    parts = [_corrections_of(labels, payments, entity) for entity in entities if entity in payments.columns]
+    return pl.concat([pl.DataFrame(schema=CORRECTIONS), *parts])
+
+
+def _corrections_of(labels: pl.DataFrame, payments: pl.DataFrame, entity: str) -> pl.DataFrame:
     own = pl.when(pl.col("label")).then(pl.lit("fraud")).otherwise(pl.lit("legitimate"))
-    named = payments.filter(pl.col("merchant").is_not_null()).select(
-        "transaction_id", "timestamp", "merchant", own.alias("before")
+    named = payments.filter(pl.col(entity).is_not_null()).select(
+        "transaction_id", "timestamp", pl.col(entity).alias("name"), own.alias("before")
     )
     believed = effective(labels).join(named, on="transaction_id", how="inner", maintain_order="left")
     before = pl.col("outcome").shift(1).over("transaction_id").fill_null(pl.col("before"))
@@ -60,15 +67,15 @@ def corrections(labels: pl.DataFrame, payments: pl.DataFrame) -> pl.DataFrame:
         return (pl.col("outcome") == outcome).cast(pl.Int64) - (before == outcome).cast(pl.Int64)
 
     changed = believed.select(
-        "merchant",
+        pl.lit(entity).alias("entity"),
+        "name",
         (pl.col("timestamp").dt.epoch("us") // HOUR_US).alias("hour"),
         (pl.col("known_at").dt.epoch("us") // HOUR_US).alias("known"),
         change("fraud").alias("frauds"),
         change("unsure").alias("dropped"),
     )
-    summed = (
-        changed.group_by("merchant", "hour", "known").agg(pl.col("frauds", "dropped").sum()).sort("merchant", "hour", "known")
-    )
+    where = ("entity", "name", "hour", "known")
+    summed = changed.group_by(where).agg(pl.col("frauds", "dropped").sum()).sort(where)
     return summed.filter((pl.col("frauds") != 0) | (pl.col("dropped") != 0)).cast(CORRECTIONS)  # type: ignore[arg-type]
 
 

@@ -8,9 +8,9 @@ import polars as pl
 
 from fraud_core.errors import PartitionError
 from fraud_core.features import catalogue
-from fraud_core.features.batch import COLUMNS, CORRECTIONS, states
-from fraud_core.features.catalogue import Feature
-from fraud_core.features.windows import NEWEST_EVENTS
+from fraud_core.features.batch import CORRECTIONS, columns_for, states
+from fraud_core.features.feature import Feature
+from fraud_core.features.windows import NEWEST_EVENTS, Plan
 from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Pointer, Table, fingerprint
@@ -26,26 +26,33 @@ CARRIED = ("transaction_id", "timestamp", "amount_cents", "label", "card", "spli
 def source_features(source: Source) -> tuple[Feature, ...]:
     """The features of this source: those whose columns it has, less those its TOML excludes."""
     history = source.history_days if source.history.enabled else None
-    return catalogue.available(source.columns.canonical, source.excluded_features, history)
+    present = {*source.columns.canonical, *source.declared.column_names}
+    return catalogue.catalogue_of(source.declared).available(present, source.excluded_features, history)
 
 
 def dropped_features(source: Source) -> tuple[str, ...]:
     """The features that this source does without."""
     kept = {feature.name for feature in source_features(source)}
-    return tuple(feature.name for feature in catalogue.FEATURES if feature.name not in kept)
+    return tuple(feature.name for feature in catalogue.catalogue_of(source.declared).features if feature.name not in kept)
 
 
 def transformed_inputs(source: Source, raws: Sequence[Pointer]) -> str:
     """Hash of everything a transformed partition is made from: its raw partition and those it looks back into, oldest first."""
     names = [feature.name for feature in source_features(source)]
     return fingerprint(
-        VERSION, source.timezone, str(source.lookback_days), *_capped(source), *names, *(raw.sha256 for raw in raws)
+        VERSION,
+        source.timezone,
+        str(source.lookback_days),
+        *_beyond(source),
+        *names,
+        *(raw.sha256 for raw in raws),
     )
 
 
-def _capped(source: Source) -> tuple[str, ...]:
-    """How many payments of a card count, where the source says so; else a partition is what it was before that could be said."""
-    return () if source.history_events == NEWEST_EVENTS else (f"events {source.history_events}",)
+def _beyond(source: Source) -> tuple[str, ...]:
+    """What the source declares beyond what could be declared before; else a partition is what it was."""
+    capped = () if source.history_events == NEWEST_EVENTS else (f"events {source.history_events}",)
+    return capped if source.declared.is_standard else (*capped, f"declared {source.declared.model_dump_json()}")
 
 
 def required_raws(source: Source, artifacts: Artifacts, key: str) -> list[Pointer]:
@@ -83,12 +90,20 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     carried = rows.select([name for name in CARRIED if name in rows.columns])
     known = pl.DataFrame(schema=CORRECTIONS)
     if any(feature.is_history for feature in chosen):
-        payments = _payments(source, artifacts, key, rows)
-        known = _known(source, artifacts, key, payments)
+        plan = catalogue.plan_of(chosen)
+        history = lazy.select([name for name in columns_for(plan) if name in present]).collect()
+        payments = _payments(source, artifacts, key, history)
+        known = _known(source, artifacts, key, payments, plan)
         asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
-        rows = rows.hstack(states(payments, asked, source.reach, source.zone, known))
+        rows = rows.hstack(states(payments, asked, plan, source.reach, source.zone, known))
     frame = pl.concat([carried, catalogue.feature_frame(rows, chosen, source.zone)], how="horizontal")
-    parts = [VERSION, source.timezone, *_capped(source), *(feature.name for feature in chosen), *(raw.content for raw in raws)]
+    parts = [
+        VERSION,
+        source.timezone,
+        *_beyond(source),
+        *(feature.name for feature in chosen),
+        *(raw.content for raw in raws),
+    ]
     content = fingerprint(*parts, *([] if known.is_empty() else [known.write_csv()]))
     stamps = frame["timestamp"].dt.epoch("us")
     start, _ = partitions.window(key, source.cadence, source.zone)
@@ -106,15 +121,14 @@ def _payments(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame
     """What history takes of the rows that the partition looks back into, and then of its own."""
     start, _ = partitions.window(key, source.cadence, source.zone)
     oldest = start - timedelta(days=source.lookback_days)
-    names = [name for name in COLUMNS if name in rows.columns]
     before = [artifacts.scan("raw", other).filter(pl.col("timestamp") >= oldest) for other in source.preceding(key)]
-    return pl.concat([*pl.collect_all(other.select(names) for other in before), rows.select(names)])
+    return pl.concat([*pl.collect_all(other.select(rows.columns) for other in before), rows])
 
 
-def _known(source: Source, artifacts: Artifacts, key: str, payments: pl.DataFrame) -> pl.DataFrame:
-    """What labels had changed of merchants before the partition's end; a label that becomes known later changes nothing in it."""
-    if "merchant" not in payments.columns:
+def _known(source: Source, artifacts: Artifacts, key: str, payments: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """What labels had changed of entities before the partition's end; a label that becomes known later changes nothing in it."""
+    if not plan.hours:
         return pl.DataFrame(schema=CORRECTIONS)
     _, end = partitions.window(key, source.cadence, source.zone)
     labels = read_labels(artifacts).filter(pl.col("known_at") < end)
-    return corrections(labels, payments)
+    return corrections(labels, payments, plan.hours)

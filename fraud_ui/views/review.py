@@ -9,7 +9,6 @@ import numpy as np
 from fraud_core.access.users import User
 from fraud_core.decisions.log import DecisionRecord, Found
 from fraud_core.decisions.record import LoggedTransaction
-from fraud_core.features import catalogue
 from fraud_core.labels.resolve import Label, resolve
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
@@ -166,7 +165,7 @@ def recorded_reasons(record: DecisionRecord, served: LoadedModel | None) -> str:
     values: dict[str, Any] = {}
     for feature in scorer.features:
         value = record.features.get(feature.name)
-        missing = None if catalogue.BY_NAME[feature.name].is_category else np.nan
+        missing = None if feature.is_category else np.nan
         values[feature.name] = np.array(
             [missing if value is None else value], dtype=object if feature.is_category else np.float64
         )

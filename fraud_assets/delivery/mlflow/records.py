@@ -7,7 +7,7 @@ on where it stopped. The rest is MLflow's own interface. docs/adr/0001-mlflow.md
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +31,7 @@ from fraud_assets.training.task import TrainingSettings
 from fraud_assets.training.training import Preprocessor, TrainedModel
 from fraud_core.errors import PartitionError
 from fraud_core.evaluation.report import Report
-from fraud_core.features import catalogue
+from fraud_core.features.encoder import Encoder
 from fraud_core.gate import Verdict
 from fraud_core.models.registry import ChampionPointer
 from fraud_core.sources.source import Source
@@ -208,7 +208,7 @@ class Records:
                 name="model",
                 python_model=str(SERVED),
                 artifacts={"bundle": folder},
-                signature=_signature(trained.bundle.encoder.features),
+                signature=_signature(trained.bundle.encoder),
                 input_example=example,
                 pip_requirements=[
                     f"{name}=={metadata.version(name)}" for name in ("fraud-detection", "mlflow", "pandas", "treelite")
@@ -339,12 +339,12 @@ def _write_report(folder: Path, trained: TrainedModel, preprocessor: Preprocesso
     (fitted / "split.json").write_text(preprocessor.split.model_dump_json(indent=1))
 
 
-def _signature(names: Sequence[str]) -> Any:
+def _signature(encoder: Encoder) -> Any:
     """What the registered model takes and gives. Any value may be missing, whatever an example says."""
     from mlflow.models import ModelSignature  # noqa: PLC0415 - as above
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415
 
-    kinds = {name: "string" if catalogue.BY_NAME[name].is_category else "double" for name in names}
+    kinds = {column.feature: "double" if column.categories is None else "string" for column in encoder.columns}
     taken = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
     return ModelSignature(inputs=taken, outputs=Schema([ColSpec("double")]))
 
