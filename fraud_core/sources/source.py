@@ -1,6 +1,7 @@
 """A data source, as its TOML declares it: where it is, how to parse it, which column is what, and how it is split."""
 
 import codecs
+import difflib
 import math
 import re
 import tomllib
@@ -356,7 +357,8 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} is not valid TOML: {error}.") from error
+        twice = "; it stands there twice: give the second another name, or leave it out" if "twice" in str(error) else ""
+        raise SourceError(f"{path} is not valid TOML: {error}{twice}.") from error
     if files:
         values["paths"] = [file if "://" in file else absolute_pattern(Path.cwd(), file) for file in files]
         values.pop("simulator", None)
@@ -367,7 +369,7 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         values, groups = expanded(values, lambda: _header(values))
         return Source.model_validate(values)
     except ValidationError as error:
-        problems = [_located(one["loc"], one["msg"]) for one in error.errors()]
+        problems = [_located(one["loc"], _advised(one)) for one in error.errors()]
     except ValueError as error:
         problems = [_located((), str(error))]
     details = "; ".join(_told(text, place, said, groups) for several in problems for place, said in several)
@@ -389,7 +391,20 @@ def _header(values: Mapping[str, Any]) -> Sequence[str] | None:
     return next((header for header in found if header is not None), None)
 
 
-_PREFIX = re.compile(r"(fields|windows)\.([A-Za-z0-9_{}.\"-]+?): ")
+def _advised(error: Mapping[str, Any]) -> str:
+    """What pydantic says of an error, with what to write instead."""
+    loc, message = error["loc"], str(error["msg"])
+    model = {"fields": SourceField, "windows": WindowDeclaration}.get(str(loc[0]), Source) if loc else Source
+    known = sorted({one.alias or name for name, one in model.model_fields.items()})
+    if error["type"] == "extra_forbidden" and (len(loc) == 1) == (model is Source):
+        close = difflib.get_close_matches(str(loc[-1]), known, 1)
+        return f"{message}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+    if error["type"] == "missing" and loc[-1] == "kind":
+        return f'{message}; write kind = "number", "category", "flag", "time" or "id"'
+    return message
+
+
+_PREFIX = re.compile(r"([a-z_]+)(?:\.([A-Za-z0-9_{}.\"-]+?))?: ")
 
 
 def _located(loc: Sequence[str | int], message: str) -> list[tuple[tuple[str | int, ...], str]]:
@@ -400,7 +415,8 @@ def _located(loc: Sequence[str | int], message: str) -> list[tuple[tuple[str | i
     found: list[tuple[tuple[str | int, ...], str]] = []
     for one in re.split(r"; (?=(?:fields|windows)\.)", message):
         prefix = _PREFIX.match(one)
-        found.append(((prefix[1], prefix[2]), one[prefix.end() :]) if prefix else ((), one))
+        place = () if prefix is None or prefix[1] not in Source.model_fields else tuple(filter(None, prefix.groups()))
+        found.append((place, one[prefix.end() :] if prefix is not None and place else one))
     return found
 
 
