@@ -114,7 +114,7 @@ def expected_columns(source: Source, asset: str) -> dict[str, pl.DataType]:
     canonical = source.columns.canonical
     match asset:
         case "raw":
-            return schema.raw_schema(canonical, source.declared.columns)
+            return source.raw_schema
         case "quarantine":
             return dict(schema.QUARANTINE_SCHEMA)
         case "transformed":
@@ -132,7 +132,7 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
             made_of = {name: _declared(source, name) for name in columns}
             before = "landing"
         case "transformed":
-            raw = schema.raw_schema(source.columns.canonical, source.declared.columns)
+            raw = source.raw_schema
             known = catalogue.catalogue_of(source.declared).by_name
             made_of = {name: [of for of in _needs(name, known.get(name)) if of in raw] for name in columns}
             before = "raw"

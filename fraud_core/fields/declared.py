@@ -108,7 +108,7 @@ class Declared(Declaration):
         return self
 
     def _wrong_fields(self) -> Iterable[str]:
-        names = {NIGHT, "amount", *STANDARD}
+        names = {NIGHT, REFUND, "amount", *STANDARD}
         folded: dict[str, str] = {}
         for name, field in self.fields.items():
             where = f"fields.{name}:"

@@ -15,11 +15,12 @@ from fraud_core.fields import schema
 from fraud_core.fields.derive import derive_columns
 from fraud_core.fields.schema import Column
 from fraud_core.intake.files import LINE
-from fraud_core.intake.values.readings import SEPARATOR, column_of, reading_of
+from fraud_core.intake.values.money import ROUNDED, amount
+from fraud_core.intake.values.readings import READINGS, SEPARATOR, Reading, column_of, flag, with_declared
 from fraud_core.signing.card_numbers import hashed_card
 from fraud_core.signing.keys import Key
 from fraud_core.sources import partitions
-from fraud_core.sources.columns import LabelColumn
+from fraud_core.sources.columns import AmountColumn, LabelColumn, TextColumn
 from fraud_core.sources.source import OPEN, Source
 from fraud_core.transactions.transaction import AHEAD
 
@@ -37,6 +38,7 @@ class Parsed:
         rows: canonical rows with provenance and `PARTITION`.
         refused: quarantined rows with `PARTITION` (null where the row has no usable time).
         repaired: how many labels were repaired by the source's rule.
+        rounded: how many amounts lost decimals, where the source says that they may.
         digest: a function of a partition key: SHA-256 over its canonical rows before keying.
     """
 
@@ -44,6 +46,7 @@ class Parsed:
     refused: pl.DataFrame
     repaired: int
     digest: Callable[[str], bytes]
+    rounded: int = 0
 
 
 def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: datetime | None = None) -> Parsed:
@@ -58,9 +61,18 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
     """
     columns, own = source.columns, source.declared
     chunk = chunk.with_columns(_within_calendar(name, dtype) for name, dtype in chunk.schema.items() if dtype.is_temporal())
-    readings = {name: reading_of(name, chunk.schema, source) for name in source.given}
-    given = chunk.select(pl.col(LINE).alias("source_line"), *[r.given.alias(f"{name}?") for name, r in readings.items()])
-    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items())
+    readings = {name: _reading_of(name, chunk.schema, source) for name in source.given}
+    given = chunk.select(
+        pl.col(LINE).alias("source_line"),
+        *(reading.given.alias(f"{name}?") for name, reading in readings.items()),
+        *(beside.alias(name) for reading in readings.values() for name, beside in reading.beside.items()),
+    )
+    # What is made of columns beside its own, as an amount is of the payment's currency and day, comes last.
+    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items() if not reading.beside)
+    read = read.with_columns(
+        *(reading.value.alias(name) for name, reading in readings.items() if reading.beside),
+        *(made.alias(name) for reading in readings.values() for name, made in reading.also.items()),
+    )
     read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
     checks = [
         _Check(name, condition.fill_null(False), reason)
@@ -69,16 +81,17 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
     ]
     bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
     kept = read.filter(~bad)
-    said = [*columns.canonical, *(column.name for column in own.columns)]
+    said = [*source.raw_columns, *(column.name for column in own.columns)]
     unkeyed = derive_columns(own, kept).select(*said, pl.lit(file).alias("source_file"), "source_line", PARTITION)
 
     def digest(partition: str) -> bytes:
         text = unkeyed.filter(pl.col(PARTITION) == partition).select(said).write_csv()
         return hashlib.sha256(text.encode()).digest()
 
-    rows = _keyed(unkeyed, source, card_key).select(*schema.raw_schema(columns.canonical, own.columns), PARTITION)
+    rows = _keyed(unkeyed, source, card_key).select(*source.raw_schema, PARTITION)
     refused = _refused(chunk.filter(bad), read.filter(bad), checks, source, file)
-    return Parsed(rows, refused, _count_repaired(kept, columns.label), digest)
+    rounded = int(kept[ROUNDED].sum()) if ROUNDED in kept.columns else 0
+    return Parsed(rows, refused, _count_repaired(kept, columns.label), digest, rounded)
 
 
 _CALENDAR = (-62_135_000_000, 253_402_100_000)  # seconds since 1970: the years 1 to 9999, less some days for every time zone
@@ -96,6 +109,20 @@ def _within_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
         case _:
             return column
     return column.to_physical().clip(*bounds).cast(dtype)
+
+
+def _reading_of(name: str, chunk: pl.Schema, source: Source) -> Reading:
+    """How a field that a source's files bring is read from a chunk of such types."""
+    column, declared = column_of(name, source), source.reading(name)
+    said = source.declared.own.get(name) or source.declared.overridden(name)
+    if column.parser == "flag" and said is not None:
+        assert isinstance(declared, TextColumn)
+        reading = flag(column, declared, chunk, said.flag_texts)
+    elif isinstance(declared, AmountColumn):
+        reading = amount(declared, chunk, source)
+    else:
+        reading = READINGS[column.parser](column, declared, chunk, source)
+    return reading if said is None else with_declared(reading, name, declared.names[0], chunk, said)
 
 
 @dataclass(frozen=True)
@@ -194,7 +221,7 @@ def _keyed(rows: pl.DataFrame, source: Source, card_key: Key) -> pl.DataFrame:
     """Make ids where the source has none, take the split bucket, and replace card identities by their keyed hash."""
     if source.columns.transaction_id is None:
         own = source.declared
-        made = [c for c in (*source.columns.canonical, *(n for n in own.given if n in own.column_names)) if c != "label"]
+        made = [c for c in (*source.raw_columns, *(n for n in own.given if n in own.column_names)) if c != "label"]
         contents = rows.select(
             pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in made], separator=SEPARATOR)
         ).to_series()

@@ -92,7 +92,7 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 
 
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
-    columns = schema.raw_schema(source.columns.canonical, source.declared.columns)
+    columns = source.raw_schema
     empty = pl.DataFrame(schema=columns | {CAME: schema.UTC_MICROSECONDS})
     parts = [
         _read(segment, store).with_columns(pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME))

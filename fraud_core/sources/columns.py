@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -38,16 +38,54 @@ class TextColumn(Reading):
         return (value,) if isinstance(value, int) else value
 
 
-class TimeColumn(Reading):
-    """A date or a time, with every format it may have (strftime, as Polars has it). Typed Parquet columns need none."""
+class AmountColumn(TextColumn):
+    """An amount.
 
-    column: str
+    `negative` says what one below zero is: refused; a refund, kept as such, which is no payment to be judged; or kept as it is.
+    `decimals` says whether more decimals than the currency has are refused, or rounded and counted.
+    """
+
+    negative: Literal["refuse", "refund", "keep"] = "refuse"
+    decimals: Literal["exact", "round"] = "exact"
+
+
+class TimeColumn(Reading):
+    """A date or a time, with every format it may have (strftime, as Polars has it). Typed Parquet columns need none.
+
+    Several `columns` are joined by `separator`, and read as one text. With an `origin` the column is a number of `unit`s since
+    then, whatever type it has; an origin without an offset is local time.
+    """
+
+    column: str = ""
+    columns: tuple[str, ...] = ()
+    separator: str = " "
     formats: tuple[str, ...] = ()
+    origin: datetime | None = None
+    unit: Literal["us", "ms", "s", "m", "h", "d"] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The source's own columns that it is read from."""
-        return (self.column,)
+        return self.columns or (self.column,)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it counts units of time since some moment."""
+        return self.origin is not None or "%s" in self.formats
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.column) == bool(self.columns):
+            raise ValueError("give column, or columns for a time whose parts stand in several")
+        if (self.origin is None) != (self.unit is None):
+            raise ValueError('a clock that counts has origin and unit, such as origin = 2013-09-01T00:00:00 and unit = "s"')
+        if self.origin is not None and (self.formats or self.columns):
+            raise ValueError("a clock that counts has no formats and one column; leave origin and unit out, or formats")
+        if self.columns and not self.formats:
+            raise ValueError(
+                'a time of several columns needs formats, such as ["%Y %m %d %H:%M"]: its parts are joined by a space'
+            )
+        return self
 
     @field_validator("formats")
     @classmethod
@@ -99,6 +137,9 @@ class CardColumn(Reading):
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
     hashed: bool = Field(False, description="Whether it holds this installation's keyed hashes already, and no card number.")
+    partial: Literal["refuse", "keep"] = Field(
+        "refuse", description="Of several columns: what a card is of which some are missing."
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,10 +150,12 @@ class CardColumn(Reading):
     def _one_hash(self) -> Self:
         if self.hashed and len(self.columns) != 1:
             raise ValueError("hashed cards stand in one column")
+        if self.partial == "keep" and len(self.columns) == 1:
+            raise ValueError("partial is for cards of several columns; of one there is nothing left where it is missing")
         return self
 
 
-ColumnReading = TextColumn | TimeColumn | LabelColumn | CardColumn
+ColumnReading = TextColumn | AmountColumn | TimeColumn | LabelColumn | CardColumn
 
 
 class Columns(Reading):
@@ -120,7 +163,7 @@ class Columns(Reading):
 
     transaction_id: TextColumn | None = None
     timestamp: TimeColumn
-    amount: TextColumn
+    amount: AmountColumn
     label: LabelColumn | None = None  # without one, words in the log of labels alone say what became of a payment
     card: CardColumn | None = None
     merchant: TextColumn | None = None
@@ -165,6 +208,11 @@ class Columns(Reading):
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         given = {"amount_cents" if name == "amount" else name for name in given}
         return tuple(column.name for column in schema.CANONICAL if column.name in given)
+
+    @property
+    def has_refunds(self) -> bool:
+        """Whether raw has the column `refund`."""
+        return self.amount.negative == "refund"
 
     @property
     def digits(self) -> dict[str, tuple[int, ...]]:

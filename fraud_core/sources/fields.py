@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,12 +27,23 @@ class SourceField(FieldDeclaration):
         formats: of a time, as `TimeColumn` has them.
         strip: characters that are taken off both ends of a text.
         digits: of an id, of how many digits numbers are by design; see `TextColumn`.
+        origin: of a time that counts, since when it does; see `TimeColumn`.
+        clock: what it counts (`unit` in the TOML).
     """
 
     column: str = ""
     formats: tuple[str, ...] = ()
     strip: str = ""
     digits: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    origin: datetime | None = None
+    clock: Literal["us", "ms", "s", "m", "h", "d"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_of_clock(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "origin" in given and "unit" in given:
+            return {**{key: value for key, value in given.items() if key != "unit"}, "clock": given["unit"]}
+        return given
 
     @field_validator("digits", mode="before")
     @classmethod
@@ -40,7 +52,13 @@ class SourceField(FieldDeclaration):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        kinds = {"formats": {"time"}, "strip": {"number", "category", "flag", "id"}, "digits": {"category", "id"}}
+        kinds = {
+            "formats": {"time"},
+            "origin": {"time"},
+            "clock": {"time"},
+            "strip": {"number", "category", "flag", "id"},
+            "digits": {"category", "id"},
+        }
         for key, allowed in kinds.items():
             if getattr(self, key) and self.kind not in allowed:
                 raise ValueError(f"{key} is for {' and '.join(sorted(allowed))}, and this is a {self.kind}")
@@ -56,7 +74,7 @@ class SourceField(FieldDeclaration):
     def reading(self) -> TextColumn | TimeColumn:
         """How its column is read."""
         if self.kind == "time":
-            return TimeColumn(column=self.column, formats=self.formats)
+            return TimeColumn(column=self.column or "-", formats=self.formats, origin=self.origin, unit=self.clock)
         return TextColumn(column=self.column, strip=self.strip, digits=self.digits)
 
     @property

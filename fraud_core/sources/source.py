@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
+import polars as pl
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,6 +28,7 @@ from fraud_core.errors import PartitionError, SourceError
 from fraud_core.features.catalogue import catalogue_of
 from fraud_core.features.past import window_features
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
+from fraud_core.fields import schema
 from fraud_core.fields.declaration import WindowDeclaration, span_us
 from fraud_core.fields.declared import ALIASES, NIGHT, NOTHING, REFUND, Declared
 from fraud_core.signing.keys import canonical_json
@@ -37,6 +39,7 @@ from fraud_core.sources.fields import DECIDING, SourceField, expanded
 from fraud_core.sources.header import header_of
 from fraud_core.sources.limits import Limits
 from fraud_core.sources.lines import line_of
+from fraud_core.sources.money import Currency, currency_of, rates_of
 from fraud_core.sources.partitions import Cadence
 from fraud_core.system.paths import absolute_pattern
 from fraud_core.units.canonical_number import THOUSANDS
@@ -130,6 +133,7 @@ class Source(_Model):
     history_events: int = Field(
         NEWEST_EVENTS, ge=1, description="So many of a card's newest payments count at most, however many it made in that time."
     )
+    currency: Currency | None = Field(None, description="Of its amounts; a code for all of them, or a table for one a payment.")
     columns: Columns
     fields: dict[str, SourceField] = Field(default_factory=dict, description="Own fields beside the standard columns.")
     windows: tuple[WindowDeclaration, ...] = Field((), description="Own windows beside the standard ones.")
@@ -159,6 +163,11 @@ class Source(_Model):
             longest = max(_span_days(values.get("windows")), default=0)
             return {**values, "history_days": max(longest, LEAST_HISTORY_DAYS)} if longest else values
         return values
+
+    @field_validator("currency", mode="before")
+    @classmethod
+    def _code_alone(cls, value: Any) -> Any:
+        return currency_of(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -235,6 +244,8 @@ class Source(_Model):
             assert field.derivation is not None
             for needed in field.derivation.needs:
                 yield from (f"fields.{name}: {problem}" for problem in self._wrong_need(needed))
+            if self.columns.card is not None and self.columns.card.hashed and "card" in field.derivation.needs:
+                yield f"fields.{name}: is made of the card, and cards come hashed; leave one of the two out"
         for name in declared.own.keys() & catalogue_of(NOTHING).by_name.keys():
             yield f"fields.{name}: there is a feature of that name already; give the field another"
         hidden = {self.fields[name].column: name for name in declared.personal}
@@ -274,6 +285,8 @@ class Source(_Model):
     def _wrong_need(self, name: str) -> Iterable[str]:
         """What is wrong with a field that something is made of."""
         canonical = ALIASES.get(name, name)
+        if canonical == REFUND and not self.columns.has_refunds:
+            yield 'there are no refunds; write negative = "refund" beside the column of amount'
         if canonical in {NIGHT, REFUND} or canonical in self.declared.own or canonical in self.columns.canonical:
             return
         yield f'needs {name}, for which this source has no column; name it under [columns]: {name} = "..."'
@@ -292,7 +305,20 @@ class Source(_Model):
     @property
     def wanted(self) -> tuple[str, ...]:
         """The columns of its files that are read; no other is ever looked at."""
-        return tuple(dict.fromkeys(column for name in self.given for column in self.reading(name).names))
+        names = dict.fromkeys(column for name in self.given for column in self.reading(name).names)
+        if self.currency is not None and self.currency.column:
+            names |= {self.currency.column: None}
+        return tuple(names)
+
+    @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """The columns of raw beside the own fields, the id and where a row came from."""
+        return (*self.columns.canonical, *([REFUND] if self.columns.has_refunds else []))
+
+    @property
+    def raw_schema(self) -> dict[str, pl.DataType]:
+        """The columns of raw and their types."""
+        return schema.raw_schema(self.raw_columns, self.declared.columns)
 
     def reading(self, name: str) -> ColumnReading:
         """How a field that its files bring is read."""
@@ -340,7 +366,12 @@ class Source(_Model):
             for name, field in self.fields.items()
         }
         deciding = {name: said for name, said in own.items() if name in self.declared.own or said.keys() - {"kind"}}
-        return canonical_json(dumped | ({"fields": deciding} if deciding else {}))
+        dumped["columns"] = {name: _older(said) for name, said in dumped["columns"].items()}
+        added: dict[str, Any] = {"fields": deciding} if deciding else {}
+        if self.currency is not None:
+            rates = rates_of(self.currency).sha256 if self.currency.rates else ""
+            added["currency"] = [self.currency.base, self.currency.column, rates]
+        return canonical_json(dumped | added)
 
 
 def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
@@ -364,6 +395,8 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         values.pop("simulator", None)
     elif "paths" in values:
         values["paths"] = [p if "://" in p else absolute_pattern(path.parent, p) for p in values["paths"]]
+    if isinstance(values.get("currency"), dict) and isinstance(values["currency"].get("rates"), str):
+        values["currency"]["rates"] = str((path.parent / values["currency"]["rates"]).resolve())
     groups: dict[str, str] = {}
     try:
         values, groups = expanded(values, lambda: _header(values))
@@ -374,6 +407,25 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         problems = [_located((), str(error))]
     details = "; ".join(_told(text, place, said, groups) for several in problems for place, said in several)
     raise SourceError(f"{path} declares something impossible: {details}.")
+
+
+# Keys of columns that came later, and what they are where nobody gives them: then files are read as they were before.
+_LATER: dict[str, Any] = {
+    "columns": [],
+    "separator": " ",
+    "origin": None,
+    "unit": None,
+    "negative": "refuse",
+    "decimals": "exact",
+    "partial": "refuse",
+}
+
+
+def _older(said: Any) -> Any:
+    """What is declared of a column, without later keys that say nothing."""
+    if not isinstance(said, dict):
+        return said
+    return {key: value for key, value in said.items() if key not in _LATER or value != _LATER[key]}
 
 
 def _span_days(windows: Any) -> Iterable[int]:
@@ -394,8 +446,9 @@ def _header(values: Mapping[str, Any]) -> Sequence[str] | None:
 def _advised(error: Mapping[str, Any]) -> str:
     """What pydantic says of an error, with what to write instead."""
     loc, message = error["loc"], str(error["msg"])
-    model = {"fields": SourceField, "windows": WindowDeclaration}.get(str(loc[0]), Source) if loc else Source
-    known = sorted({one.alias or name for name, one in model.model_fields.items()})
+    models: dict[str, type[BaseModel]] = {"fields": SourceField, "windows": WindowDeclaration}
+    model = models.get(str(loc[0]), Source) if loc else Source
+    known = sorted({one.alias or name for name, one in model.model_fields.items()} - {"clock"})
     if error["type"] == "extra_forbidden" and (len(loc) == 1) == (model is Source):
         close = difflib.get_close_matches(str(loc[-1]), known, 1)
         return f"{message}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")

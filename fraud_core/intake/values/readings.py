@@ -1,17 +1,19 @@
 """How each kind of value is read from a column: text, times, amounts, numbers, flags, labels, cards; whole columns at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC
 
 import polars as pl
 
 from fraud_core.fields import schema
+from fraud_core.fields.declaration import FieldDeclaration
 from fraud_core.fields.schema import Column
 from fraud_core.intake.files import LONGEST_CELL
 from fraud_core.signing.card_numbers import holding_card_numbers
 from fraud_core.sources.columns import CardColumn, LabelColumn, TextColumn, TimeColumn, is_instant
 from fraud_core.sources.source import Source
-from fraud_core.units.canonical_number import NO_AMOUNT, cents, numbers, wholes, with_points
+from fraud_core.units.canonical_number import numbers, wholes, with_points
 from fraud_core.units.canonical_text import LOST_DIGITS, canonical_text, canonical_texts, have_lost_digits
 
 SEPARATOR = "\x1f"  # between the parts of an identity
@@ -25,22 +27,28 @@ class Reading:
         given: what the source gives, from the chunk's own columns; it becomes `name?`.
         value: the canonical value, from `name?`; it becomes `name`.
         checks: conditions on the two that refuse a row, each with the reason; the first that holds is told.
+        also: further columns that are made of `name?`, by their names.
+        beside: further columns of the chunk that `value` is made of, by their names.
     """
 
     given: pl.Expr
     value: pl.Expr
     checks: tuple[tuple[pl.Expr, str], ...] = ()
+    also: Mapping[str, pl.Expr] = field(default_factory=dict)
+    beside: Mapping[str, pl.Expr] = field(default_factory=dict)
 
 
 def column_of(name: str, source: Source) -> Column:
     """The canonical column of a field that a source's files bring, with the bounds that the source declares."""
     declared = source.declared
     if name in declared.own:
-        field = declared.own[name]
-        if field.is_kept:
-            return schema.own_column(name, field)
-        return replace(schema.own_column(name, field.model_copy(update={"personal": False})), personal=True)
+        own = declared.own[name]
+        if own.is_kept:
+            return schema.own_column(name, own)
+        return replace(schema.own_column(name, own.model_copy(update={"personal": False})), personal=True)
     column, other = schema.BY_NAME[name], declared.overridden(name)
+    if column.parser == "money" and source.columns.amount.negative == "keep" and column.highest is not None:
+        column = replace(column, lowest=-column.highest)
     scale = 100 if column.parser == "money" else 1
     lowest, highest = (None, None) if other is None else (other.lowest, other.highest)
     return replace(
@@ -50,24 +58,23 @@ def column_of(name: str, source: Source) -> Column:
     )
 
 
-def reading_of(name: str, chunk: pl.Schema, source: Source) -> Reading:
-    """How a field that a source's files bring is read from a chunk of such types."""
-    column, declared = column_of(name, source), source.reading(name)
-    field = source.declared.own.get(name) or source.declared.overridden(name)
-    if column.parser == "flag" and field is not None:
-        assert isinstance(declared, TextColumn)
-        reading = _flag(column, declared, chunk, field.flag_texts)
-    else:
-        reading = READINGS[column.parser](column, declared, chunk, source)
-    if field is None:
-        return reading
-    if field.missing:
-        texts = [text for text in (canonical_text(one) for one in field.missing) if text is not None]
-        told = canonical_texts(declared.names[0], chunk[declared.names[0]])
+def with_declared(reading: Reading, name: str, first: str, chunk: pl.Schema, said: FieldDeclaration) -> Reading:
+    """A reading with what a field declares to be missing, and its only values.
+
+    Args:
+        reading: without them.
+        name: of the field.
+        first: column of the chunk that it is read from.
+        chunk: its types.
+        said: what is declared.
+    """
+    if said.missing:
+        texts = [text for text in (canonical_text(one) for one in said.missing) if text is not None]
+        told = canonical_texts(first, chunk[first])
         reading = replace(reading, given=pl.when(told.is_not_null() & ~told.is_in(texts)).then(reading.given))
-    if isinstance(field.values, tuple):
-        unknown = ~pl.col(f"{name}?").is_in(field.values)
-        some = ", ".join(field.values[:8]) + (" ..." if len(field.values) > 8 else "")
+    if isinstance(said.values, tuple):
+        unknown = ~pl.col(f"{name}?").is_in(said.values)
+        some = ", ".join(said.values[:8]) + (" ..." if len(said.values) > 8 else "")
         reading = replace(reading, checks=(*reading.checks, (unknown, f"is none of the declared values ({some})")))
     return reading
 
@@ -123,7 +130,7 @@ def _wrong_text(column: Column, value: pl.Expr, control: str) -> tuple[tuple[pl.
     )
 
 
-def _flag(column: Column, declared: TextColumn, chunk: pl.Schema, texts: Mapping[str, bool]) -> Reading:
+def flag(column: Column, declared: TextColumn, chunk: pl.Schema, texts: Mapping[str, bool]) -> Reading:
     dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
     if dtype == pl.Boolean:
         return Reading(pl.col(declared.column), given)
@@ -156,14 +163,46 @@ def _time(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source
     return replace(reading, checks=tuple((is_given & condition, reason) for condition, reason in reading.checks[1:]))
 
 
+_UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_MOST_US = 200 * 366 * 86_400_000_000  # that a clock may have counted
+
+
+def _counted(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> Reading:
+    """A number of units since the origin of a clock: text, whole numbers or floats."""
+    assert declared.origin is not None
+    assert declared.unit is not None
+    origin = declared.origin if declared.origin.tzinfo else declared.origin.replace(tzinfo=source.zone)
+    given, dtype = numeric(TextColumn(column=declared.column), chunk, source)
+    told = pl.col(f"{column.name}?")
+    elapsed = (numbers(told, dtype) * _UNITS_US[declared.unit] + 0.5).floor()
+    within = pl.when(elapsed.abs() < _MOST_US).then(elapsed.cast(pl.Int64, strict=False))
+    value = (pl.lit(origin.astimezone(UTC)).cast(schema.UTC_MICROSECONDS) + pl.duration(microseconds=within)).cast(
+        schema.UTC_MICROSECONDS
+    )
+    wrong = told.is_not_null() & pl.col(column.name).is_null()
+    return Reading(given, value, ((told.is_null(), "is missing"), (wrong, f"is not a number of {_COUNTED[declared.unit]}")))
+
+
+_COUNTED = {"us": "microseconds", "ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _written_time(declared: TimeColumn, chunk: pl.Schema) -> pl.Expr:
+    """The text of a time, whose parts may stand in several columns; null where one of them is missing."""
+    if not declared.columns:
+        return _as_text(declared.column, chunk)
+    return pl.concat_str([_as_text(name, chunk) for name in declared.columns], separator=declared.separator)
+
+
 def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> Reading:
-    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
+    if declared.origin is not None:
+        return _counted(column, declared, chunk, source)
+    dtype, given, value = chunk[declared.names[0]], pl.col(f"{column.name}?"), pl.col(column.name)
     missing = (given.is_null(), "is missing")
     skipped = (value.is_null(), f"does not exist in {source.timezone} (clocks were put forward)")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         instant = pl.col(declared.column).dt.convert_time_zone("UTC").cast(schema.UTC_MICROSECONDS)
         return Reading(instant, given, (missing,))
-    if dtype.is_temporal():
+    if dtype.is_temporal() and not declared.columns:
         local = pl.col(declared.column).cast(pl.Datetime("us"))
         return Reading(local, _in_zone(given, source.timezone), (missing, skipped))
     # Times hardly repeat, so Polars' cache of parsed text costs more than it saves.
@@ -173,7 +212,7 @@ def _timestamp(column: Column, declared: TimeColumn, chunk: pl.Schema, source: S
         for f, read in zip(declared.formats, parsed, strict=True)
     ]
     checks = (missing, (_none_of(parsed), _unlike(declared)), *_ambiguous(utc), skipped)
-    return Reading(_as_text(declared.column, chunk), _first_of(utc, schema.UTC_MICROSECONDS), checks)
+    return Reading(_written_time(declared, chunk), _first_of(utc, schema.UTC_MICROSECONDS), checks)
 
 
 def _in_zone(local: pl.Expr, zone: str) -> pl.Expr:
@@ -182,12 +221,16 @@ def _in_zone(local: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _date(column: Column, declared: TimeColumn, chunk: pl.Schema, source: Source) -> Reading:
-    dtype, given, value = chunk[declared.column], pl.col(f"{column.name}?"), pl.col(column.name)
-    if dtype.is_temporal():
+    if declared.origin is not None:
+        read = _counted(column, declared, chunk, source)
+        local = read.value.dt.convert_time_zone(source.timezone).dt.date()
+        return replace(read, value=local, checks=read.checks[1:])
+    dtype, given, value = chunk[declared.names[0]], pl.col(f"{column.name}?"), pl.col(column.name)
+    if dtype.is_temporal() and not declared.columns:
         return Reading(pl.col(declared.column), given.cast(pl.Date) if dtype == pl.Date else given.dt.date())
     parsed = [given.str.to_date(f, strict=False) for f in declared.formats]
     checks = ((given.is_not_null() & value.is_null(), _unlike(declared)), *_ambiguous(parsed))
-    return Reading(_as_text(declared.column, chunk), _first_of(parsed, pl.Date()), checks)
+    return Reading(_written_time(declared, chunk), _first_of(parsed, pl.Date()), checks)
 
 
 def _first_of(readings: Sequence[pl.Expr], dtype: pl.DataType) -> pl.Expr:
@@ -209,21 +252,18 @@ def _ambiguous(readings: Sequence[pl.Expr]) -> tuple[tuple[pl.Expr, str], ...]:
     return ((pl.min_horizontal(*readings) != pl.max_horizontal(*readings), "means different times by the declared formats"),)
 
 
-def _reads_numbers(
-    read: Callable[[pl.Expr, pl.DataType], pl.Expr], reason: str, *, required: bool = False
-) -> Callable[..., Reading]:
+def _reads_numbers(read: Callable[[pl.Expr, pl.DataType], pl.Expr], reason: str) -> Callable[..., Reading]:
     """How a column of numbers is read: by a rule of `canonical_number`; what it makes nothing of is refused for this reason."""
 
     def reading(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Reading:
-        given, dtype = _numeric(declared, chunk, source)
+        given, dtype = numeric(declared, chunk, source)
         told = pl.col(f"{column.name}?")
-        missing = ((told.is_null(), "is missing"),) if required else ()
-        return Reading(given, read(told, dtype), (*missing, (told.is_not_null() & pl.col(column.name).is_null(), reason)))
+        return Reading(given, read(told, dtype), ((told.is_not_null() & pl.col(column.name).is_null(), reason),))
 
     return reading
 
 
-def _numeric(declared: TextColumn, chunk: pl.Schema, source: Source) -> tuple[pl.Expr, pl.DataType]:
+def numeric(declared: TextColumn, chunk: pl.Schema, source: Source) -> tuple[pl.Expr, pl.DataType]:
     """A column of numbers and its type: typed as it stands, or text as numbers are written everywhere else."""
     dtype = chunk[declared.column]
     if dtype not in _TEXTS:
@@ -257,6 +297,9 @@ def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Sour
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> Reading:
     parts = [canonical_texts(name, chunk[name]) for name in declared.columns]
     identity = pl.concat_str(parts, separator=SEPARATOR)  # null where any part is
+    if declared.partial == "keep":
+        known = pl.any_horizontal(part.is_not_null() for part in parts)
+        identity = pl.when(known).then(pl.concat_str([part.fill_null("") for part in parts], separator=SEPARATOR))
     value = pl.col(f"{column.name}?")
     missing = (value.is_null(), "is missing")
     if any(chunk[name].is_temporal() for name in declared.columns):
@@ -286,7 +329,6 @@ READINGS: dict[str, Callable[..., Reading]] = {
     "time": _time,
     "timestamp": _timestamp,
     "date": _date,
-    "money": _reads_numbers(cents, NO_AMOUNT, required=True),
     "label": _label,
     "number": _reads_numbers(numbers, "is not a finite number"),
     "count": _reads_numbers(wholes, "is not a whole number"),
