@@ -11,12 +11,13 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
-from fraud_core.features.catalogue import FEATURES, feature_frame
+from fraud_core.features.catalogue import feature_frame
 from fraud_core.fields import schema
 from fraud_core.simulator.config import CATEGORIES, FraudKind, SimulatorConfig
 from fraud_core.simulator.simulate import simulate
 from fraud_core.sources.partitions import Cadence, key_range, window
 from fraud_core.sources.source import load_source
+from tests.history_features import FEATURES
 
 NEW_YORK = ZoneInfo("America/New_York")
 SMALL = SimulatorConfig(seed=3, cardholders=300, merchants=200, fraud_rate=0.03)
