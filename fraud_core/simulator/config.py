@@ -87,19 +87,19 @@ class OnlineConfig(BaseModel):
 
     declined_share: float = Field(0.02, ge=0, le=0.5, description="Legitimate payments that lack funds, or are over a limit.")
     failed_check_share: float = Field(
-        0.04, ge=0, le=0.5, description="Payments with a CVV check before which the holder mistypes it: declined attempts of their own."
+        0.03, ge=0, le=0.5, description="Payments with a CVV check before which the holder mistypes it: declined attempts of their own."
     )
     outages: float = Field(
-        0.6, ge=0, le=30, description="Times a month that an issuer's CVV checks fail for some hours, on average of a BIN."
+        1.2, ge=0, le=30, description="Times a month that an issuer's CVV checks fail for some hours, on average of a BIN."
     )
     refund_share: float = Field(0.015, ge=0, le=0.4, description="Legitimate payments that are given back later, whole or in part.")
     shared_device_share: float = Field(
-        0.06, ge=0, le=1, description="Payments online at a device of many cards: call centres, tablets of shops."
+        0.12, ge=0, le=1, description="Payments online at a device of many cards: call centres, tablets of shops."
     )
     fresh_device_share: float = Field(0.05, ge=0, le=1, description="Payments online by a device never seen before, nor again.")
     mobile_share: float = Field(0.35, ge=0, le=1, description="Payments online through one of few addresses of a mobile carrier.")
-    guest_share: float = Field(0.08, ge=0, le=1, description="Payments online with an account that was opened for them.")
-    virtual_share: float = Field(0.06, ge=0, le=1, description="Payments online with a number that the issuer made for one use.")
+    young_account_share: float = Field(0.12, ge=0, le=1, description="Payments online with an account of up to two weeks.")
+    virtual_share: float = Field(0.15, ge=0, le=1, description="Payments online with a number that the issuer made for one use.")
 
 
 class SimulatorConfig(BaseModel):

@@ -11,8 +11,8 @@ from fraud_core.units.arrays import Array
 # What gives a campaign away is its actor alone, from which `signals` makes device, network, card numbers and accounts.
 
 RING_CARDS, VISITS, RING_DAYS = (30, 51), (1, 3), 2
-ATTEMPTS = (25, 56)
-_GAP = 25.0  # seconds between two attempts, on average
+ATTEMPTS = (15, 36)
+_GAP = 45.0  # seconds between two attempts, on average
 ACCOUNTS, USES, OPENING_DAYS, FARM_DAYS = (18, 33), (1, 3), 3, 7
 _CAMPAIGNS_A_DAY = 1 << 20
 

@@ -30,10 +30,13 @@ REFUND_DAYS = 14  # a refund comes within so many days
 _ISSUERS = 12
 _BIN_SCALE = scaled(1 / np.arange(1, _ISSUERS + 1) ** 0.7)
 _CHAINS, _IN_CHAIN = 3, 0.3  # chains whose shops' tills pay through one gateway
-_CARDS_A_DESK = 25  # a day
+_CARDS_A_DESK, _SITES = 25, 8  # a day; where its network leaves
+_RELAYS = 12  # homes that a ring pays from
 _CARRIERS, _EXITS = 4, 4  # mobile carriers, and /24s of each
 _AT_OFFICE = 40  # persons
 _NEIGHBOURS = 8  # households a /24
+_UNFAMILIAR = 5  # times as often is the CVV of a virtual number mistyped
+_YOUNG_MINUTES = 14 * 24 * 60.0  # a young account is between a minute and two weeks old, most of them minutes or hours
 _COUNTRIES = np.array(["US", "CA", "MX", "GB"])
 _COUNTRY_SCALE = np.array([0.95, 0.97, 0.985, 1.0])
 _DOMAINS = ("post", "mail", "letterbox", "quickmail", "webpost", "inbox", "mailhaven", "postline")
@@ -61,7 +64,7 @@ class _Draw(IntEnum):
     OFFICE = 14
     NAME = 15
     DOMAIN = 16
-    GUEST = 17
+    YOUNG = 17
     OTHER_ADDRESS = 18
     OPENED = 19
     COUNTRY = 20
@@ -192,10 +195,10 @@ class _Drawing:
         self.issuer = np.where(self.enumeration, under, self.issuer)
         is_desk = uniform(self.payment, _Draw.DESK) < self.config.shared_device_share
         self.at_desk = is_desk & self.remote & ~self.in_app & ~self.stolen
-        guest = uniform(self.payment, _Draw.GUEST) < self.config.guest_share
-        # Who uses stolen cards pays as a guest, or with an account that was somebody else's.
-        half = uniform(self.actor, _Draw.GUEST, rows.card) < 0.5
-        self.is_guest = np.where(self.ring, half, guest & ~self.farm & ~self.takeover) | self.enumeration | self.testing
+        young = uniform(self.payment, _Draw.YOUNG) < self.config.young_account_share
+        self.is_young = (young & ~self.farm & ~self.takeover) | self.testing
+        virtual = uniform(self.payment, _Draw.VIRTUAL) < self.config.virtual_share
+        self.is_virtual = virtual & self.remote & ~self.stolen & (rows.amount > 0)
         stored = uniform(self.seed, _Draw.STORED, rows.card, rows.merchant) < np.where(self.in_app, 0.5, 0.15)
         self.is_checked = self.remote & (~stored | self.enumeration | self.testing) & ~self.is_refund
         self.outcome = uniform(self.payment, _Draw.OUTCOME)
@@ -205,7 +208,8 @@ class _Drawing:
     def failed_attempts(self) -> Array:
         """How often the CVV of each legitimate payment was wrong before it was right."""
         u = uniform(self.payment, _Draw.ATTEMPTS)
-        usual = np.where(u < self.config.failed_check_share, 1 + (u < self.config.failed_check_share / 4), 0)
+        share = self.config.failed_check_share * np.where(self.is_virtual, _UNFAMILIAR, 1)
+        usual = np.where(u < share, 1 + (u < share / 4), 0)
         hour = self.rows.moment % DAY / HOUR
         which = (self.seed, _Draw.OUTAGE, self.issuer, self.day)
         begin = 7 + 12 * uniform(*which, 1)
@@ -222,8 +226,8 @@ class _Drawing:
         right = np.where(self.enumeration, hit | (u_cvv > 0.97), right)
         declined = np.where(self.enumeration, ~hit, declined | (self.testing & ~right))
         secure = np.searchsorted([0.56, 0.94, 0.99, 1.0], u_secure, side="right")
-        secure = np.where(declined & (u_secure > 0.8) & ~self.enumeration, 3, secure)
-        secure = np.where(self.enumeration | self.testing, 0, secure)  # tried where nobody asks
+        secure = np.where(declined & (u_secure > 0.8), 3, secure)
+        secure = np.where(self.testing, 0, secure)  # tried where nobody asks
         return np.where(self.remote & ~self.is_refund, secure, -1), np.where(self.is_checked, right, -1), declined & ~self.is_refund
 
     # --- numbers
@@ -234,8 +238,7 @@ class _Drawing:
         period = 730 + below(730, self.seed, _Draw.NUMBER, card)
         generation = (self.day + below(1_460, self.seed, _Draw.NUMBER, card, 1)) // period
         own = hashed(self.seed, _Draw.NUMBER, card, generation, 2)
-        virtual = uniform(self.payment, _Draw.VIRTUAL) < self.config.virtual_share
-        once = self.enumeration | (virtual & self.remote & ~self.stolen & ~self.is_refund)
+        once = self.enumeration | self.is_virtual
         account = np.where(once, hashed(self.payment, _Draw.NUMBER), own) % np.uint64(10**9)
         first = (910_000 + 7_043 * self.issuer) * 10**9 + account.astype(np.int64)
         digits = first[:, None] // 10 ** np.arange(15) % 10
@@ -280,15 +283,19 @@ class _Drawing:
         address = np.where(at_work, _ip(172, 16 + office // 256 % 8, office % 256, 1), home)
         is_mobile = u < np.where(self.in_app, 1.5, 0.5) * self.config.mobile_share
         address = np.where(is_mobile, mobile, address)
-        address = np.where(self.at_desk, _ip(172, 24, self._desks() % 256, 1), address)
+        # Who orders for others sits at any of a call centre's sites, or walks about with a tablet.
+        site = self._desks() * _SITES + below(_SITES, self.payment, _Draw.DESK, 1)
+        address = np.where(self.at_desk & ~is_mobile, _ip(172, 24 + site // 256 % 4, site % 256, 1), address)
         mall = np.where(self._chains() >= 0, 65_000 + self._chains(), merchant // 4)
         address = np.where(self.remote, address, _ip(172, 28 + mall // 65_536 % 4, mall // 256 % 256, mall % 256))
-        # Behind ever another home, whose router somebody else rents out; or behind one, for all that an actor does.
-        relay = np.where(self.enumeration, hashed(self.payment, _Draw.ADDRESS), hashed(self.actor, _Draw.ADDRESS, card))
+        # Behind ever another home, whose router somebody else rents out, or behind a dozen; or behind one, for all that an actor does.
+        rented = hashed(self.actor, _Draw.ADDRESS, below(_RELAYS, self.payment, _Draw.ADDRESS, 1))
+        relay = np.where(self.enumeration, hashed(self.payment, _Draw.ADDRESS), rented)
         relay = np.where(self.testing | self.takeover, hashed(self.actor, _Draw.ADDRESS), relay)
         address = np.where(self.stolen, self._home_address(below(self.households, relay)), address)
-        farm = below(65_536, self.actor, _Draw.NETWORK)
-        address = np.where(self.farm, _ip(10, farm // 256, farm % 256, 2 + below(250, self.actor, _Draw.ADDRESS, card)), address)
+        farm = self._home_address(below(self.households, self.actor, _Draw.NETWORK)) // 256 * 256
+        farm = farm + 2 + below(250, self.actor, _Draw.ADDRESS, card, 2)  # among neighbours who know nothing of it
+        address = np.where(self.farm, farm, address)
         return np.where(self.is_refund, 0, address)
 
     def _home_address(self, household: Array) -> Array:
@@ -320,13 +327,15 @@ class _Drawing:
     def _accounts(self) -> tuple[pl.Series, Array]:
         """E-mail addresses, null where there is none, and when the account was opened (see `Signals`)."""
         card, people = self.rows.card, len(self.population.home)
-        bought = self.ring & ~self.is_guest
-        owner = np.where(bought, below(people, self.actor, _Draw.ACCOMPLICE, card), card)
+        # Stolen cards are used with accounts that were somebody else's, or with young ones, as anybody's are.
+        buyer = np.where(self.enumeration, self.payment, hashed(self.actor, card))
+        bought = (self.ring | self.enumeration) & ~self.is_young
+        owner = np.where(bought, below(people, buyer, _Draw.ACCOMPLICE), card)
         name, domain = hashed(self.seed, _Draw.NAME, owner), uniform(self.seed, _Draw.DOMAIN, owner)
         digits = owner.astype(np.int64)
-        # Of guests some give another address; of those who use stolen cards, all do.
-        other = self.is_guest & (self.stolen | (uniform(self.payment, _Draw.OTHER_ADDRESS) < 0.4))
-        source = np.where(self.testing, self.actor, np.where(self.ring, hashed(self.actor, _Draw.NAME, card), self.payment))
+        # Of young accounts some have another address; all do that are for stolen cards.
+        other = self.is_young & (self.stolen | (uniform(self.payment, _Draw.OTHER_ADDRESS) < 0.4))
+        source = np.where(self.testing, self.actor, np.where(self.ring, buyer, self.payment))
         name = np.where(other, hashed(source, _Draw.NAME), name)
         domain = np.where(other, uniform(source, _Draw.DOMAIN), domain)
         digits = np.where(other, below(100_000, source, _Draw.OTHER_ADDRESS), digits)
@@ -343,7 +352,7 @@ class _Drawing:
         opened = self._generation(_Draw.OPENED, owner, 300, 1_500)[1] * DAY + below(DAY, self.seed, _Draw.OPENED, owner, 2)
         begin = first_day_of(self.rows.actor) + below(OPENING_DAYS, self.actor, _Draw.OPENED, card)
         opened = np.where(self.farm, begin * DAY + below(DAY, self.actor, _Draw.OPENED, card, 1), opened).astype(np.float64)
-        opened = np.where(self.is_guest, -60.0 - below(90 * 60, source, _Draw.OPENED, 3), opened)
+        opened = np.where(self.is_young, -np.rint(60 * _YOUNG_MINUTES ** uniform(source, _Draw.OPENED, 3)), opened)
         has = self.remote & ~self.is_refund
         return _where(has, email), np.where(has, opened, np.nan)
 
