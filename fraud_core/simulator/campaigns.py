@@ -7,8 +7,18 @@ import numpy as np
 
 from fraud_core.simulator.config import LOG_MEDIAN, SPREAD, FraudKind, day_number, kind_code
 from fraud_core.simulator.draws import DAY, HOUR, Stream, mean_of, pick, ragged_ranges, running_sum
-from fraud_core.simulator.hidden import ACCOUNTS, ATTEMPTS, FARM_DAYS, RING_CARDS, RING_DAYS, USES, VISITS
-from fraud_core.simulator.hidden import account_farm, bin_enumeration, device_ring
+from fraud_core.simulator.hidden import (
+    ACCOUNTS,
+    ATTEMPTS,
+    FARM_DAYS,
+    RING_CARDS,
+    RING_DAYS,
+    USES,
+    VISITS,
+    account_farm,
+    bin_enumeration,
+    device_ring,
+)
 from fraud_core.simulator.population import (
     Population,
     Rows,

@@ -87,12 +87,12 @@ class OnlineConfig(BaseModel):
 
     declined_share: float = Field(0.02, ge=0, le=0.5, description="Legitimate payments that lack funds, or are over a limit.")
     failed_check_share: float = Field(
-        0.03, ge=0, le=0.5, description="Payments with a CVV check before which the holder mistypes it: declined attempts of their own."
+        0.03, ge=0, le=0.2, description="Payments with a CVV check before which the holder mistypes it: an attempt of its own."
     )
     outages: float = Field(
         1.2, ge=0, le=30, description="Times a month that an issuer's CVV checks fail for some hours, on average of a BIN."
     )
-    refund_share: float = Field(0.015, ge=0, le=0.4, description="Legitimate payments that are given back later, whole or in part.")
+    refund_share: float = Field(0.015, ge=0, le=0.4, description="Legitimate payments that are given back, whole or in part.")
     shared_device_share: float = Field(
         0.12, ge=0, le=1, description="Payments online at a device of many cards: call centres, tablets of shops."
     )

@@ -7,7 +7,7 @@ from fraud_core.simulator.draws import DAY, HOUR, pick, ragged_ranges, running_s
 from fraud_core.simulator.population import Population, Rows, draw_amounts, hour_of_rows
 from fraud_core.units.arrays import Array
 
-# Every payment here is one that the cardholder might have made online: category, merchant, hour and amount are drawn as habits are.
+# Every payment here is one that the cardholder might have made online: category, merchant, hour and amount are as habits have it.
 # What gives a campaign away is its actor alone, from which `signals` makes device, network, card numbers and accounts.
 
 RING_CARDS, VISITS, RING_DAYS = (30, 51), (1, 3), 2

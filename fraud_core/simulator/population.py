@@ -59,9 +59,7 @@ class Rows:
     actor: Array
 
     @classmethod
-    def of(
-        cls, moment: Array, card: Array, merchant: Array, amount: Array, kind: int | Array, actor: int | Array = 0
-    ) -> Self:
+    def of(cls, moment: Array, card: Array, merchant: Array, amount: Array, kind: int | Array, actor: int | Array = 0) -> Self:
         return cls(
             moment.astype(np.int64),
             card.astype(np.int32),
@@ -182,7 +180,7 @@ class Population:
         return np.where(ONLINE[category], anywhere, self.nearby[city, category, near])
 
     def usual_merchant(self, category: Array, card: Array, city: Array, u_loyal: Array, u_slot: Array, u: Array) -> Array:
-        """Where each card's holder goes: mostly to a favourite (never with `u_loyal` from 1 on), else within reach of the city."""
+        """Where each holder goes: mostly to a favourite (never with `u_loyal` from 1 on), else within reach of the city."""
         slot = np.searchsorted(scaled(_SLOT_SHARES), u_slot, side="right")
         return np.where(u_loyal < _LOYALTY, self.favourites[category, slot, card], self.merchant_at(category, city, u))
 

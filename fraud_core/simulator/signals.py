@@ -42,7 +42,7 @@ _COUNTRY_SCALE = np.array([0.95, 0.97, 0.985, 1.0])
 _DOMAINS = ("post", "mail", "letterbox", "quickmail", "webpost", "inbox", "mailhaven", "postline")
 _DOMAIN_SCALE = np.array([0.34, 0.58, 0.75, 0.85, 0.91, 0.95, 0.98, 1.0])
 _COLOURS = ("amber", "azure", "coral", "cyan", "ebony", "green", "indigo", "ivory", "lilac", "ochre", "olive", "ruby", "sepia")
-_ANIMALS = ("badger", "crane", "dove", "falcon", "finch", "heron", "ibis", "lark", "lynx", "otter", "raven", "robin", "seal", "wren")
+_ANIMALS = ("badger", "crane", "dove", "falcon", "finch", "heron", "ibis", "lark", "lynx", "otter", "raven", "robin", "seal")
 
 
 class _Draw(IntEnum):
@@ -87,7 +87,7 @@ class Signals:
     """What payments carry beside `Rows`: arrays of one length, and texts as Polars has them."""
 
     texts: pl.DataFrame
-    opened: Array  # local seconds since 1970 as a wall clock counts them; below zero: so many seconds before the payment; NaN: none
+    opened: Array  # local seconds since 1970; below zero: so many seconds before the payment; NaN: none
     currency: Array
 
     def take(self, which: Array) -> "Signals":
@@ -97,15 +97,16 @@ class Signals:
 def worth(currency: Array, day: Array) -> Array:
     """What one unit of each currency is worth in the first one on a day (counted from 1970-01-01)."""
     swing = _SWING[currency] * np.sin(2 * np.pi * day / _SWING_DAYS[currency])
-    return np.round(_WORTH[currency] * (1 + swing), 6)
+    value: Array = np.round(_WORTH[currency] * (1 + swing), 6)
+    return value
 
 
 def refunds_of(population: Population, purchases: Rows) -> Rows:
     """What is given back of legitimate payments: negative amounts, 1 to 14 days later, of the same card and merchant."""
-    online, seed = _online(population), population.config.seed
-    outcome = uniform(_payment(seed, purchases), _Draw.OUTCOME)
-    given = purchases.take((purchases.kind == 0) & (outcome >= 1 - online.refund_share))
-    payment = _payment(seed, given)
+    online, payment = _online(population), _payment(population.config.seed, purchases)
+    wanted = uniform(payment, _Draw.OUTCOME) >= 1 - online.refund_share  # at the other end are those that were declined
+    wanted &= uniform(payment, _Draw.VIRTUAL) >= online.virtual_share  # those numbers are of no use a second time
+    given, payment = purchases.take(wanted), payment[wanted]
     part = np.where(uniform(payment, _Draw.REFUND) < 0.75, 1.0, 0.1 + 0.8 * uniform(payment, _Draw.REFUND, 1))
     day = given.moment // DAY + 1 + below(REFUND_DAYS, payment, _Draw.REFUND, 2)
     moment = day * DAY + ((8 + 11 * uniform(payment, _Draw.REFUND, 3)) * HOUR).astype(np.int64)
@@ -228,7 +229,8 @@ class _Drawing:
         secure = np.searchsorted([0.56, 0.94, 0.99, 1.0], u_secure, side="right")
         secure = np.where(declined & (u_secure > 0.8), 3, secure)
         secure = np.where(self.testing, 0, secure)  # tried where nobody asks
-        return np.where(self.remote & ~self.is_refund, secure, -1), np.where(self.is_checked, right, -1), declined & ~self.is_refund
+        paid = ~self.is_refund
+        return np.where(self.remote & paid, secure, -1), np.where(self.is_checked, right, -1), declined & paid
 
     # --- numbers
 
@@ -288,7 +290,7 @@ class _Drawing:
         address = np.where(self.at_desk & ~is_mobile, _ip(172, 24 + site // 256 % 4, site % 256, 1), address)
         mall = np.where(self._chains() >= 0, 65_000 + self._chains(), merchant // 4)
         address = np.where(self.remote, address, _ip(172, 28 + mall // 65_536 % 4, mall // 256 % 256, mall % 256))
-        # Behind ever another home, whose router somebody else rents out, or behind a dozen; or behind one, for all that an actor does.
+        # Behind ever another home, whose router somebody rents out, or behind a dozen; or behind one, for all an actor does.
         rented = hashed(self.actor, _Draw.ADDRESS, below(_RELAYS, self.payment, _Draw.ADDRESS, 1))
         relay = np.where(self.enumeration, hashed(self.payment, _Draw.ADDRESS), rented)
         relay = np.where(self.testing | self.takeover, hashed(self.actor, _Draw.ADDRESS), relay)

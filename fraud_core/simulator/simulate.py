@@ -46,11 +46,11 @@ def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: Zone
     last = day_number((end - timedelta(microseconds=1)).astimezone(zone).date())
     population = Population(config)
     days = range(max(first - REFUND_DAYS, day_number(config.epoch)) if config.online else first, last + 1)
-    habits = [habits_of(population, day) for day in days]
-    rows = Rows.concatenate([*habits, *campaign_rows(population, first, last)])
+    habits = Rows.concatenate([habits_of(population, day) for day in days])
+    rows = Rows.concatenate([habits, *campaign_rows(population, first, last)])
     signals = None
     if config.online:
-        rows = Rows.concatenate([rows, refunds_of(population, rows)])
+        rows = Rows.concatenate([rows, refunds_of(population, habits)])
         rows = rows.take((rows.moment >= first * DAY) & (rows.moment < (last + 1) * DAY))
         rows, signals = with_signals(population, rows)
     order = np.argsort(rows.moment // DAY, kind="stable")  # the order within a day does not depend on the window
