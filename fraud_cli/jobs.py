@@ -195,6 +195,7 @@ def summary(installation: Installation, keys: list[str], seconds: float) -> dict
         "rows": sum(int(raws[key].facts["rows"]) for key in keys if key in raws),
         "quarantined": nowhere + sum(int(raws[key].facts["quarantined"]) for key in keys if key in raws),
         "repaired": sum(file.repaired for file in landing.files.values()) if landing else 0,
+        "rounded": sum(file.rounded for file in landing.files.values()) if landing else 0,
         "partitions": len(keys),
         "accepted": sum(verdict.is_accepted for verdict in judged),
         "rejected": sum(not verdict.is_accepted for verdict in judged),

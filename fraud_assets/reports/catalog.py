@@ -10,11 +10,11 @@ from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
 from fraud_core.features.feature import Feature
 from fraud_core.fields import schema
-from fraud_core.fields.declared import NOTHING, Declared
+from fraud_core.fields.declared import ALIASES, NOTHING, Declared
 from fraud_core.intake import parsing
 from fraud_core.intake import raw as raw_rules
 from fraud_core.models import manifest
-from fraud_core.sources.source import CardColumn, Source
+from fraud_core.sources.source import Source
 from fraud_core.training_data import transform
 from fraud_core.training_data.transform import source_features
 
@@ -90,7 +90,7 @@ def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
 
 def table_schema(columns: dict[str, pl.DataType], declared: Declared = NOTHING) -> dg.TableSchema:
     """Columns with their types, and what each holds."""
-    said = _CANONICAL | _QUARANTINE | _LABELS
+    said = {name: _own(declared, name) for name in declared.column_names} | _CANONICAL | _QUARANTINE | _LABELS
     known = catalogue.catalogue_of(declared).by_name
     return dg.TableSchema(
         columns=[
@@ -100,12 +100,21 @@ def table_schema(columns: dict[str, pl.DataType], declared: Declared = NOTHING) 
     )
 
 
+def _own(declared: Declared, name: str) -> str:
+    """What one of the source's own fields holds."""
+    field = declared.own[name]
+    meaning = field.meaning.replace("{value}", "...") or name.replace("_", " ").capitalize()
+    unit = f", in {field.unit}" if field.unit else ""
+    how = "keyed hash of a personal id" if field.personal else "derived" if field.derivation is not None else ""
+    return f"{meaning} ({field.kind}{unit}{f'; {how}' if how else ''})."
+
+
 def expected_columns(source: Source, asset: str) -> dict[str, pl.DataType]:
     """The columns of a table before any partition of it was made; none where the asset is no table."""
     canonical = source.columns.canonical
     match asset:
         case "raw":
-            return schema.raw_schema(canonical)
+            return source.raw_schema
         case "quarantine":
             return dict(schema.QUARANTINE_SCHEMA)
         case "transformed":
@@ -123,7 +132,7 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
             made_of = {name: _declared(source, name) for name in columns}
             before = "landing"
         case "transformed":
-            raw = schema.raw_schema(source.columns.canonical, source.declared.columns)
+            raw = source.raw_schema
             known = catalogue.catalogue_of(source.declared).by_name
             made_of = {name: [of for of in _needs(name, known.get(name)) if of in raw] for name in columns}
             before = "raw"
@@ -135,11 +144,14 @@ def column_lineage(source: Source, asset: str, columns: Iterable[str]) -> dg.Tab
 
 
 def _declared(source: Source, name: str) -> list[str]:
-    """Columns of the source's files that a canonical column is read from."""
-    if source.simulator is not None or name not in source.columns.canonical:
+    """Columns of the source's files that a column of raw is read from, or derived of."""
+    derived = source.declared.derived.get(name)
+    if source.simulator is not None or not (derived is not None or name in source.given):
         return []
-    declared = source.columns.declared(name)
-    return list(declared.columns) if isinstance(declared, CardColumn) else [declared.column]
+    if derived is None or derived.derivation is None:
+        return list(source.reading(name).names)
+    needs = (ALIASES.get(needed, needed) for needed in derived.derivation.needs)
+    return list(dict.fromkeys(column for needed in needs for column in _declared(source, needed)))
 
 
 def _needs(name: str, feature: Feature | None) -> list[str]:

@@ -9,6 +9,7 @@ from fraud_assets.installation import Installation
 from fraud_assets.reports import catalog
 from fraud_assets.reports.markdown import markdown_table
 from fraud_core.fields import schema
+from fraud_core.fields.declared import Declared
 from fraud_core.storage.artifacts import Document, Estimator, Pointer, Table
 
 SAMPLE_ROWS = 5
@@ -36,7 +37,8 @@ class ArtifactIOManager(dg.IOManager):
         partition = context.partition_key if context.has_asset_partitions else None
         asset = context.asset_key.path[-1]
         pointer = self._project.artifacts.write(asset, partition, obj)
-        context.add_output_metadata(written(pointer, obj, self._project.artifacts.store.uri(pointer.key)))
+        declared = self._project.source.declared
+        context.add_output_metadata(written(pointer, obj, self._project.artifacts.store.uri(pointer.key), declared))
         if isinstance(obj, Table):
             lineage = catalog.column_lineage(self._project.source, asset, obj.frame.columns)
             context.add_output_metadata({} if lineage is None else {"dagster/column_lineage": lineage})
@@ -51,7 +53,7 @@ class ArtifactIOManager(dg.IOManager):
         return self._project.artifacts.estimator(asset)
 
 
-def written(pointer: Pointer, value: Table | Document | Estimator, uri: str) -> dict[str, Any]:
+def written(pointer: Pointer, value: Table | Document | Estimator, uri: str, declared: Declared) -> dict[str, Any]:
     """Metadata of a write: where, how large, which hashes, the facts; of a table, its schema and a sample, nothing personal."""
     shown: dict[str, Any] = {
         "uri": dg.MetadataValue.path(uri),
@@ -62,7 +64,7 @@ def written(pointer: Pointer, value: Table | Document | Estimator, uri: str) -> 
     }
     if isinstance(value, Table):
         shown["dagster/row_count"] = len(value.frame)
-        shown["dagster/column_schema"] = catalog.table_schema(dict(value.frame.schema))
-        columns = schema.shown_columns(value.frame.columns)
+        shown["dagster/column_schema"] = catalog.table_schema(dict(value.frame.schema), declared)
+        columns = schema.shown_columns(value.frame.columns, declared.columns)
         shown["sample"] = dg.MetadataValue.md(markdown_table(value.frame.select(columns).head(SAMPLE_ROWS).rows(named=True)))
     return shown

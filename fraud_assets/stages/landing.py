@@ -59,6 +59,7 @@ def build(installation: Installation) -> list[dg.AssetsDefinition]:
             "lines": sum(file.lines or file.rows for file in landed.files.values()),
             "rows_read": sum(file.rows for file in landed.files.values()),
             "repaired": sum(file.repaired for file in landed.files.values()),
+            "rounded": sum(file.rounded for file in landed.files.values()),
             "refused": landed.quarantined,
             "undated": sum(segment.rows for segment in landed.refused(UNDATED)),
             "partitions": len(landed.partitions()),

@@ -74,7 +74,7 @@ def simulate(
     for key in tqdm(keys, desc="simulating", unit="partition", file=sys.stderr):
         start, end = partitions.window(key, source.cadence, source.zone)
         frame = simulate(source.simulator, start, end, source.zone).with_columns((pl.col("amount_cents") / 100).alias("amount"))
-        frames.append(frame.select(source.columns.wanted))
+        frames.append(frame.select(source.wanted))
     everything = pl.concat(frames)
     draft = out.with_name(f".{out.name}.draft")
     if out.suffix == ".csv":

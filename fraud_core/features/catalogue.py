@@ -31,7 +31,9 @@ VERSION = 3  # raised whenever a definition changes: transformed partitions of a
 
 def _log_amount(inputs: Inputs) -> Array:
     amount: Array = inputs["amount_cents"] / 100.0
-    gridded: Array = np.round(np.log1p(amount) * LOG_GRID) / LOG_GRID
+    gridded: Array = (
+        np.round(np.copysign(np.log1p(np.abs(amount)), amount) * LOG_GRID) / LOG_GRID
+    )  # a source may keep negative ones
     return gridded
 
 

@@ -154,6 +154,11 @@ class FieldDeclaration(Declaration):
             raise ValueError(f"lowest ({self.lowest:g}) lies above highest ({self.highest:g})")
         if isinstance(self.values, dict) and self.kind != "flag":
             raise ValueError("values = { true = [...], false = [...] } is for flags; a category's values are a list")
+        if isinstance(self.values, dict):
+            told = [text.strip().lower() for texts in self.values.values() for text in texts]
+            twice = next((text for text in told if told.count(text) > 1), None)
+            if twice is not None:
+                raise ValueError(f"'{twice}' means both true and false; capitals do not tell texts of a flag apart")
         if isinstance(self.values, tuple) and self.kind != "category":
             raise ValueError(f"values is for categories and flags, and this is a {self.kind}")
         if self.personal and self.kind == "category":

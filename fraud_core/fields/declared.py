@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Self
+from typing import Any, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializationInfo, field_serializer, model_validator
 
 from fraud_core.fields.declaration import (
     IN_HOURS,
@@ -39,6 +39,11 @@ class Declared(Declaration):
     fields: dict[str, FieldDeclaration] = Field(default_factory=dict)
     windows: tuple[WindowDeclaration, ...] = ()
     standard_windows: bool = True
+
+    @field_serializer("fields")
+    def _as_declared(self, fields: dict[str, FieldDeclaration], info: SerializationInfo) -> dict[str, Any]:
+        """What was declared and nothing else: of a standard field the rest is as the catalogue has it."""
+        return {n: field.model_dump(mode=info.mode, by_alias=True, exclude_unset=True) for n, field in fields.items()}
 
     @property
     def is_standard(self) -> bool:
@@ -103,7 +108,7 @@ class Declared(Declaration):
         return self
 
     def _wrong_fields(self) -> Iterable[str]:
-        names = {NIGHT, "amount", *STANDARD}
+        names = {NIGHT, REFUND, "amount", *STANDARD}
         folded: dict[str, str] = {}
         for name, field in self.fields.items():
             where = f"fields.{name}:"
@@ -112,7 +117,8 @@ class Declared(Declaration):
                 if field.kind != STANDARD[name].kind:
                     yield f"{where} is the standard field {name}, a {STANDARD[name].kind}; give the own one another name"
                 elif changed:
-                    yield f"{where} {sorted(changed)[0]} of a standard field cannot be declared otherwise"
+                    key = sorted(changed)[0].replace("derivation", "from")
+                    yield f"{where} {key} of a standard field cannot be declared otherwise"
                 continue
             if re.fullmatch(NAME, name) is None:
                 yield f"{where} a name has letters, digits and underscores, and begins with a letter"

@@ -6,13 +6,14 @@ microseconds, which is the same for one value and for a column.
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from fraud_core.fields.declaration import From
 from fraud_core.fields.declared import ALIASES, Declared
+from fraud_core.fields.schema import UTC_MICROSECONDS
 
 _HOUR_US = 3_600_000_000
 
@@ -49,18 +50,23 @@ def _derived(rule: From, given: list[Any]) -> Any:
         return None
     match rule.rule:
         case "equal":
-            return given[0] == given[1]
+            return _units(rule, 0, given[0]) == _units(rule, 1, given[1])
         case "difference":
             first, second = given
-            return _hours(first, second) if isinstance(first, datetime) else _units(rule, 0, first) - _units(rule, 1, second)
+            return _hours(first, second) if isinstance(first, date) else _units(rule, 0, first) - _units(rule, 1, second)
         case "hours_since":
             return _hours(given[1], given[0])
         case _:
             return text_rule(rule)(str(given[0]))
 
 
-def _hours(later: datetime, earlier: datetime) -> float:
-    return ((later - earlier) // timedelta(microseconds=1)) / _HOUR_US
+def _hours(later: date, earlier: date) -> float:
+    return ((_moment(later) - _moment(earlier)) // timedelta(microseconds=1)) / _HOUR_US
+
+
+def _moment(time: date) -> datetime:
+    """A time, or the midnight at which a day begins, in UTC."""
+    return time if isinstance(time, datetime) else datetime(time.year, time.month, time.day, tzinfo=UTC)
 
 
 def _units(rule: From, at: int, value: Any) -> Any:
@@ -88,23 +94,29 @@ def derive_columns(declared: Declared, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _column(rule: From, frame: pl.DataFrame, needs: list[str]) -> pl.Expr | pl.Series:
-    first, second = pl.col(needs[0]), pl.col(needs[-1])
+    units = [_in_units(one, name, frame.schema[name]) for one, name in zip(rule.needs, needs, strict=True)]
+    first, second = units[0], units[-1]
     match rule.rule:
         case "equal":
             return first == second
         case "difference" if frame.schema[needs[0]].is_temporal():
             return (first - second).dt.total_microseconds() / _HOUR_US
         case "difference":
-            units = [
-                pl.col(name) / 100.0 if one in ALIASES else pl.col(name) for one, name in zip(rule.needs, needs, strict=True)
-            ]
-            return units[0].cast(pl.Float64) - units[1].cast(pl.Float64)
+            return first.cast(pl.Float64) - second.cast(pl.Float64)
         case "hours_since":
             return (second - first).dt.total_microseconds() / _HOUR_US
         case _:
             texts = frame[needs[0]].unique().drop_nulls()
             derived = pl.Series([text_rule(rule)(text) for text in texts.to_list()], dtype=pl.String)
             return frame[needs[0]].replace_strict(texts, derived, default=None, return_dtype=pl.String)
+
+
+def _in_units(written: str, name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column as people know it: cents as currency units, days as the midnights at which they begin in UTC."""
+    column = pl.col(name)
+    if written in ALIASES:
+        return column / 100.0
+    return column.cast(UTC_MICROSECONDS) if dtype == pl.Date else column
 
 
 def _domain(text: str) -> str | None:

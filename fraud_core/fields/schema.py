@@ -110,6 +110,8 @@ def raw_schema(columns: Iterable[str], own: Iterable[Column] = ()) -> dict[str, 
     present = set(columns) | {"transaction_id"}
     schema: dict[str, pl.DataType] = {column.name: column.dtype for column in CANONICAL if column.name in present}
     schema |= {column.name: column.dtype for column in own}
+    if "refund" in present:  # whether money came back
+        schema["refund"] = pl.Boolean()
     if "card" in present:
         schema["split_bucket"] = pl.Int16()
     return schema | PROVENANCE

@@ -240,7 +240,7 @@ class _Reader:
         """The wanted columns: those that the names of its folders tell with their value, and those that are read."""
         folders = _folder_columns(name, present, self.source)
         _require(name, [*present, *folders], self.source)
-        return folders, [column for column in self.source.columns.wanted if column not in folders]
+        return folders, [column for column in self.source.wanted if column not in folders]
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -288,7 +288,7 @@ def _folder_columns(name: str, present: Sequence[str], source: Source) -> dict[s
     """Wanted columns that the file itself lacks and the names of its folders tell."""
     parts = (part.partition("=") for part in name.partition("://")[2 if "://" in name else 0].split("/")[:-1] if "=" in name)
     told = {column: "" if value == NO_VALUE else unquote(value) for column, equals, value in parts if equals}
-    return {column: told[column] for column in source.columns.wanted if column in told and column not in present}
+    return {column: told[column] for column in source.wanted if column in told and column not in present}
 
 
 def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[str], folders: dict[str, str]) -> pl.DataFrame:
@@ -299,7 +299,7 @@ def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[st
 
 
 def _require(name: str, present: Sequence[str], source: Source) -> None:
-    wanted = source.columns.wanted
+    wanted = source.wanted
     missing = [column for column in wanted if column not in present]
     if len(missing) == len(wanted):
         # Where there is no header, the first line is somebody's transaction, and is not told.

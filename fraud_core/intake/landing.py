@@ -18,6 +18,7 @@ from fraud_core.errors import IntegrityError, SourceError
 from fraud_core.intake.files import SourceFile, Tally, chunks, located
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.intake.repeats import Landed, find_repeats
+from fraud_core.intake.values.clocks import wrong_unit
 from fraud_core.signing.keys import Key
 from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
@@ -79,6 +80,7 @@ class LandedFile(BaseModel):
     repaired: int
     segments: tuple[Segment, ...]
     refused: tuple[Segment, ...]
+    rounded: int = 0  # amounts that lost decimals, as the source says that they may
     lines: int | None = None  # that the file said it has, counted apart from `rows`; version 0.1.0 did not
     landed_at: datetime | None = None  # since when its content has been there; version 0.1.0 did not write that down
 
@@ -280,17 +282,22 @@ def _land_file(
     file: SourceFile, source: Source, store: ObjectStore, card_key: Key, landed_at: datetime, progress: Progress | None
 ) -> LandedFile:
     router = _Router(store)
-    rows = repaired = 0
+    rows = repaired = rounded = 0
+    times: list[datetime] = []
     tally = Tally()
     for name, chunk in chunks(file, source, tally):
         parsed = parse(chunk, PurePosixPath(name).name, source, card_key, landed_at)
         router.take(parsed)
         rows += len(chunk)
         repaired += parsed.repaired
+        rounded += parsed.rounded
         if progress is not None:
             progress(file.name, rows)
+        times += [time for time in (parsed.rows["timestamp"].min(), parsed.rows["timestamp"].max()) if isinstance(time, datetime)]
     router.flush()
     kept, refused = (sum(segment.rows for segment in segments) for segments in (router.segments, router.refusals))
+    if times and (problem := wrong_unit(source.columns.timestamp, min(times), max(times), kept)) is not None:
+        raise SourceError(f"{file.name}: {problem}.")
     if not tally.lines == rows == kept + refused:
         raise SourceError(
             f"{file.name} has {tally.lines:,} rows, of which {rows:,} were read, {kept:,} taken and {refused:,} refused; that "
@@ -302,6 +309,7 @@ def _land_file(
         rows=rows,
         lines=tally.lines,
         repaired=repaired,
+        rounded=rounded,
         segments=tuple(router.segments),
         refused=tuple(router.refusals),
         landed_at=landed_at,

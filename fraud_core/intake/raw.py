@@ -92,7 +92,8 @@ def build_raw(source: Source, landing: Landing, key: str, store: ObjectStore, ca
 
 
 def _landed(source: Source, landing: Landing, key: str, store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame, str]:
-    empty = pl.DataFrame(schema=schema.raw_schema(source.columns.canonical) | {CAME: schema.UTC_MICROSECONDS})
+    columns = source.raw_schema
+    empty = pl.DataFrame(schema=columns | {CAME: schema.UTC_MICROSECONDS})
     parts = [
         _read(segment, store).with_columns(pl.lit(file.landed_at, schema.UTC_MICROSECONDS).alias(CAME))
         for file in landing.in_order()
@@ -138,7 +139,7 @@ def _simulated(source: Source, key: str, card_key: Key) -> tuple[pl.DataFrame, p
     assert source.simulator is not None
     start, end = partitions.window(key, source.cadence, source.zone)
     frame = simulate(source.simulator, start, end, source.zone)
-    chunk = frame.with_columns((pl.col("amount_cents") / 100).alias("amount")).select(source.columns.wanted)
+    chunk = frame.with_columns((pl.col("amount_cents") / 100).alias("amount")).select(source.wanted)
     chunk = chunk.with_row_index(LINE, offset=1).with_columns(pl.col(LINE).cast(pl.UInt32))
     parsed = parse(chunk, f"simulated {key}", source, card_key)
     content = fingerprint(VERSION, key, parsed.digest(key))

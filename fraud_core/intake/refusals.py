@@ -6,7 +6,7 @@ import polars as pl
 
 from fraud_core.fields import schema
 from fraud_core.intake.landing import Landing
-from fraud_core.sources.source import CardColumn, Source
+from fraud_core.sources.source import Source
 from fraud_core.storage.objects import ObjectStore
 
 MOST_TOLD = 3
@@ -51,8 +51,7 @@ def explain_refusals(source: Source, landing: Landing, store: ObjectStore) -> st
 
 def _declared(source: Source, canonical: str) -> str:
     """The source's own column behind a canonical one."""
-    declared = source.columns.declared(canonical)
-    return ", ".join(declared.columns) if isinstance(declared, CardColumn) else declared.column
+    return ", ".join(source.reading(canonical).names)
 
 
 _FORMATS = {

@@ -1,184 +1,56 @@
 """A data source, as its TOML declares it: where it is, how to parse it, which column is what, and how it is split."""
 
 import codecs
+import difflib
+import math
 import re
 import tomllib
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from fraud_core.errors import PartitionError, SourceError
 from fraud_core.features.catalogue import catalogue_of
+from fraud_core.features.past import window_features
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.fields import schema
-from fraud_core.fields.declaration import FieldDeclaration, WindowDeclaration
-from fraud_core.fields.declared import Declared
+from fraud_core.fields.declaration import WindowDeclaration, span_us
+from fraud_core.fields.declared import ALIASES, NIGHT, NOTHING, REFUND, Declared
 from fraud_core.signing.keys import canonical_json
 from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.sources import partitions
+from fraud_core.sources.columns import ColumnReading, Columns
+from fraud_core.sources.fields import DECIDING, SourceField, expanded
+from fraud_core.sources.header import header_of
 from fraud_core.sources.limits import Limits
+from fraud_core.sources.lines import line_of
+from fraud_core.sources.money import Currency, currency_of, rates_of
 from fraud_core.sources.partitions import Cadence
 from fraud_core.system.paths import absolute_pattern
 from fraud_core.units.canonical_number import THOUSANDS
+from fraud_core.units.time import DAY_US
 
 OPEN = "open"
+LEAST_HISTORY_DAYS = 30  # that features look back where nothing longer is declared
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextColumn(_Model):
-    """A column taken as text; `strip` names characters removed from both ends.
-
-    `digits` says that the values are numbers of so many digits by design, such as the ids of an acquirer's merchants: a value of
-    just that length is no card number, even where it looks like one.
-    """
-
-    column: str
-    strip: str = ""
-    digits: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
-
-    @field_validator("digits", mode="before")
-    @classmethod
-    def _one_length(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
-
-
-class TimeColumn(_Model):
-    """A date or a time, with every format it may have (strftime, as Polars has it). Typed Parquet columns need none."""
-
-    column: str
-    formats: tuple[str, ...] = ()
-
-    @field_validator("formats")
-    @classmethod
-    def _read_back(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for declared in value:
-            _require_format(declared)
-        return value
-
-
-class LabelColumn(_Model):
-    """The outcome. `repair` is a regular expression whose first group is the label of a malformed value; repairs are counted."""
-
-    column: str
-    fraud: str = "1"
-    legitimate: str = "0"
-    repair: str = ""
-
-    @field_validator("fraud", "legitimate", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
-
-    @field_validator("repair")
-    @classmethod
-    def _one_group(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groups
-            pl.Series([""]).str.extract(value, groups)
-        except (re.error, pl.exceptions.ComputeError) as error:
-            raise ValueError(f"repair is not a regular expression that Polars can use: {str(error).splitlines()[0]}") from error
-        if value and groups != 1:
-            raise ValueError("repair must be a regular expression with exactly one group")
-        return value
-
-    @model_validator(mode="after")
-    def _two_outcomes(self) -> Self:
-        if self.fraud == self.legitimate:
-            raise ValueError(f"fraud and legitimate are both '{self.fraud}'")
-        return self
-
-
-class CardColumn(_Model):
-    """The column, or the columns together, that identify a cardholder."""
-
-    columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    hashed: bool = Field(False, description="Whether it holds this installation's keyed hashes already, and no card number.")
-
-    @model_validator(mode="after")
-    def _one_hash(self) -> Self:
-        if self.hashed and len(self.columns) != 1:
-            raise ValueError("hashed cards stand in one column")
-        return self
-
-
-class Columns(_Model):
-    """The source's column of each canonical one. Plain strings stand for a column without options."""
-
-    transaction_id: TextColumn | None = None
-    timestamp: TimeColumn
-    amount: TextColumn
-    label: LabelColumn | None = None  # without one, words in the log of labels alone say what became of a payment
-    card: CardColumn | None = None
-    merchant: TextColumn | None = None
-    category: TextColumn | None = None
-    birth_date: TimeColumn | None = None
-    home_latitude: TextColumn | None = None
-    home_longitude: TextColumn | None = None
-    merchant_latitude: TextColumn | None = None
-    merchant_longitude: TextColumn | None = None
-    city_population: TextColumn | None = None
-
-    @field_validator("birth_date")
-    @classmethod
-    def _whole_years(cls, value: TimeColumn | None) -> TimeColumn | None:
-        short = [declared for declared in (value.formats if value else ()) if re.search(r"%[-_0]?[yDx]", declared)]
-        if short:
-            raise ValueError(f"{short[0]}: two digits do not tell someone born in 1910 from one born in 2010; give years in full")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_strings(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        full = dict(values)
-        for name, value in full.items():
-            if name == "card":
-                full[name] = (
-                    {"columns": [value]} if isinstance(value, str) else ({"columns": value} if isinstance(value, list) else value)
-                )
-            elif isinstance(value, str):
-                full[name] = {"column": value}
-        return full
-
-    def declared(self, canonical: str) -> TextColumn | TimeColumn | LabelColumn | CardColumn:
-        """What is declared for a canonical column that this source has."""
-        return getattr(self, "amount" if canonical == "amount_cents" else canonical)  # type: ignore[no-any-return]
-
-    @property
-    def canonical(self) -> tuple[str, ...]:
-        """Names of the canonical columns that this source has."""
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
-        given = {"amount_cents" if name == "amount" else name for name in given}
-        return tuple(column.name for column in schema.CANONICAL if column.name in given)
-
-    @property
-    def digits(self) -> dict[str, tuple[int, ...]]:
-        """By canonical column, of how many digits numbers are that stand in it by design."""
-        texts = {name: declared for name in self.canonical if isinstance(declared := self.declared(name), TextColumn)}
-        return {name: declared.digits for name, declared in texts.items() if declared.digits}
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """The source's own columns that are read; no other column is ever looked at."""
-        names: list[str] = []
-        for name in type(self).model_fields:
-            match getattr(self, name):
-                case None:
-                    continue
-                case CardColumn(columns=columns):
-                    names += columns
-                case TextColumn(column=column) | TimeColumn(column=column) | LabelColumn(column=column):
-                    names.append(column)
-        return tuple(dict.fromkeys(names))
 
 
 class TimeSplit(_Model):
@@ -255,12 +127,15 @@ class Source(_Model):
     first: str
     last: str = OPEN
     label_delay_days: int = Field(ge=0, description="Days after which a transaction without a chargeback counts as legitimate.")
-    history_days: int = Field(30, ge=0, description="How far back features may look.")
+    history_days: int = Field(
+        LEAST_HISTORY_DAYS, ge=0, description="How far back features may look; as far as the longest own window, if not given."
+    )
     history_events: int = Field(
         NEWEST_EVENTS, ge=1, description="So many of a card's newest payments count at most, however many it made in that time."
     )
+    currency: Currency | None = Field(None, description="Of its amounts; a code for all of them, or a table for one a payment.")
     columns: Columns
-    fields: dict[str, FieldDeclaration] = Field(default_factory=dict, description="Own fields beside the standard columns.")
+    fields: dict[str, SourceField] = Field(default_factory=dict, description="Own fields beside the standard columns.")
     windows: tuple[WindowDeclaration, ...] = Field((), description="Own windows beside the standard ones.")
     standard_windows: bool = Field(True, description="Whether card and merchant have the windows of the shipped catalogue.")
     excluded_features: tuple[str, ...] = Field(
@@ -271,6 +146,28 @@ class Source(_Model):
     drift: Drift = Drift()
     history: History = History()
     limits: Limits = Limits()
+
+    @field_serializer("fields")
+    def _as_declared(self, fields: dict[str, SourceField], info: SerializationInfo) -> dict[str, Any]:
+        return {n: field.model_dump(mode=info.mode, by_alias=True, exclude_unset=True) for n, field in fields.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, values: Any) -> Any:
+        return expanded(values)[0] if isinstance(values, Mapping) else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_far_as_windows(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "history_days" not in values:
+            longest = max(_span_days(values.get("windows")), default=0)
+            return {**values, "history_days": max(longest, LEAST_HISTORY_DAYS)} if longest else values
+        return values
+
+    @field_validator("currency", mode="before")
+    @classmethod
+    def _code_alone(cls, value: Any) -> Any:
+        return currency_of(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -306,14 +203,6 @@ class Source(_Model):
         return value
 
     @model_validator(mode="after")
-    def _features_exist(self) -> Self:
-        known = catalogue_of(self.declared).by_name
-        unknown = [name for name in self.excluded_features if name not in known]
-        if unknown:
-            raise ValueError(f"excluded_features: there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
-        return self
-
-    @model_validator(mode="after")
     def _consistent(self) -> Self:
         if bool(self.paths) == (self.simulator is not None):
             raise ValueError("give either paths or [simulator]")
@@ -334,10 +223,106 @@ class Source(_Model):
             raise ValueError(f"the format {stated[0]} says UTC, and timezone {self.timezone}; write %#z in the place of Z")
         return self
 
+    @model_validator(mode="after")
+    def _declared_soundly(self) -> Self:
+        try:
+            declared = self.declared
+        except ValidationError as error:
+            raise ValueError("; ".join(str(one["ctx"]["error"]) for one in error.errors() if "ctx" in one)) from error
+        known = catalogue_of(declared).by_name
+        unknown = [name for name in self.excluded_features if name not in known]
+        if unknown:
+            raise ValueError(f"excluded_features: there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
+        problems = [*self._unread_fields(declared), *self._unreachable_windows(), *self._repeated_features(declared)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _unread_fields(self, declared: Declared) -> Iterable[str]:
+        """What own fields are made of, or read from, and cannot be."""
+        for name, field in declared.derived.items():
+            assert field.derivation is not None
+            for needed in field.derivation.needs:
+                yield from (f"fields.{name}: {problem}" for problem in self._wrong_need(needed))
+            if self.columns.card is not None and self.columns.card.hashed and "card" in field.derivation.needs:
+                yield f"fields.{name}: is made of the card, and cards come hashed; leave one of the two out"
+        for name in declared.own.keys() & catalogue_of(NOTHING).by_name.keys():
+            yield f"fields.{name}: there is a feature of that name already; give the field another"
+        hidden = {self.fields[name].column: name for name in declared.personal}
+        for name, field in self.fields.items():
+            if name in declared.given and not field.personal and field.column in hidden:
+                yield (
+                    f"fields.{name}: is read from the column '{field.column}', which is personal as {hidden[field.column]}; "
+                    "declare both personal, or derive the one from the other"
+                )
+
+    def _unreachable_windows(self) -> Iterable[str]:
+        """What own windows need of this source, and it does not have."""
+        for place, window in enumerate(self.windows):
+            where = f"windows.{place}:"
+            if not self.history.enabled:
+                yield f"{where} windows need history, and [history] enabled = false switches it off; leave one of them out"
+            for needed in dict.fromkeys([*window.of, *([window.over] if window.over else []), *window.where]):
+                yield from (f"{where} {problem}" for problem in self._wrong_need(needed))
+            longest = max(window.spans, key=span_us, default="")
+            if span_us(longest) > self.history_days * DAY_US:
+                days = math.ceil(span_us(longest) / DAY_US)
+                yield (
+                    f"{where} the span {longest} is longer than history_days = {self.history_days}, and what is older is not "
+                    f"kept; write history_days = {days}, or leave it out"
+                )
+
+    def _repeated_features(self, declared: Declared) -> Iterable[str]:
+        """Windows that give a feature of a name that is taken."""
+        taken = {feature.name for feature in catalogue_of(declared.model_copy(update={"windows": ()})).features}
+        for place, window in enumerate(self.windows):
+            alone = Declared(fields=declared.fields, windows=(window,), standard_windows=False)
+            for name in (feature.name for feature in window_features(alone)):
+                if name in taken or name in declared.own:
+                    yield f"windows.{place}: gives the feature {name}, of which there is one already; give it another `name`"
+                taken.add(name)
+
+    def _wrong_need(self, name: str) -> Iterable[str]:
+        """What is wrong with a field that something is made of."""
+        canonical = ALIASES.get(name, name)
+        if canonical == REFUND and not self.columns.has_refunds:
+            yield 'there are no refunds; write negative = "refund" beside the column of amount'
+        if canonical in {NIGHT, REFUND} or canonical in self.declared.own or canonical in self.columns.canonical:
+            return
+        yield f'needs {name}, for which this source has no column; name it under [columns]: {name} = "..."'
+
     @cached_property
     def declared(self) -> Declared:
         """Its own fields and windows, as features, scorers and people need them."""
-        return Declared(fields=dict(self.fields), windows=self.windows, standard_windows=self.standard_windows)
+        fields = {name: field.declaration for name, field in self.fields.items()}
+        return Declared(fields=fields, windows=self.windows, standard_windows=self.standard_windows)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the fields that its files bring, standard ones in canonical order and own ones in theirs."""
+        return (*self.columns.canonical, *self.declared.given)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The columns of its files that are read; no other is ever looked at."""
+        names = dict.fromkeys(column for name in self.given for column in self.reading(name).names)
+        if self.currency is not None and self.currency.column:
+            names |= {self.currency.column: None}
+        return tuple(names)
+
+    @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """The columns of raw beside the own fields, the id and where a row came from."""
+        return (*self.columns.canonical, *([REFUND] if self.columns.has_refunds else []))
+
+    @property
+    def raw_schema(self) -> dict[str, pl.DataType]:
+        """The columns of raw and their types."""
+        return schema.raw_schema(self.raw_columns, self.declared.columns)
+
+    def reading(self, name: str) -> ColumnReading:
+        """How a field that its files bring is read."""
+        return self.fields[name].reading if name in self.declared.own else self.columns.declared(name)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -375,38 +360,18 @@ class Source(_Model):
         """What decides how bytes become rows; when it changes, files are read anew."""
         text = {"encoding", "delimiter", "decimal", "thousands", "line_breaks"}
         fields = text | {"timezone", "cadence", "first", "last", "columns", "simulator"}
-        return canonical_json(self.model_dump(mode="json", include=fields))
-
-
-def is_instant(declared: str) -> bool:
-    """Whether a time of this format is an instant by itself (it has an offset, or counts seconds), whatever the source's zone."""
-    return re.search(r"%(?::{0,3}|#)z|%\+|%s", declared) is not None
-
-
-# A moment whose parts tell each other apart: a format is sound if it reads back what it writes.
-_MOMENT = datetime(2023, 11, 22, 21, 43, 57, 123_456)  # noqa: DTZ001 - it is given a zone where a format asks for one
-
-
-def _require_format(declared: str) -> None:
-    """Refuse a format that cannot tell a day, or that reads something else than it says.
-
-    Raises:
-        ValueError: it is such a one.
-    """
-    if "%f" in declared:
-        raise ValueError(f"{declared}: %f would be read as nanoseconds; write %.f (with its point) for fractions of a second")
-    if "%Z" in declared:
-        raise ValueError(f"{declared}: names of zones are not read; write %z for offsets, or name the zone in `timezone`")
-    moment = pl.Series([_MOMENT]).dt.replace_time_zone("UTC" if is_instant(declared) else None)
-    try:
-        written = moment.dt.to_string(declared.replace("%#z", "%z"))  # %#z reads every way to write an offset, and writes none
-        read = written.str.to_datetime(declared, time_unit="us", strict=False)[0]
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{declared} is not a format that Polars can use: {str(error).splitlines()[0]}") from error
-    cuts = [{"hour": 0, "minute": 0, "second": 0, "microsecond": 0}, {"second": 0, "microsecond": 0}, {"microsecond": 0}]
-    whole = [*(_MOMENT.replace(**cut) for cut in cuts), _MOMENT.replace(microsecond=123_000), _MOMENT]  # type: ignore[arg-type]
-    if read is None or read.replace(tzinfo=None) not in whole:
-        raise ValueError(f"{declared} does not tell year, month and day, or cannot be read back")
+        dumped = self.model_dump(mode="json", include=fields)
+        own = {
+            name: field.model_dump(mode="json", include=set(DECIDING), exclude_defaults=True)
+            for name, field in self.fields.items()
+        }
+        deciding = {name: said for name, said in own.items() if name in self.declared.own or said.keys() - {"kind"}}
+        dumped["columns"] = {name: _older(said) for name, said in dumped["columns"].items()}
+        added: dict[str, Any] = {"fields": deciding} if deciding else {}
+        if self.currency is not None:
+            rates = rates_of(self.currency).sha256 if self.currency.rates else ""
+            added["currency"] = [self.currency.base, self.currency.column, rates]
+        return canonical_json(dumped | added)
 
 
 def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
@@ -416,20 +381,109 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         SourceError: the file is missing, is not TOML, or declares something impossible.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
     except FileNotFoundError as error:
         raise SourceError(f"There is no source file {path}; sources lie in sources/, one TOML each.") from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} is not valid TOML: {error}.") from error
+        twice = "; it stands there twice: give the second another name, or leave it out" if "twice" in str(error) else ""
+        raise SourceError(f"{path} is not valid TOML: {error}{twice}.") from error
     if files:
         values["paths"] = [file if "://" in file else absolute_pattern(Path.cwd(), file) for file in files]
         values.pop("simulator", None)
     elif "paths" in values:
         values["paths"] = [p if "://" in p else absolute_pattern(path.parent, p) for p in values["paths"]]
+    if isinstance(values.get("currency"), dict) and isinstance(values["currency"].get("rates"), str):
+        values["currency"]["rates"] = str((path.parent / values["currency"]["rates"]).resolve())
+    groups: dict[str, str] = {}
     try:
+        values, groups = expanded(values, lambda: _header(values))
         return Source.model_validate(values)
     except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'source'}: {e['msg']}" for e in error.errors())
-        raise SourceError(f"{path} declares something impossible: {details}.") from error
+        problems = [_located(one["loc"], _advised(one)) for one in error.errors()]
+    except ValueError as error:
+        problems = [_located((), str(error))]
+    details = "; ".join(_told(text, place, said, groups) for several in problems for place, said in several)
+    raise SourceError(f"{path} declares something impossible: {details}.")
+
+
+# Keys of columns that came later, and what they are where nobody gives them: then files are read as they were before.
+_LATER: dict[str, Any] = {
+    "columns": [],
+    "separator": " ",
+    "origin": None,
+    "unit": None,
+    "negative": "refuse",
+    "decimals": "exact",
+    "partial": "refuse",
+}
+
+
+def _older(said: Any) -> Any:
+    """What is declared of a column, without later keys that say nothing."""
+    if not isinstance(said, dict):
+        return said
+    return {key: value for key, value in said.items() if key not in _LATER or value != _LATER[key]}
+
+
+def _span_days(windows: Any) -> Iterable[int]:
+    """Spans of declared windows in whole days, as far as they are any."""
+    for window in windows if isinstance(windows, (list, tuple)) else ():
+        spans = window.get("spans", ()) if isinstance(window, Mapping) else window.spans
+        for span in [spans] if isinstance(spans, str) else spans if isinstance(spans, (list, tuple)) else ():
+            yield math.ceil(span_us(span) / DAY_US) if isinstance(span, str) else 0
+
+
+def _header(values: Mapping[str, Any]) -> Sequence[str] | None:
+    """Names of the columns of the first file that is on this machine."""
+    encoding, delimiter = (str(values.get(key, default)) for key, default in (("encoding", "utf-8"), ("delimiter", ",")))
+    found = (header_of(pattern, encoding, delimiter) for pattern in values.get("paths", ()) if "://" not in pattern)
+    return next((header for header in found if header is not None), None)
+
+
+def _advised(error: Mapping[str, Any]) -> str:
+    """What pydantic says of an error, with what to write instead."""
+    loc, message = error["loc"], str(error["msg"])
+    models: dict[str, type[BaseModel]] = {"fields": SourceField, "windows": WindowDeclaration}
+    model = models.get(str(loc[0]), Source) if loc else Source
+    known = sorted({one.alias or name for name, one in model.model_fields.items()} - {"clock"})
+    if error["type"] == "extra_forbidden" and (len(loc) == 1) == (model is Source):
+        close = difflib.get_close_matches(str(loc[-1]), known, 1)
+        return f"{message}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+    if error["type"] == "missing" and loc[-1] == "kind":
+        return f'{message}; write kind = "number", "category", "flag", "time" or "id"'
+    return message
+
+
+_PREFIX = re.compile(r"([a-z_]+)(?:\.([A-Za-z0-9_{}.\"-]+?))?: ")
+
+
+def _located(loc: Sequence[str | int], message: str) -> list[tuple[tuple[str | int, ...], str]]:
+    """Where the problems of an error are declared, and what they are: validators that see a whole source say it themselves."""
+    message = message.removeprefix("Value error, ")
+    if loc:
+        return [(tuple(loc), message)]
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for one in re.split(r"; (?=(?:fields|windows)\.)", message):
+        prefix = _PREFIX.match(one)
+        place = () if prefix is None or prefix[1] not in Source.model_fields else tuple(filter(None, prefix.groups()))
+        found.append((place, one[prefix.end() :] if prefix is not None and place else one))
+    return found
+
+
+def _told(text: str, place: tuple[str | int, ...], said: str, groups: Mapping[str, str]) -> str:
+    """A problem with the line on which it is declared."""
+    written = tuple(groups.get(str(part), part) if at == 1 and place[0] == "fields" else part for at, part in enumerate(place))
+    line = line_of(text, _as_written(text, written)) if written else None
+    dotted = ".".join(map(str, written)) or "source"
+    return f"{f'line {line}, ' if line else ''}{dotted}: {said}"
+
+
+def _as_written(text: str, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The same place under [fields], where a standard field's column may be declared, too."""
+    if len(place) > 1 and place[0] == "columns" and line_of(text, place[:2]) == line_of(text, place[:1]):
+        other = ("fields", *place[1:])
+        return other if line_of(text, other[:2]) else place
+    return place

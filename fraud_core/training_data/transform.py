@@ -11,6 +11,7 @@ from fraud_core.features import catalogue
 from fraud_core.features.batch import CORRECTIONS, columns_for, states
 from fraud_core.features.feature import Feature
 from fraud_core.features.windows import NEWEST_EVENTS, Plan
+from fraud_core.fields.declared import REFUND
 from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Pointer, Table, fingerprint
@@ -97,6 +98,8 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
         rows = rows.hstack(states(payments, asked, plan, source.reach, source.zone, known))
     frame = pl.concat([carried, catalogue.feature_frame(rows, chosen, source.zone)], how="horizontal")
+    if REFUND in present:  # money that came back is no payment to learn from, or to judge
+        frame = frame.filter(~lazy.select(REFUND).collect().to_series().fill_null(value=False))
     parts = [
         VERSION,
         source.timezone,

@@ -25,7 +25,7 @@ from fraud_core.training_data.transform import (
     transformed_inputs,
 )
 from tests import history_features
-from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, Intake, csv_text
+from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, Intake, csv_text
 
 KEY = Key(b"s" * 32)
 JANUARY = [
@@ -315,6 +315,22 @@ def test_a_source_with_other_names_and_only_card_and_merchant_works_by_its_toml_
     assert frame["amount_cents"].to_list() == [100 * n + 50 for n in range(120)]
     assert frame["hour"].to_list() == [n % 24 for n in range(120)]
     assert all(pointer.facts["quarantined"] == 0 for pointer in artifacts.pointers("raw").values())
+
+
+def test_refunds_are_rows_of_raw_that_never_train_and_count_only_where_a_window_asks_for_them(intake: Intake) -> None:
+    times = [f"2024-01-05 {hour:02d}:00:00" for hour in (8, 9, 10)]
+    intake.rows(*({"when": when, "sum": amount} for when, amount in zip(times, ("10", "-4", "20"), strict=True)))
+    columns = COLUMNS | {"amount": {"column": "sum", "negative": "refund"}}
+    asks = {"of": "card", "measure": ["count", "sum"], "over": "amount", "spans": ["1d"], "where": {"refund": [True]}}
+    source = intake.source(columns=columns, windows=[asks | {"name": "refunds_{measure}"}])
+    artifacts = materialize(source, intake.store)
+    raw = artifacts.scan("raw", "2024-01").collect()
+    assert (raw["amount_cents"].to_list(), raw["refund"].to_list()) == ([1000, 400, 2000], [False, True, False])
+    frame = rows(artifacts, "2024-01")
+    assert frame["amount_cents"].to_list() == [1000, 2000]
+    assert frame["card_count_1d"].to_list() == [0, 1]
+    assert frame["refunds_count"].to_list() == [0, 1]
+    assert frame["refunds_sum"].to_list() == [0, 4]
 
 
 def test_a_partition_without_rows_is_empty_and_not_missing(intake: Intake) -> None:

@@ -1,0 +1,54 @@
+"""The header of a source's first local file: the names of its columns, where a pattern has to be matched against them."""
+
+import bz2
+import csv
+import gzip
+import lzma
+import zipfile
+from collections.abc import Callable, Sequence
+from glob import glob
+from pathlib import Path
+from typing import IO, Any, cast
+
+from fraud_core.system.paths import without_escapes
+
+_LONGEST = 4_000_000  # bytes of a header
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+def header_of(pattern: str, encoding: str, delimiter: str) -> Sequence[str] | None:
+    """Names of the columns of the first file that a local path or glob means; None where there is none.
+
+    Raises:
+        ValueError: it has no header that can be read.
+    """
+    plain = without_escapes(pattern)
+    found = [plain] if Path(plain).is_file() else sorted(n for n in glob(pattern, recursive=True) if Path(n).is_file())  # noqa: PTH207
+    if not found:
+        return None
+    try:
+        return _header(Path(found[0]), encoding, delimiter)
+    except (OSError, EOFError, UnicodeError, csv.Error, zipfile.BadZipFile, StopIteration) as error:
+        raise ValueError(f"{found[0]} has no header that can be read: {type(error).__name__}") from error
+
+
+def _header(path: Path, encoding: str, delimiter: str) -> Sequence[str]:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"PAR1"):
+        import pyarrow.parquet  # noqa: PLC0415 - only for Parquet
+
+        return list(pyarrow.parquet.read_schema(path).names)
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            member = min(name for name in archive.namelist() if name.lower().endswith((".csv", ".txt", ".tsv")))
+            with archive.open(member) as stream:
+                return _first_line(stream, encoding, delimiter)
+    unpacked = next((opener for beginning, opener in _OPENERS.items() if head.startswith(beginning)), None)
+    with cast(IO[bytes], path.open("rb") if unpacked is None else unpacked(path, "rb")) as stream:
+        return _first_line(stream, encoding, delimiter)
+
+
+def _first_line(stream: IO[bytes], encoding: str, delimiter: str) -> Sequence[str]:
+    text = stream.readline(_LONGEST).decode(encoding).removeprefix("\ufeff")
+    return next(csv.reader([text], delimiter=delimiter, strict=True))
