@@ -38,19 +38,20 @@ def fit_encoder(rows: Rows, features: Sequence[Feature]) -> Encoder:
     return Encoder(columns=tuple(_encoding(feature, rows) for feature in features))
 
 
-def training_matrix(rows: Rows, encoder: Encoder, seed: int) -> Floats:
+def training_matrix(rows: Rows, kept: Flags, encoder: Encoder, seed: int) -> Floats:
     """The training rows as a model learns from them, of shape (n, columns): categories of many names out of fold.
 
     Args:
         rows: those that the encoder was fitted on.
+        kept: which n of them the model learns from (see `Rows.narrowed`); names are counted in all.
         encoder: the fitted one; all other rows go through it as they are.
         seed: of the draw of cards into folds.
     """
-    X = encoder.frame_matrix(rows.frame)
+    X = encoder.frame_matrix(rows.frame if kept.all() else rows.frame.filter(pl.Series(kept)))
     pooled = [place for place, column in enumerate(encoder.columns) if column.rare is not None]
     folds = _folds(rows.frame, seed) if pooled else np.zeros(0, dtype=np.int64)
     for place in pooled:
-        X[:, place] = _out_of_fold(rows, encoder.columns[place], folds)
+        X[:, place] = _out_of_fold(rows, encoder.columns[place], folds)[kept]
     return X
 
 

@@ -1,6 +1,6 @@
 """Training: from a task's values to a bundle that was evaluated once on the hold-out. No framework, no clock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ import numpy as np
 from fraud_assets.training.candidates import Progress, fit_calibration, fit_candidates
 from fraud_assets.training.columns import unlearnable
 from fraud_assets.training.preprocessing import fit_encoder, training_matrix
-from fraud_assets.training.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.training.rows import CardCodes, Rows, at_most, known_frauds, read_rows, read_training_rows
 from fraud_assets.training.split import SIDES, Split
 from fraud_assets.training.task import TrainingTask
 from fraud_core.errors import FeatureError, GateRefusalError, HoldoutError, StoreConflictError
@@ -147,7 +147,7 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
         )
     settings, source, data, split, encoder = task.settings, task.source, task.data, task.split, preprocessor.encoder
     read = partial(read_rows, data, task.allowed.accepted)
-    training = _encoded(_training_rows(task), lambda rows: training_matrix(rows, encoder, settings.seed))
+    training = _encoded_training(task, encoder)
     validation_a, validation_b = (_encoded(read(block), encoder) for block in (split.validation_a, split.validation_b))
     sides = (training, validation_a, validation_b)
     for name, side in zip(("training rows", "validation block A", "validation block B"), sides, strict=True):
@@ -249,10 +249,21 @@ def _training_rows(task: TrainingTask) -> Rows:
     return read_training_rows(task.data, task.allowed.accepted, task.split.training, settings.max_training_rows, settings.seed)
 
 
-def _encoded(rows: Rows, matrix: Encoder | Callable[[Rows], Floats]) -> _Side:
-    """The rows with their matrix, and without the features that went into it: of a wide table both at once are too much."""
-    X = matrix.frame_matrix(rows.frame) if isinstance(matrix, Encoder) else matrix(rows)
-    return _Side(replace(rows, frame=rows.frame.select([name for name in CARRIED if name in rows.frame.columns])), X)
+def _encoded(rows: Rows, encoder: Encoder) -> _Side:
+    return _Side(_without_features(rows), encoder.frame_matrix(rows.frame))
+
+
+def _encoded_training(task: TrainingTask, encoder: Encoder) -> _Side:
+    """What the model learns from: of a wide table fewer rows, so that time and memory stay what they are for `WIDE` columns."""
+    rows, settings = _training_rows(task), task.settings
+    kept, weights = rows.narrowed(at_most(settings.max_training_rows, len(encoder.columns)), settings.seed)
+    X = training_matrix(rows, kept, encoder, settings.seed)
+    return _Side(replace(_without_features(rows).where(kept), weights=weights), X)
+
+
+def _without_features(rows: Rows) -> Rows:
+    """The rows with what is carried beside their features: of a wide table, frame and matrix at once are too much."""
+    return replace(rows, frame=rows.frame.select([name for name in CARRIED if name in rows.frame.columns]))
 
 
 def _said(dropped: Mapping[str, str]) -> str:
