@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from fraud_core.features.feature import Feature
 from fraud_core.features.encoder import MISSING_CATEGORY
+from fraud_core.features.feature import Feature
 
 CONSTANT, ALL_MISSING = "constant among the training rows", "missing in every training row"
 
