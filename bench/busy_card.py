@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from tqdm import tqdm
 
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.features.online import Query, state_asof
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.history.sqlite import SqliteHistory
@@ -26,7 +27,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ROUNDS = 15
 REACH = Reach.of_days(30, 7)
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
-ASKED = Query(int(NOW.timestamp()) * 1_000_000, "card", "m1", "gas")
+ASKED = Query(int(NOW.timestamp()) * 1_000_000, {"card": "card", "merchant": "m1", "category": "gas"})
 
 
 def busy(store: SqliteHistory, payments: int) -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for size, store in stores.items():
                 begun = time.perf_counter()
-                state_asof(ASKED, store.look([ASKED])[0], REACH, zone)
+                state_asof(ASKED, store.look([ASKED], STANDARD_PLAN)[0], STANDARD_PLAN, REACH, zone)
                 taken[size].append(1e3 * (time.perf_counter() - begun))
         for store in stores.values():
             store.close()

@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.features import catalogue
-from fraud_core.features.batch import COLUMNS, states
+from fraud_core.features.batch import columns_for, states
 from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
 from fraud_core.features.windows import Reach
 from fraud_core.history.open import open_history
@@ -66,8 +66,8 @@ def install(home: Path, *, history: bool = False, redis: str | None = None) -> M
     chosen, stated = catalogue.PLAIN, frame
     if history:
         chosen, stated = (
-            catalogue.FEATURES,
-            frame.hstack(states(frame, pl.Series([True] * len(frame)), source.reach, source.zone)),
+            catalogue.STANDARD.features,
+            frame.hstack(states(frame, pl.Series([True] * len(frame)), catalogue.STANDARD_PLAN, source.reach, source.zone)),
         )
         remember(frame.head(len(frame) - MEASURED), settings, source.reach)
     arrays = catalogue.compute(chosen, catalogue.inputs_of(stated, chosen), source.zone)
@@ -98,7 +98,7 @@ def remember(payments: pl.DataFrame, settings: Settings, reach: Reach) -> None:
     hashes = {card: hashed_card(str(card), key) for card in payments["card"].unique() if card is not None}
     known = payments.with_columns(pl.col("card").cast(pl.String).replace(hashes), pl.col("label").cast(pl.Boolean))
     with closing(open_history(settings, reach)) as store:
-        store.load(known.select(name for name in COLUMNS if name in known.columns))
+        store.load(known.select(name for name in columns_for(catalogue.STANDARD_PLAN) if name in known.columns))
 
 
 def remember_busy_merchant(settings: Settings, payments: int) -> None:

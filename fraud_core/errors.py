@@ -37,6 +37,10 @@ class NotYetTrainableError(FraudError):
     """There is too little label-mature data for the split; not a failure, more data will cure it."""
 
 
+class FeatureError(FraudError):
+    """A feature cannot be learned from as it is declared; names it, and what to declare instead."""
+
+
 class HoldoutError(FraudError):
     """The hold-out cannot carry a figure: without fraud, or with too little of it."""
 

@@ -65,7 +65,7 @@ def read(source: Source) -> pl.DataFrame:
         landing = land(source, store, KEY, None)
         parts = [build_raw(source, landing, key, store, KEY).rows.frame for key in partition_keys(source, landing)]
     rows = pl.concat(parts)
-    made = catalogue.feature_frame(rows, catalogue.available(rows.columns), source.zone)
+    made = catalogue.feature_frame(rows, catalogue.STANDARD.available(rows.columns), source.zone)
     local = rows["timestamp"].dt.convert_time_zone(source.timezone)
     return made.with_columns(
         amount=rows["amount_cents"] / 100,

@@ -16,10 +16,12 @@ import polars as pl
 import pytest
 
 from fraud_core.features import batch
-from fraud_core.features.online import Correction, Event, Query, state_asof
-from fraud_core.features.windows import STATE, Reach
+from fraud_core.features.catalogue import STANDARD_PLAN
+from fraud_core.features.online import Correction, Event, state_asof
+from fraud_core.features.windows import Reach
 from fraud_core.history.store import Entry, Heard, HistoryStore, Kept, Loaded, Recorded
 from fraud_core.units.time import DAY_US, HOUR_US
+from tests.history_features import NAMES, look, query
 
 NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 MINUTE = 60_000_000
@@ -54,8 +56,7 @@ def rows(entries: Sequence[Entry], labels: Sequence[bool] | None = None) -> pl.D
 
 def state(store: HistoryStore, timestamp: int, card: str | None = "c1", merchant: str | None = "m1") -> dict[str, float]:
     """What is known of a card and a merchant before an instant."""
-    query = Query(timestamp, card, merchant, "gas")
-    return dict(zip(STATE, state_asof(query, store.look([query])[0], store.reach, ZONE), strict=True))
+    return look(store, query(timestamp, card, merchant), ZONE)
 
 
 def counts(store: HistoryStore, timestamp: int) -> tuple[float, float, float]:
@@ -71,7 +72,7 @@ def store(opened: Opened) -> HistoryStore:
 
 def test_an_empty_store_has_nothing(store: HistoryStore) -> None:
     assert counts(store, NOON) == (0, 0, 0)
-    assert store.look([]) == []
+    assert store.look([], STANDARD_PLAN) == []
     assert store.find(["a"]) == {}
     assert store.recorded(0, 9) == []
     assert store.record([]) == []
@@ -80,9 +81,8 @@ def test_an_empty_store_has_nothing(store: HistoryStore) -> None:
 
 def test_what_was_recorded_counts_for_card_and_merchant_and_moves_the_sequence(store: HistoryStore) -> None:
     store.record([entry("a"), entry("b", NOON + MINUTE, declined=True), entry("x", card="c2", merchant="m2")])
-    later = Query(NOON + 2 * HOUR_US, "c1", "m1", "gas")
-    stranger = later._replace(card="c3", merchant=None)
-    past, nothing = store.look([later, stranger])
+    later, stranger = query(NOON + 2 * HOUR_US, "c1", "m1"), query(NOON + 2 * HOUR_US, "c3", None)
+    past, nothing = store.look([later, stranger], STANDARD_PLAN)
     assert (past.sequence, nothing.sequence) == (3, 3)
     found = state(store, NOON + 2 * HOUR_US)
     assert (found["card_count_1d"], found["card_cents_1d"], found["merchant_count_1d"]) == (2, 2_468, 2)
@@ -258,11 +258,10 @@ def test_several_writers_lose_nothing_and_take_each_payment_once(opened: Opened)
 def test_a_merchant_of_many_payments_is_looked_at_through_its_hours_alone(store: HistoryStore) -> None:
     many = [entry(f"t{number}", NOON - number * MINUTE, card=f"c{number}") for number in range(5_000)]
     assert store.load(rows(many)) == 5_000
-    query = Query(NOON + HOUR_US, None, "m1", None)
-    past = store.look([query])[0]
-    assert past.events == []
-    assert past.hours.counts[:, 0].sum() == 5_000
-    assert len(past.hours.counts) <= (REACH.total_us // DAY_US + 2) * 24
+    past = store.look([query(NOON + HOUR_US, None, "m1", None)], STANDARD_PLAN)[0]
+    assert past.events == {}
+    assert past.hours["merchant"].counts[:, 0].sum() == 5_000
+    assert len(past.hours["merchant"].counts) <= (REACH.total_us // DAY_US + 2) * 24
 
 
 def test_a_replay_in_order_of_time_sees_what_the_columns_see_bit_for_bit(store: HistoryStore) -> None:
@@ -281,12 +280,13 @@ def test_a_replay_in_order_of_time_sees_what_the_columns_see_bit_for_bit(store: 
     seen = []
     for time in dict.fromkeys(times.tolist()):
         group = [one for one in made if one.event.timestamp == time]
-        queries = [Query(time, one.card, one.event.merchant, one.event.category) for one in group]
-        seen += [state_asof(query, past, REACH, ZONE) for query, past in zip(queries, store.look(queries), strict=True)]
+        queries = [query(time, one.card, one.event.merchant, one.event.category) for one in group]
+        found = zip(queries, store.look(queries, STANDARD_PLAN), strict=True)
+        seen += [state_asof(asked, past, STANDARD_PLAN, REACH, ZONE) for asked, past in found]
         store.record(group)
-    expected = batch.states(rows(made), pl.Series([True] * len(made)), REACH, ZONE)
+    expected = batch.states(rows(made), pl.Series([True] * len(made)), STANDARD_PLAN, REACH, ZONE)
     assert np.array(seen).tobytes() == expected.to_numpy().tobytes(order="C")
-    assert expected["merchant_count_30d"].max() > 20
+    assert expected[NAMES["merchant_count_30d"]].max() > 20
 
 
 # Records in groups, some payments again and again, and says which were answered.

@@ -50,10 +50,12 @@ def build(installation: Installation) -> list[dg.AssetsDefinition | dg.AssetChec
             }
             for column in fitted.encoder.columns
         ]
+        dropped = [{"feature": name, "why": reason} for name, reason in fitted.dropped]
         yield dg.Output(
             Estimator(fitted=fitted, inputs=inputs, facts={"training_rows": fitted.rows, "training_frauds": fitted.frauds}),
             metadata={
                 "columns": dg.MetadataValue.md(markdown_table(columns)),
+                "dropped": dg.MetadataValue.md(markdown_table(dropped)) if dropped else "none",
                 "training_set": gate.fingerprint(allowed),
                 "partitions": ", ".join(part.partition for part in allowed.accepted),
                 "rejected": ", ".join(part.partition for part in allowed.rejected) or "none",

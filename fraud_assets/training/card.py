@@ -33,7 +33,10 @@ def model_card(trained: TrainedModel, allowed: TrainingSet, promotion: Promotion
         candidates=_candidates(trained.candidates),
         candidates_fraud_rate=trained.candidates_fraud_rate,
         features=bundle.encoder.features,
-        dropped_features=tuple(_dropped(known[name]) for name in lineage.dropped_features),
+        dropped_features=(
+            *(_dropped(known[name]) for name in lineage.dropped_features),
+            *(DroppedFeature(name=name, reason=reason) for name, reason in lineage.dropped_columns.items()),
+        ),
         partitions=tuple(_partition(allowed, *entry) for entry in lineage.partitions),
         rejected_partitions=tuple(
             RejectedPartition(key=key, content_hash=content, reason=allowed.held.get(key) or gate.explain(allowed.verdicts[key]))

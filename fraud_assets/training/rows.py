@@ -14,8 +14,16 @@ from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, fingerprint
 from fraud_core.training_data.labels import Outcomes, read_labels
 from fraud_core.training_data.volume import mature_until
-from fraud_core.units.arrays import Array
+from fraud_core.units.arrays import Array, Flags
 from fraud_core.units.time import local_days
+
+# Columns of a wide table. With 20 legitimate rows to each fraud, a model loses a twentieth of what all of them would tell.
+WIDE = 64
+
+
+def at_most(rows: int, columns: int) -> int:
+    """How many of so many rows are learned from: fewer of a wide table, so that time and memory stay what they are for `WIDE`."""
+    return rows if columns <= WIDE else rows * WIDE // columns
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,17 @@ class Rows:
     def labels(self) -> Array:
         """bool[n], True: fraud."""
         return self.frame["label"].to_numpy()
+
+    def where(self, kept: Flags) -> "Rows":
+        """The rows that a bool array of length n chooses."""
+        return Rows(self.frame.filter(pl.Series(kept)), self.weights[kept], self.partition[kept])
+
+    def narrowed(self, most: int, seed: int) -> tuple[Flags, Array]:
+        """At most about `most` of the rows: which are kept, and their weights, as `read_training_rows` does it."""
+        labels = self.labels
+        share = _share(len(labels), int(labels.sum()), most)
+        kept = labels | (np.random.default_rng([seed, len(labels)]).random(len(labels)) < share)
+        return kept, (self.weights / np.where(labels, 1.0, share))[kept]
 
     def local_days(self, source: Source) -> Array:
         """int64[n], days since 1970 on the source's clocks."""
@@ -108,7 +127,7 @@ def read_training_rows(data: Data, partitions: Sequence[PartitionRef], block: Bl
         data.scan(part, block).select(pl.len(), pl.col("label").sum().alias("frauds")).collect().row(0) for part in partitions
     ]
     rows, frauds = sum(count[0] for count in counts), sum(count[1] for count in counts)
-    share = min(1.0, max(most - frauds, frauds) / max(rows - frauds, 1))
+    share = _share(rows, frauds, most)
 
     def thin(frame: pl.DataFrame, part: PartitionRef) -> tuple[pl.DataFrame, Array]:
         random = np.random.default_rng([seed, int(part.content[:12], 16)])
@@ -126,6 +145,11 @@ def known_frauds(data: Data, partitions: Sequence[PartitionRef], before: Block, 
     frauds = pl.concat(frames)
     days = local_days(frauds["timestamp"].to_physical().to_numpy(), source.zone)
     return KnownFraud(cards=cards.codes(frauds["card"]), days=days)
+
+
+def _share(rows: int, frauds: int, most: int) -> float:
+    """Which share of the legitimate rows is kept: with every fraud, about `most`, and no fewer than there are frauds."""
+    return min(1.0, max(most - frauds, frauds) / max(rows - frauds, 1))
 
 
 def _read(

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from fraud_assets.training.rows import at_most
 from fraud_core.features.encoder import ColumnEncoding, Encoder
 from fraud_core.features.feature import Feature
 from fraud_core.units.arrays import Array
@@ -37,7 +38,8 @@ def cross_fitted(
         seed: of the draws.
     """
     learnable = [name for name in names if name not in left_out]
-    rows = {name: _thinned(load(name), MOST_LEGITIMATE // len(learnable), seed) for name in learnable}
+    most = at_most(MOST_LEGITIMATE, len(features)) // max(len(learnable), 1)
+    rows = {name: _thinned(load(name), most, seed) for name in learnable}
     encoder = _encoder(list(rows.values()), features)
     fold_of = {name: place % FOLDS for place, name in enumerate(learnable)}
     scores: dict[str, Array] = {}
@@ -55,6 +57,7 @@ def _fit(parts: Sequence[pl.DataFrame], encoder: Encoder, seed: int) -> HistGrad
     if not FEW_FRAUDS <= y.sum() < len(y):
         return None
     X = np.concatenate([encoder.frame_matrix(part) for part in parts])
+    X[:, np.isnan(X).all(axis=0)] = 0.0  # a column that nobody knows anything of; scikit-learn fails on it
     model = HistGradientBoostingClassifier(
         max_iter=60, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=seed
     )

@@ -45,7 +45,7 @@ def states(
     Args:
         payments: those of `columns_for` that the source has, one row a payment, in any order; of the wanted ones and all within
             reach before them. Who has a null entity has no history of it.
-        wanted: bool, which of the payments are asked about.
+        wanted: bool, which of the payments are asked about; no refund is.
         plan: what is tallied.
         reach: how far back anything counts.
         zone: the source's, which says what is night.
@@ -56,7 +56,7 @@ def states(
         Float64 columns `plan.names` (NaN: missing), a row a wanted payment, in their order.
     """
     if REFUND in payments.columns and REFUND not in plan.own:  # as stores leave them out where no window asks for them
-        counts = ~payments[REFUND].fill_null(value=False) | wanted
+        counts = ~payments[REFUND].fill_null(value=False)
         payments, wanted = payments.filter(counts), wanted.filter(counts)
     asked = wanted.to_numpy()
     places = np.cumsum(asked) - 1  # of each wanted payment's row among the answers
@@ -228,7 +228,7 @@ class _Look:
         sign = 1 if tally.kind == "max" else -1
         first, after = places[begin], places[self.end]
         found = _greatest(sign * units[known], first, after)
-        return np.where(after > first, sign * found.astype(np.float64), -sign * np.inf)
+        return np.where(after > first, (sign * found).astype(np.float64), -sign * np.inf)
 
     def _distinct(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
         column = self._column(tally.over)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MISSING_CATEGORY = "(missing)"
 
@@ -20,6 +20,8 @@ class ColumnEncoding(BaseModel):
         missing: the number that stands for a missing value (the training rows' median).
         categories: for a category, the number of each name seen in training; None for a number.
         unseen: for a category, the number of a name not seen in training.
+        rare: for a category of many names, from how many training rows on a name has a number of its own; the others count as
+            unseen. None: all have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,12 +30,15 @@ class ColumnEncoding(BaseModel):
     missing: float | None = None
     categories: dict[str, float] | None = None
     unseen: float | None = None
+    rare: int | None = Field(None, exclude_if=lambda rare: rare is None)  # encoders of before keep their bytes, and so versions
 
     @model_validator(mode="after")
     def _number_or_category(self) -> Self:
         given = (self.missing is not None, self.categories is not None, self.unseen is not None)
         if given not in {(True, False, False), (False, True, True)}:
             raise ValueError(f"{self.feature} needs either missing (a number), or categories and unseen (a category)")
+        if self.rare is not None and self.categories is None:
+            raise ValueError(f"{self.feature} is a number, of which there are no rare names")
         return self
 
 

@@ -96,9 +96,9 @@ def _nulls(values: pl.Series, usual: pl.Series, tolerated: float) -> Finding | N
 
 
 def _constant(values: pl.Series, usual: pl.Series) -> Finding | None:
-    values, usual = values.drop_nulls(), usual.drop_nulls()
-    if values.n_unique() > 1:
+    if values.min() != values.max():
         return None
+    values, usual = values.drop_nulls(), usual.drop_nulls()
     by_chance = float((usual == values[0]).sum() / len(usual)) ** len(values)
     if by_chance >= CONSTANT_PROBABILITY:
         return None

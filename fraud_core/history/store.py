@@ -13,6 +13,7 @@ import polars as pl
 
 from fraud_core.features.online import Correction, Event, Past, Query
 from fraud_core.features.windows import Plan, Reach
+from fraud_core.fields.declared import REFUND
 from fraud_core.units.time import DAY_US
 
 T = TypeVar("T")
@@ -191,17 +192,23 @@ class Place(NamedTuple):
 
 def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[Place]:
     """Where a payment counts: for its card or merchant, and for each further entity that the plan has."""
+    is_refund = event.own.get(REFUND) is True
+
+    def hours_of(entity: str, name: str | None) -> str | None:
+        return None if name is None or is_refund else hours_key(entity, name)
+
     places: list[Place] = []
     keeper = shard_key(card, event.merchant)
     whole = reach.total_us + DAY_US
     if keeper is not None:
-        places.append(Place(keeper, None if event.merchant is None else hours_key("merchant", event.merchant), whole))
+        places.append(Place(keeper, hours_of("merchant", event.merchant), whole))
     known = {**event.own, "card": card, "merchant": event.merchant, "category": event.category}
     for entity in plan.others:
         name = known.get(entity)
         if name is not None:
-            hours = hours_key(entity, name) if entity in plan.hours else None
-            kept = whole if hours is not None else plan.span_of(entity, reach) + DAY_US
+            in_hours = entity in plan.hours and entity != "merchant"  # whose hours are counted above
+            hours = hours_of(entity, name) if in_hours else None
+            kept = whole if in_hours else plan.span_of(entity, reach) + DAY_US
             # a card's own payments lie under its key already
             places.append(Place(f"of:{entity}:{name}", hours, kept))
     return places

@@ -101,7 +101,8 @@ class Explainer:
         if value is None:
             state = "_MISSING"
         elif column.categories is not None and value not in column.categories:
-            state, subject = "_UNSEEN", f"{subject}, not seen in training,"
+            seen = "not seen in training" if column.rare is None else f"seen in fewer than {column.rare} payments of training"
+            state, subject = "_UNSEEN", f"{subject}, {seen},"
         elif wording.scale and column.missing is not None and not isinstance(value, str):
             state = "_HIGH" if value > column.missing else "_LOW" if value < column.missing else "_TYPICAL"
         direction: Literal["raises", "lowers"] = "raises" if contribution > 0 else "lowers"

@@ -112,7 +112,8 @@ class Lineage(SignedPart):
     partitions: tuple[tuple[str, str, str], ...]
     rejected: tuple[tuple[str, str], ...] = ()
     files: dict[str, str] = {}  # partition -> SHA-256 of the file that was read; empty where release 0.1.0 trained
-    dropped_features: tuple[str, ...] = ()
+    dropped_features: tuple[str, ...] = ()  # that the source does without
+    dropped_columns: dict[str, str] = {}  # features that nothing could be learned from, and why
     card_key_id: str
     libraries: dict[str, str]
     data_revision: str | None = None

@@ -7,6 +7,18 @@ import numpy as np
 
 from fraud_core.simulator.config import LOG_MEDIAN, SPREAD, FraudKind, day_number, kind_code
 from fraud_core.simulator.draws import DAY, HOUR, Stream, mean_of, pick, ragged_ranges, running_sum
+from fraud_core.simulator.hidden import (
+    ACCOUNTS,
+    ATTEMPTS,
+    FARM_DAYS,
+    RING_CARDS,
+    RING_DAYS,
+    USES,
+    VISITS,
+    account_farm,
+    bin_enumeration,
+    device_ring,
+)
 from fraud_core.simulator.population import (
     Population,
     Rows,
@@ -157,6 +169,9 @@ _CAMPAIGNS: dict[FraudKind, _Campaign] = {
         _COMPROMISED_DAYS,
     ),
     FraudKind.BUST_OUT: _Campaign(_bust_out, lambda _: mean_of(_BUST_OUT_ROWS), _BUST_OUT_DAYS[1]),
+    FraudKind.DEVICE_RING: _Campaign(device_ring, lambda _: mean_of(RING_CARDS) * mean_of(VISITS), RING_DAYS + 1),
+    FraudKind.BIN_ENUMERATION: _Campaign(bin_enumeration, lambda _: mean_of(ATTEMPTS), 2),
+    FraudKind.ACCOUNT_FARM: _Campaign(account_farm, lambda _: mean_of(ACCOUNTS) * mean_of(USES), FARM_DAYS + 1),
 }
 
 

@@ -19,6 +19,20 @@ class FraudKind(StrEnum):
     SKIMMING = "skimming"
     COMPROMISED_MERCHANT = "compromised_merchant"
     BUST_OUT = "bust_out"
+    # Only devices, BINs and networks show these; they need `[simulator.online]`. New kinds come last: codes stay what they are.
+    DEVICE_RING = "device_ring"
+    BIN_ENUMERATION = "bin_enumeration"
+    ACCOUNT_FARM = "account_farm"
+
+
+ONLINE_KINDS = (FraudKind.DEVICE_RING, FraudKind.BIN_ENUMERATION, FraudKind.ACCOUNT_FARM)
+_USUAL_WEIGHTS = {
+    FraudKind.CARD_TESTING: 3.0,
+    FraudKind.ACCOUNT_TAKEOVER: 3.0,
+    FraudKind.SKIMMING: 2.0,
+    FraudKind.COMPROMISED_MERCHANT: 1.0,
+    FraudKind.BUST_OUT: 2.0,
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,28 @@ LOG_MEDIAN = np.log([category.median for category in CATEGORIES])
 SPREAD = np.array([category.spread for category in CATEGORIES])
 
 
+class OnlineConfig(BaseModel):
+    """What legitimate payments carry beside the standard columns, and how often that looks like fraud. Shares lie in 0..1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    declined_share: float = Field(0.02, ge=0, le=0.5, description="Legitimate payments that lack funds, or are over a limit.")
+    failed_check_share: float = Field(
+        0.03, ge=0, le=0.2, description="Payments with a CVV check before which the holder mistypes it: an attempt of its own."
+    )
+    outages: float = Field(
+        1.2, ge=0, le=30, description="Times a month that an issuer's CVV checks fail for some hours, on average of a BIN."
+    )
+    refund_share: float = Field(0.015, ge=0, le=0.4, description="Legitimate payments that are given back, whole or in part.")
+    shared_device_share: float = Field(
+        0.12, ge=0, le=1, description="Payments online at a device of many cards: call centres, tablets of shops."
+    )
+    fresh_device_share: float = Field(0.05, ge=0, le=1, description="Payments online by a device never seen before, nor again.")
+    mobile_share: float = Field(0.35, ge=0, le=1, description="Payments online through one of few addresses of a mobile carrier.")
+    young_account_share: float = Field(0.12, ge=0, le=1, description="Payments online with an account of up to two weeks.")
+    virtual_share: float = Field(0.15, ge=0, le=1, description="Payments online with a number that the issuer made for one use.")
+
+
 class SimulatorConfig(BaseModel):
     """What is simulated: first the portfolio, then how it shifts (for demonstrations of drift)."""
 
@@ -77,10 +113,16 @@ class SimulatorConfig(BaseModel):
     transactions_per_card_per_day: float = Field(0.8, gt=0, le=100, description="Mean, fraud included.")
     fraud_rate: float = Field(0.008, ge=0, le=0.5, description="Expected share of fraudulent transactions.")
     kinds: dict[FraudKind, float] = Field(
-        default_factory=lambda: dict(zip(FraudKind, (3.0, 3.0, 2.0, 1.0, 2.0), strict=True)),
+        default_factory=lambda: dict(_USUAL_WEIGHTS),
         description="Weight of each kind among the fraudulent transactions; a kind that is not named does not happen.",
     )
     epoch: date = Field(date(2020, 1, 1), ge=FIRST_DAY, description="Nothing happens before; ages are drawn on this day.")
+
+    online: OnlineConfig | None = Field(
+        None,
+        exclude_if=lambda given: given is None,  # what a source without it is, it stays: its fingerprint, too
+        description="Whether payments carry devices, addresses, checks, currencies, declined attempts and refunds.",
+    )
 
     shift_from: date | None = Field(None, description="First local day on which what follows acts; if not given, it always does.")
     amount_factor: float = Field(1.0, gt=0, le=1_000, description="Every amount times this.")
@@ -122,6 +164,13 @@ class SimulatorConfig(BaseModel):
     def _some_kind(self) -> Self:
         if self.fraud_rate > 0 and not any(self.kinds.values()):
             raise ValueError("fraud_rate is above zero, but no kind of fraud has a weight; name one under kinds")
+        return self
+
+    @model_validator(mode="after")
+    def _visible(self) -> Self:
+        unseen = [kind.value for kind in ONLINE_KINDS if self.kinds.get(kind)]
+        if unseen and self.online is None:
+            raise ValueError(f"{unseen[0]} shows in nothing that payments carry without [simulator.online]; add that block")
         return self
 
     @property

@@ -48,3 +48,28 @@ def running_sum(steps: Array, position: Array) -> Array:
 def mean_of(bounds: tuple[int, int]) -> float:
     """Mean of `rng.integers(*bounds)`."""
     return (bounds[0] + bounds[1] - 1) / 2
+
+
+def hashed(*keys: Array | int) -> Array:
+    """64 random bits for each row of whole keys: the same keys give the same bits, whatever rows stand beside them.
+
+    Steele, Lea and Flood 2014, SplitMix64, with one round a key.
+    """
+    with np.errstate(over="ignore"):
+        state: Array = np.full(1, 0x9E3779B97F4A7C15, dtype=np.uint64)
+        for key in keys:
+            state = state * np.uint64(0xD1342543DE82EF95) + np.atleast_1d(np.asarray(key)).astype(np.uint64)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def uniform(*keys: Array | int) -> Array:
+    """A number from [0, 1) for each row of whole keys; see `hashed`."""
+    return (hashed(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def below(bound: int, *keys: Array | int) -> Array:
+    """A whole number from [0, bound) for each row of whole keys; see `hashed`."""
+    return (uniform(*keys) * bound).astype(np.int64)

@@ -9,6 +9,7 @@ import polars as pl
 from fraud_core.simulator.config import CATEGORY_NAMES, FIRST_DAY, FraudKind
 from fraud_core.simulator.draws import DAY
 from fraud_core.simulator.population import Population, Rows
+from fraud_core.simulator.signals import CURRENCIES, WHOLE_UNITS, Signals, worth
 from fraud_core.units.arrays import Array
 from fraud_core.units.time import midnight, to_microseconds, utc_offset_us
 
@@ -41,6 +42,24 @@ def frame_of(population: Population, rows: Rows, category: Array, stamp: Array) 
             "city_population": population.city_population[population.home_city[card]],
             "kind": kinds.gather(pl.Series(rows.kind.astype(np.int64) - 1).replace(-1, None)),
         }
+    )
+
+
+def with_columns_of(frame: pl.DataFrame, rows: Rows, stamp: Array, signals: Signals) -> pl.DataFrame:
+    """The frame with what signals say: card numbers, amounts in hundredths of each merchant's currency, and their columns."""
+    currency, opened = signals.currency, signals.opened
+    amount = rows.amount / worth(currency, rows.moment // DAY)
+    unit = np.where(WHOLE_UNITS[currency], 100, 1)
+    hundredths = np.maximum(np.rint(np.abs(amount) * 100 / unit), 1) * unit * np.sign(amount)
+    # An account is older than its payment, whatever a shift or the local clock makes of the two.
+    known = np.nan_to_num(opened)
+    since = np.where(known < 0, stamp // 1_000_000 + known, np.minimum(known, stamp // 1_000_000 - 60)).astype(np.int64)
+    times = pl.Series("account_opened", since * 1_000_000).cast(pl.Datetime("us", "UTC"))
+    return frame.with_columns(
+        signals.texts,
+        amount_cents=pl.Series(hundredths.astype(np.int64)),
+        currency=pl.Series(CURRENCIES, dtype=pl.String).gather(currency),
+        account_opened=pl.select(pl.when(pl.Series(~np.isnan(opened))).then(times)).to_series(),
     )
 
 

@@ -47,7 +47,8 @@ class Rows:
     """Transactions before they get names: arrays of one length.
 
     `moment` is the local time in seconds since 1970, as a wall clock would count it; `kind` is 0 for a legitimate row, else
-    1 + the position in `FraudKind`.
+    1 + the position in `FraudKind`. `actor` is who pays in the holder's place, a number of its own in each campaign; 0 where
+    that is the holder, or nothing tells.
     """
 
     moment: Array
@@ -55,15 +56,17 @@ class Rows:
     merchant: Array
     amount: Array
     kind: Array
+    actor: Array
 
     @classmethod
-    def of(cls, moment: Array, card: Array, merchant: Array, amount: Array, kind: int | Array) -> Self:
+    def of(cls, moment: Array, card: Array, merchant: Array, amount: Array, kind: int | Array, actor: int | Array = 0) -> Self:
         return cls(
             moment.astype(np.int64),
             card.astype(np.int32),
             merchant.astype(np.int32),
             amount.astype(np.float64),
             np.broadcast_to(np.int8(kind) if isinstance(kind, int) else kind, moment.shape).astype(np.int8),
+            np.broadcast_to(actor, moment.shape).astype(np.int64),
         )
 
     @classmethod
@@ -176,6 +179,11 @@ class Population:
         anywhere = np.minimum(np.searchsorted(self.popularity_scale, category + u, side="right"), len(self.popularity) - 1)
         return np.where(ONLINE[category], anywhere, self.nearby[city, category, near])
 
+    def usual_merchant(self, category: Array, card: Array, city: Array, u_loyal: Array, u_slot: Array, u: Array) -> Array:
+        """Where each holder goes: mostly to a favourite (never with `u_loyal` from 1 on), else within reach of the city."""
+        slot = np.searchsorted(scaled(_SLOT_SHARES), u_slot, side="right")
+        return np.where(u_loyal < _LOYALTY, self.favourites[category, slot, card], self.merchant_at(category, city, u))
+
     def regulars_of(self, merchant: int) -> Array:
         """Cards that have the merchant among their favourites."""
         return np.flatnonzero((self.favourites[self.merchant_category[merchant]] == merchant).any(axis=0))
@@ -208,9 +216,7 @@ def habits_of(population: Population, day: int) -> Rows:
     away, destination = population.trips(day)
     away = away[card]
     city = np.where(away, destination[card], population.home_city[card])
-    slot = np.searchsorted(scaled(_SLOT_SHARES), u_slot, side="right")
-    loyal = (u_loyal < _LOYALTY) & (ONLINE[category] | ~away)
-    merchant = np.where(loyal, population.favourites[category, slot, card], population.merchant_at(category, city, u_merchant))
+    merchant = population.usual_merchant(category, card, city, u_loyal + 1.0 * (away & ~ONLINE[category]), u_slot, u_merchant)
     amount = draw_amounts(category, z_amount + population.level[card] / SPREAD[category])
     return Rows.of(day * DAY + second, card, merchant, amount, 0)
 
@@ -259,7 +265,7 @@ def shifted(population: Population, rows: Rows, category: Array) -> tuple[Rows, 
         category = population.merchant_category[merchant]
         if config.new_category:
             category = np.where(shifted & (u_category < config.new_category_share), len(CATEGORIES), category)
-    return Rows.of(moment, rows.card, merchant, amount, rows.kind), category
+    return Rows.of(moment, rows.card, merchant, amount, rows.kind, rows.actor), category
 
 
 def _volume_factor(day: int) -> float:

@@ -17,8 +17,9 @@ import polars as pl
 from fraud_core.simulator.campaigns import campaign_rows
 from fraud_core.simulator.config import SimulatorConfig, day_number
 from fraud_core.simulator.draws import DAY
-from fraud_core.simulator.frame import frame_of, instants_of
+from fraud_core.simulator.frame import frame_of, instants_of, with_columns_of
 from fraud_core.simulator.population import Population, Rows, habits_of, shifted
+from fraud_core.simulator.signals import REFUND_DAYS, refunds_of, with_signals
 from fraud_core.units.time import to_microseconds
 
 
@@ -33,7 +34,8 @@ def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: Zone
 
     Returns:
         Frame of n rows sorted by (timestamp, transaction_id): the canonical columns of `fraud_core.fields.schema`, amounts in
-        cents, and `kind` (null: legitimate), which is for analysis and must not reach a model. Coordinates are degrees.
+        cents, and `kind` (null: legitimate), which is for analysis and must not reach a model. Coordinates are degrees. With
+        `online` also what `fraud_core.simulator.signals` makes; amounts are then hundredths of the payment's currency.
 
     Raises:
         ValueError: the window is empty or its ends have no time zone.
@@ -43,12 +45,22 @@ def simulate(config: SimulatorConfig, start: datetime, end: datetime, zone: Zone
     first = max(day_number(start.astimezone(zone).date()), day_number(config.epoch))
     last = day_number((end - timedelta(microseconds=1)).astimezone(zone).date())
     population = Population(config)
-    habits = [habits_of(population, day) for day in range(first, last + 1)]
-    rows = Rows.concatenate([*habits, *campaign_rows(population, first, last)])
-    rows = rows.take(np.argsort(rows.moment // DAY, kind="stable"))  # the order within a day does not depend on the window
+    days = range(max(first - REFUND_DAYS, day_number(config.epoch)) if config.online else first, last + 1)
+    habits = Rows.concatenate([habits_of(population, day) for day in days])
+    rows = Rows.concatenate([habits, *campaign_rows(population, first, last)])
+    signals = None
+    if config.online:
+        rows = Rows.concatenate([rows, refunds_of(population, habits)])
+        rows = rows.take((rows.moment >= first * DAY) & (rows.moment < (last + 1) * DAY))
+        rows, signals = with_signals(population, rows)
+    order = np.argsort(rows.moment // DAY, kind="stable")  # the order within a day does not depend on the window
+    rows = rows.take(order)
     category = population.merchant_category[rows.merchant]
     rows, category = shifted(population, rows, category)
 
     stamp = instants_of(rows.moment, zone)
     inside = (stamp >= to_microseconds(start)) & (stamp < to_microseconds(end))
-    return frame_of(population, rows, category, stamp).filter(inside).sort("timestamp", "transaction_id")
+    frame = frame_of(population, rows, category, stamp)
+    if signals is not None:
+        frame = with_columns_of(frame, rows, stamp, signals.take(order))
+    return frame.filter(inside).sort("timestamp", "transaction_id")

@@ -15,8 +15,9 @@ import polars as pl
 
 from fraud_assets.training.simple_score import cross_fitted
 from fraud_core.evaluation.metrics import roc_auc
-from fraud_core.features.batch import COLUMNS, states
-from fraud_core.features.catalogue import Feature, available, feature_frame
+from fraud_core.features.batch import columns_for, states
+from fraud_core.features.catalogue import STANDARD, STANDARD_PLAN, feature_frame
+from fraud_core.features.feature import Feature
 from fraud_core.features.windows import Reach
 from fraud_core.gate import PartitionRef
 from fraud_core.gate.calibration import Rate
@@ -73,10 +74,10 @@ def public() -> tuple[dict[str, pl.DataFrame], tuple[Feature, ...]]:
 
 def _parts(frame: pl.DataFrame, place: pl.Expr, zone: ZoneInfo) -> tuple[dict[str, pl.DataFrame], tuple[Feature, ...]]:
     features = tuple(
-        f for f in available(frame.columns, history_days=HISTORY_DAYS) if not f.name.startswith("merchant_fraud_rate")
+        f for f in STANDARD.available(frame.columns, history_days=HISTORY_DAYS) if not f.name.startswith("merchant_fraud_rate")
     )
-    payments = frame.select([name for name in COLUMNS if name in frame.columns])
-    past = states(payments, pl.Series(np.ones(len(frame), dtype=bool)), Reach.of_days(HISTORY_DAYS, 0), zone)
+    payments = frame.select([name for name in columns_for(STANDARD_PLAN) if name in frame.columns])
+    past = states(payments, pl.Series(np.ones(len(frame), dtype=bool)), STANDARD_PLAN, Reach.of_days(HISTORY_DAYS, 0), zone)
     made = feature_frame(frame.hstack(past), features, zone)
     whole = pl.concat([frame.select("transaction_id", "timestamp", "card", "label", place.alias("part")), made], how="horizontal")
     parts = whole.partition_by("part", as_dict=True, include_key=False)

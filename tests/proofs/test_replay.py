@@ -27,7 +27,8 @@ from fraud_assets.training.rows import Rows
 from fraud_core.decisions.log import DecisionLog
 from fraud_core.evaluation import metrics
 from fraud_core.features import catalogue
-from fraud_core.features.batch import COLUMNS
+from fraud_core.features.batch import columns_for
+from fraud_core.features.feature import Feature
 from fraud_core.history.open import open_history
 from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
@@ -48,6 +49,7 @@ from tests.shared_data import shared_file
 
 pytestmark = pytest.mark.integration
 
+COLUMNS = pl.selectors.by_name(columns_for(catalogue.STANDARD_PLAN), require_all=False)
 SOURCES = Path(__file__).resolve().parents[2] / "sources"
 MONTH = "2020-06"
 BEGIN = datetime(2020, 6, 1, tzinfo=UTC)
@@ -98,7 +100,7 @@ def _promote(source: Source, store: DirectoryStore, key: Any, transformed: pl.Da
     labels = transformed["label"].to_numpy()
     chosen = source_features(source)
 
-    def fitted(some: tuple[catalogue.Feature, ...]) -> Fitted:
+    def fitted(some: tuple[Feature, ...]) -> Fitted:
         encoder = fit_encoder(Rows(transformed, np.ones(len(labels)), np.zeros(len(labels), dtype=np.int64)), some)
         model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=16, early_stopping=False, random_state=1)
         model.fit(encoder.frame_matrix(transformed), labels)

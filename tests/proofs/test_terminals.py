@@ -7,7 +7,7 @@ features, the other does without the windows of merchants; rows, split and candi
 from pathlib import Path
 from typing import Any
 
-from fraud_core.features import catalogue
+from tests import history_features
 from tests.proofs.conftest import Record, pipeline
 
 SOURCE = """
@@ -43,7 +43,7 @@ label = "label"
 card = "card"
 merchant = "merchant"
 """
-WINDOWS = [feature.name for feature in catalogue.HISTORY if feature.kind == "merchant"]
+WINDOWS = [feature.name for feature in history_features.HISTORY if feature.kind == "merchant"]
 REDUCED = {"last": "2023-07", "cardholders": 400, "merchants": 400, "fraud_rate": 0.03, "block": 28}
 FULL = {"last": "2024-02", "cardholders": 1_500, "merchants": 1_200, "fraud_rate": 0.02, "block": 56}
 

@@ -24,6 +24,7 @@ from fraud_core.errors import IntegrityError
 from fraud_core.models.kinds.kind import Attribution, Kind
 from fraud_core.units.arrays import Array, Flags, Floats, Indices
 
+MOST_CELLS = 8_000_000  # nodes times columns that are walked at once: a forest of 2,000 nodes a tree takes 40 columns as a whole
 LESS, LESS_OR_EQUAL = 2, 3  # treelite's codes for the comparisons that lead to the left child
 
 
@@ -232,10 +233,16 @@ class _Paths(NamedTuple):
 
 
 def _walk(nodes: _Nodes, columns: int) -> Iterator[_Paths]:
-    """The paths that end in a leaf, level by level, through all trees at once."""
-    shape = len(nodes.roots), columns
+    """The paths that end in a leaf, level by level, through as many trees at once as memory is to be had for."""
+    some = max(1, len(nodes.roots) * MOST_CELLS // (len(nodes.left) * columns))
+    for begin in range(0, len(nodes.roots), some):
+        yield from _walk_from(nodes.roots[begin : begin + some], nodes, columns)
+
+
+def _walk_from(roots: Indices, nodes: _Nodes, columns: int) -> Iterator[_Paths]:
+    shape = len(roots), columns
     paths = _Paths(
-        nodes.roots,
+        roots,
         used=np.zeros(shape, dtype=bool),
         above=np.full(shape, np.nan),
         up_to=np.full(shape, np.inf),

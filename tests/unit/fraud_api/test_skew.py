@@ -27,11 +27,12 @@ from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Artifacts, Table
 from fraud_core.storage.database import open_database
 from fraud_core.transactions.transaction import Transaction
+from tests import history_features
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC)
 LOADED = 240  # an hour apart, in raw; the rest is scored
-CHOSEN = tuple(f for f in catalogue.FEATURES if f.is_history or f.name in {"log_amount", "hour"})
+CHOSEN = tuple(f for f in history_features.FEATURES if f.is_history or f.name in {"log_amount", "hour"})
 SOURCE = {
     "name": "test",
     "paths": ["nowhere.csv"],

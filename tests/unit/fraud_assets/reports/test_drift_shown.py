@@ -10,13 +10,13 @@ import pytest
 
 from fraud_assets.reports.metadata import verdict_metadata
 from fraud_core import gate
-from fraud_core.features import catalogue
 from fraud_core.gate.statistics import scipy_detector
 from fraud_core.sources.source import Drift
+from tests.history_features import BY_NAME
 
 SETTINGS = Drift(bootstrap_partitions=3)
 REPORTED = "card_count_1h"
-WATCHED = [catalogue.BY_NAME[name] for name in ("log_amount", "hour", "age", "distance", "city_population", "category", REPORTED)]
+WATCHED = [BY_NAME[name] for name in ("log_amount", "hour", "age", "distance", "city_population", "category", REPORTED)]
 
 
 def frame(seed: int, *, farther: float = 1.0, strange: float = 0.0, busier: int = 0) -> pl.DataFrame:

@@ -10,9 +10,9 @@ import pytest
 from fraud_assets.runtime import alibi
 from fraud_core import gate
 from fraud_core.errors import SettingsError
-from fraud_core.features.catalogue import BY_NAME
 from fraud_core.gate import statistics
 from fraud_core.sources.source import Drift
+from tests.history_features import BY_NAME
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 FEATURES = tuple(BY_NAME[name] for name in ("log_amount", "hour", "age", "category"))

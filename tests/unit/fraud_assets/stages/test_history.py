@@ -16,14 +16,14 @@ from fraud_assets.schedule import sensors
 from fraud_assets.stages import history
 from fraud_core.errors import StoreError
 from fraud_core.features.batch import states
-from fraud_core.features.online import Query, state_asof
-from fraud_core.features.windows import STATE
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.history.open import open_history
 from fraud_core.scoring.skew import Mismatch, Skew
 from fraud_core.storage.artifacts import Table, fingerprint
 from fraud_core.training_data.labels import corrections, log_since
 from fraud_core.units.time import HOUR_US, to_microseconds
 from tests.decided import decided
+from tests.history_features import NAMES, TALLIES, look, query
 from tests.history_store import entry
 from tests.home import QUIET
 
@@ -77,12 +77,19 @@ class Remembering:
     def state(self, at: datetime, card: str = "c1", merchant: str = "m1") -> dict[str, float]:
         """What the scorer would be told."""
         store = open_history(self.installation.settings, self.installation.source.reach)
-        query = Query(to_microseconds(at), card, merchant, "fuel")
-        found = dict(
-            zip(STATE, state_asof(query, store.look([query])[0], store.reach, self.installation.source.zone), strict=True)
-        )
+        found = look(store, query(to_microseconds(at), card, merchant, "fuel"), self.installation.source.zone)
         store.close()
         return found
+
+    def tallied(self, frame: pl.DataFrame, wanted: pl.Series, changed: pl.DataFrame) -> list[dict[str, float]]:
+        """What training would be told of the wanted payments."""
+        source = self.installation.source
+        found = states(frame, wanted, STANDARD_PLAN, source.reach, source.zone, changed)
+        return [{short: row[name] for short, name in NAMES.items()} for row in found.iter_rows(named=True)]
+
+    def hours(self, state: dict[str, float]) -> dict[str, float]:
+        """What of it is counted by hours."""
+        return {name: value for name, value in state.items() if TALLIES[name].in_hours}
 
     def rates(self, at: datetime) -> tuple[float, float]:
         """Frauds of the merchant, and payments of known outcome."""
@@ -217,12 +224,7 @@ def test_online_equals_batch_where_a_label_came_before_its_payment_was_scored(re
         [frame, frame.tail(1).with_columns(transaction_id=pl.lit("asked"), timestamp=pl.lit(at).cast(pl.Datetime("us", "UTC")))]
     )
     wanted = pl.Series([False] * 50 + [True])
-    batch = states(asked, wanted, home.installation.source.reach, home.installation.source.zone, corrections(said, frame)).row(
-        0, named=True
-    )
-    assert {name: value for name, value in home.state(at).items() if "merchant_" in name} == {
-        name: value for name, value in batch.items() if "merchant_" in name
-    }
+    assert home.hours(home.state(at)) == home.hours(home.tallied(asked, wanted, corrections(said, frame, ["merchant"]))[0])
     assert home.rates(at) == (1, 49)
     home.write(frame.tail(26))  # and the file that brings them at last changes nothing
     home.caught_up()
@@ -337,10 +339,9 @@ def test_the_online_state_is_that_of_the_columns_with_the_same_labels(rememberin
     wanted = pl.Series([False] * 48 + [True] * 48)
     with history.catching_up(home.installation) as catch_up:
         words = log_since(catch_up.labels, 0)
-    offline = states(frame, wanted, home.installation.source.reach, home.installation.source.zone, corrections(words, frame))
-    for row, at in zip(offline.iter_rows(named=True), frame["timestamp"].to_list()[48:], strict=True):
-        online = home.state(at)
-        assert {name: online[name] for name in row if "merchant_" in name} == {n: v for n, v in row.items() if "merchant_" in n}
+    offline = home.tallied(frame, wanted, corrections(words, frame, ["merchant"]))
+    for row, at in zip(offline, frame["timestamp"].to_list()[48:], strict=True):
+        assert home.hours(home.state(at)) == home.hours(row)
     assert words["known_at"].dt.epoch("us").max() // HOUR_US == to_microseconds(BEGIN + 3 * DAY) // HOUR_US  # type: ignore[operator]
 
 

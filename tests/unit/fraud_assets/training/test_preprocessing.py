@@ -8,8 +8,8 @@ import pytest
 
 from fraud_assets.training.preprocessing import fit_encoder
 from fraud_assets.training.rows import Rows
-from fraud_core.features.catalogue import BY_NAME
 from fraud_core.features.encoder import MISSING_CATEGORY, Encoder
+from tests.history_features import BY_NAME
 
 CATEGORY, AGE = BY_NAME["category"], BY_NAME["age"]
 

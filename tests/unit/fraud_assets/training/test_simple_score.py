@@ -6,7 +6,7 @@ import pytest
 
 from fraud_assets.training.simple_score import cross_fitted
 from fraud_core.evaluation.metrics import roc_auc
-from fraud_core.features.catalogue import BY_NAME
+from tests.history_features import BY_NAME
 
 FEATURES = (BY_NAME["log_amount"], BY_NAME["category"])
 

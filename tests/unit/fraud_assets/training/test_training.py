@@ -29,6 +29,7 @@ from fraud_core.models.kinds.kind import Attribution, Examples, Kind, MarginMode
 from fraud_core.models.manifest import Lookback
 from fraud_core.models.registry import versions
 from fraud_core.models.scorer import Scorer
+from tests import history_features
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -189,7 +190,7 @@ def test_the_same_rows_with_their_labels_are_far_above_the_fraud_rate(bench: Any
 def remembering(new_bench: Any) -> Any:
     """Six months whose cards are busy before a fraud."""
     kept = {"card_count_1d", "seconds_since_last"}
-    others = tuple(feature.name for feature in catalogue.HISTORY if feature.name not in kept)
+    others = tuple(feature.name for feature in history_features.HISTORY if feature.name not in kept)
     bench = new_bench(history={}, history_days=2, excluded_features=others)
     rng = np.random.default_rng(4)
     for key, frame in bench.rows().items():

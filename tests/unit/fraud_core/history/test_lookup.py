@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.features.windows import Reach
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
@@ -27,8 +28,8 @@ def test_the_store_remembers_for_the_widest_model_and_widely_before_there_is_one
     assert lookup.store.reach == WIDE
     told = []
     for days in ((30, 7), (30, 60), (30, 7)):
-        lookup.past([PAYMENT], Reach.of_days(*days), ZONE)
+        lookup.past([PAYMENT], STANDARD_PLAN, Reach.of_days(*days), ZONE)
         told.append(lookup.store.reach)
     assert told == [Reach.of_days(30, 7), Reach.of_days(30, 60), Reach.of_days(30, 60)]
-    lookup.past([PAYMENT], Reach.of_days(7, 7, newest_events=20_000), ZONE)
+    lookup.past([PAYMENT], STANDARD_PLAN, Reach.of_days(7, 7, newest_events=20_000), ZONE)
     assert lookup.store.reach == Reach.of_days(30, 60, newest_events=20_000)

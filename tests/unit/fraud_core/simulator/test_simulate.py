@@ -11,12 +11,13 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 
-from fraud_core.features.catalogue import FEATURES, feature_frame
+from fraud_core.features.catalogue import feature_frame
 from fraud_core.fields import schema
 from fraud_core.simulator.config import CATEGORIES, FraudKind, SimulatorConfig
 from fraud_core.simulator.simulate import simulate
 from fraud_core.sources.partitions import Cadence, key_range, window
 from fraud_core.sources.source import load_source
+from tests.history_features import FEATURES
 
 NEW_YORK = ZoneInfo("America/New_York")
 SMALL = SimulatorConfig(seed=3, cardholders=300, merchants=200, fraud_rate=0.03)
@@ -262,7 +263,7 @@ def test_a_bust_out_grows_for_weeks_from_ordinary_amounts_to_the_limit() -> None
 
 
 def test_every_kind_happens_by_default_and_no_single_column_tells_fraud(year: pl.DataFrame) -> None:
-    assert set(year["kind"].drop_nulls()) == {kind.value for kind in FraudKind}
+    assert set(year["kind"].drop_nulls()) == {kind.value for kind in SimulatorConfig().kinds}
     label = year["label"].to_numpy()
     for score in ("amount", "kilometres", "hour", "city_population"):
         values = year[score].to_numpy().astype(float)

@@ -58,7 +58,7 @@ def test_what_stands_is_what_the_log_resolves_to(seed: int) -> None:
 def test_corrections_up_to_an_hour_add_up_to_what_was_believed_then(seed: int) -> None:
     labels = drawn(seed)
     own = {f"p{number}": bool(number % 3 == 0) for number in range(30)}
-    made = corrections(table(*labels), payments(**own))
+    made = corrections(table(*labels), payments(**own), ["merchant"])
     for hour in range(0, 42, 3):
         as_of = NOON + timedelta(hours=hour) - timedelta(microseconds=1)
         believed = [resolve([one for one in labels if one.transaction_id == name], as_of) for name in own]
@@ -69,13 +69,17 @@ def test_corrections_up_to_an_hour_add_up_to_what_was_believed_then(seed: int) -
 
 
 def test_a_correction_stands_at_the_hour_of_the_payment_and_since_the_hour_of_the_word() -> None:
-    made = corrections(table(label(1, "a", "fraud", hours=5), label(2, "b", "legitimate", hours=6)), payments(a=False, b=False))
-    assert made.rows() == [("a", NOON.timestamp() * 1_000_000 // HOUR_US, HOUR + 5, 1, 0)]  # b was believed legitimate before
+    made = corrections(
+        table(label(1, "a", "fraud", hours=5), label(2, "b", "legitimate", hours=6)), payments(a=False, b=False), ["merchant"]
+    )
+    assert made.rows() == [
+        ("merchant", "a", NOON.timestamp() * 1_000_000 // HOUR_US, HOUR + 5, 1, 0)
+    ]  # b was believed legitimate before
 
 
 def test_payments_without_a_merchant_correct_nothing() -> None:
     nowhere = payments(a=False).with_columns(merchant=pl.lit(None, pl.String))
-    assert corrections(table(label(1, "a", "fraud")), nowhere).is_empty()
+    assert corrections(table(label(1, "a", "fraud")), nowhere, ["merchant"]).is_empty()
 
 
 # ---- trainings

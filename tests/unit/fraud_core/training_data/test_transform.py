@@ -24,6 +24,7 @@ from fraud_core.training_data.transform import (
     source_features,
     transformed_inputs,
 )
+from tests import history_features
 from tests.unit.fraud_core.intake.shop import CARD, CARD_KEY, COLUMNS, Intake, csv_text
 
 KEY = Key(b"s" * 32)
@@ -84,7 +85,7 @@ def test_a_row_has_its_features_its_label_and_what_evaluation_needs(intake: Inta
 def test_no_personal_column_but_the_hash_of_the_card_is_carried(intake: Intake) -> None:
     intake.rows(*JANUARY)
     frame = rows(materialize(intake.source(), intake.store), "2024-01")
-    names = [feature.name for feature in catalogue.FEATURES]
+    names = [feature.name for feature in history_features.FEATURES]
     assert frame.columns == [*CARRIED, *names]
     assert set(frame.columns) & schema.PERSONAL == {"card"}
     assert not {"card", "split_bucket", "transaction_id", "label"} & set(names)
@@ -108,7 +109,7 @@ def test_an_excluded_feature_and_one_whose_columns_are_missing_are_not_made(inta
     source = intake.source(excluded_features=["weekday"], columns={"timestamp": "when", "amount": "sum", "label": "outcome"})
     assert [feature.name for feature in source_features(source)] == ["log_amount", "hour", "night"]
     plain = ("weekday", "age", "distance", "city_population", "category")
-    assert dropped_features(source) == plain + tuple(feature.name for feature in catalogue.HISTORY)
+    assert dropped_features(source) == plain + tuple(feature.name for feature in history_features.HISTORY)
 
 
 def test_history_that_is_switched_off_makes_no_feature_of_the_past(intake: Intake) -> None:
@@ -307,9 +308,9 @@ def test_a_source_with_other_names_and_only_card_and_merchant_works_by_its_toml_
     assert list(artifacts.pointers("transformed")) == ["2018-04-02", "2018-04-09", "2018-04-16"]
     lost = ("age", "distance", "city_population", "category")
     lost += ("distance_from_last", "speed_from_last", "card_categories_1d", "category_new", "amount_over_mean")
-    kept = [feature.name for feature in catalogue.FEATURES if feature.name not in lost and "30d" not in feature.name]
+    kept = [feature.name for feature in history_features.FEATURES if feature.name not in lost and "30d" not in feature.name]
     assert frame.columns == [*CARRIED, *kept]
-    assert set(dropped_features(source)) == {feature.name for feature in catalogue.FEATURES} - set(kept)
+    assert set(dropped_features(source)) == {feature.name for feature in history_features.FEATURES} - set(kept)
     assert (len(frame), frame["label"].sum(), frame["card"].n_unique()) == (120, 11, 7)
     assert frame["amount_cents"].to_list() == [100 * n + 50 for n in range(120)]
     assert frame["hour"].to_list() == [n % 24 for n in range(120)]
