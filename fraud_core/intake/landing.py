@@ -305,10 +305,10 @@ def _land_file(
         rounded += parsed.rounded
         if progress is not None:
             progress(file.name, rows)
-        times += [time for time in (parsed.rows["timestamp"].min(), parsed.rows["timestamp"].max()) if isinstance(time, datetime)]
+        times += parsed.times
     router.flush()
     kept, refused = (sum(segment.rows for segment in segments) for segments in (router.segments, router.refusals))
-    if times and (problem := wrong_unit(source.columns.timestamp, min(times), max(times), kept)) is not None:
+    if times and (problem := wrong_unit(source.columns.timestamp, min(times), max(times), rows)) is not None:
         raise SourceError(f"{file.name}: {problem}.")
     if not tally.lines == rows == kept + refused:
         raise SourceError(

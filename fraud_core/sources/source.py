@@ -329,6 +329,11 @@ class Source(_Model):
         return tuple(names)
 
     @property
+    def digits(self) -> dict[str, tuple[int, ...]]:
+        """By field, of how many digits numbers are that stand in it by design."""
+        return self.columns.digits | {name: field.digits for name, field in self.fields.items() if field.digits}
+
+    @property
     def raw_columns(self) -> tuple[str, ...]:
         """The columns of raw beside the own fields, the id and where a row came from."""
         return (*self.columns.canonical, *([REFUND] if self.columns.has_refunds else []))
