@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
 from fraud_core.features.online import Query, state_asof
@@ -48,7 +49,11 @@ class HistoryLookup:
 
     def card(self, transaction: Transaction) -> str | None:
         """The hash that a payment's card is known by."""
-        return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
+        return None if transaction.card is None else self.hashed(transaction.card)
+
+    def hashed(self, secret: SecretStr) -> str:
+        """The hash that a card or another personal id is known by: of the same text the same, whichever field it stands in."""
+        return hashed_card(secret.get_secret_value(), self._card_key)
 
     def past(self, transactions: Sequence[Transaction], reach: Reach, zone: ZoneInfo, unnamed: str | None = None) -> Recalled:
         """What card and merchant did before each payment, as of its own time. Payments in one question see none of each other.

@@ -16,6 +16,7 @@ from fraud_core.models.bundle import Bundle
 from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.manifest import Calibration
 from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.declared_type import transaction_type
 from fraud_core.transactions.transaction import reading
 from fraud_core.units.arrays import Floats
 
@@ -33,6 +34,7 @@ class Scorer:
     Attributes:
         reach: how far its features of the past look back; None where it has none.
         declared: the own fields and windows of its source.
+        payment: the type of the payments that it scores.
         reading: the context in which payments are validated for it.
         without_history: a scorer of the same version that does without them; None where there is nothing to do without.
     """
@@ -52,6 +54,7 @@ class Scorer:
             raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
         self.declared = learned.declared or NOTHING
+        self.payment = transaction_type(self.declared, learned.timezone)
         self.version = bundle.version
         self.thresholds = bundle.thresholds
         self.features = tuple(catalogue.BY_NAME[name] for name in names)

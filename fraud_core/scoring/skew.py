@@ -228,7 +228,7 @@ def _differing(
 ) -> tuple[str, ...]:
     """Names of the features that are not, to the last bit, what they are now."""
     assert scorer.reach is not None
-    frame = table_of([own], _CANONICAL)
+    frame = table_of([own], {**_CANONICAL, **{column.name: column.dtype for column in scorer.declared.columns}})
     payments = pl.concat([unlabelled(around.payments, words["transaction_id"]), frame.with_columns(label=False).select(COLUMNS)])
     wanted = pl.Series([False] * len(around.payments) + [True])
     past = states(payments, wanted, scorer.reach, scorer.zone, corrections_of(words, around.placed))
