@@ -156,8 +156,8 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
     chosen, plain = _choose(task, encoder, *sides, progress), _without_history(encoder)
     fallback = None
     if plain is not None:
-        plain_sides = (side.of(encoder, plain) for side in sides)
-        fallback = _choose(task, plain, *plain_sides, lambda said: progress(f"without history, {said}"))
+        plain_training, plain_a, plain_b = (side.of(encoder, plain) for side in sides)
+        fallback = _choose(task, plain, plain_training, plain_a, plain_b, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
