@@ -158,6 +158,13 @@ class Installation:
         return version
 
 
+def new_installation(folder: Path, learned: tuple[bytes, Encoder], **options: Any) -> Installation:
+    """An installation without a champion, in a folder."""
+    few: dict[str, Any] = {"home": folder / "home", "poll_seconds": 0.05, "api_drain_seconds": 0.2}
+    settings = Settings(**few, **store_settings(folder), **options, _env_file=None)
+    return Installation(settings, open_store(settings.store_url, folder / "cache"), signing_key(settings), *learned)
+
+
 @pytest.fixture(scope="session")
 def learned() -> tuple[bytes, Encoder]:
     """A model's bytes and its encoder."""
@@ -167,9 +174,7 @@ def learned() -> tuple[bytes, Encoder]:
 @pytest.fixture
 def installation(tmp_path: Path, learned: tuple[bytes, Encoder]) -> Installation:
     """An installation without a champion."""
-    few: dict[str, Any] = {"home": tmp_path / "home", "poll_seconds": 0.05, "api_drain_seconds": 0.2}
-    settings = Settings(**few, **store_settings(tmp_path), _env_file=None)
-    return Installation(settings, open_store(settings.store_url, tmp_path / "cache"), signing_key(settings), *learned)
+    return new_installation(tmp_path, learned)
 
 
 @pytest.fixture
