@@ -40,7 +40,7 @@ def with_columns(**columns: str) -> str:
 # ---- what ships
 
 
-# Its fields, windows and currency are declared in a syntax that `Source` does not have yet; strict, so that this goes when it has.
+# Its fields, windows and currency are declared in a syntax that `Source` does not have yet. Strict: this goes when it has.
 NOT_YET = pytest.mark.xfail(reason="fields and windows of a source's own are being built", strict=True)
 NEEDS = {"simulated_online": NOT_YET}
 
