@@ -133,7 +133,7 @@ def _lineage(source: Source, allowed: TrainingSet, accepted: dict[str, Pointer],
         dropped_features=dropped_features(source),
         card_key_id=card_key_id,
         libraries={name: metadata.version(name) for name in LIBRARIES},
-        digits=source.columns.digits,
+        digits=source.digits,
     )
 
 

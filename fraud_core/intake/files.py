@@ -27,9 +27,11 @@ from fraud_core.intake.watch import fetch_object, local_files, s3_objects
 from fraud_core.intake.workbook import is_workbook, workbook_rows
 from fraud_core.sources.source import Source
 from fraud_core.system.paths import without_escapes
+from fraud_core.units.canonical_text import canonical_texts
 
 CHUNK_ROWS = 100_000
 CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
+KEY = "__key"  # what rows of two files are joined by, as canonical text
 LONGEST_CELL = 10_000  # characters that are handed on; no value is as long, so that a longer cell is refused all the same
 LINE = "__line"  # number of the line a row ends on (CSV, the header is line 1) or of the row (Parquet, from 1)
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the name of the folder of rows that have none
@@ -86,7 +88,56 @@ def _present(pattern: str) -> list[str]:
     raise SourceError(f"{name}: there is no such file. Put it there, or name another with --file.")
 
 
-def chunks(file: SourceFile, source: Source, tally: Tally | None = None) -> Iterator[tuple[str, pl.DataFrame]]:
+@dataclass(frozen=True)
+class Joined:
+    """The second file of a source.
+
+    Attributes:
+        name: of the file.
+        rows: its columns, and `KEY`.
+    """
+
+    name: str
+    rows: pl.DataFrame
+
+    def beside(self, frame: pl.DataFrame, key: str) -> pl.DataFrame:
+        """Rows of the first file with the columns that they lack; missing where the second one has no row of that key."""
+        other = self.rows.drop([name for name in self.rows.columns if name in frame.columns])
+        keyed = frame.with_columns(canonical_texts(key, frame.schema[key]).alias(KEY))
+        return keyed.join(other, on=KEY, how="left", maintain_order="left").drop(KEY)
+
+
+def read_joined(source: Source) -> Joined | None:
+    """The source's second file, if it has one.
+
+    Raises:
+        SourceError: it is missing, cannot be read, or has a key twice.
+    """
+    if source.join is None:
+        return None
+    name, key = source.join.file, source.join.key
+    if not Path(name).is_file():
+        raise SourceError(f"{name}: there is no such file; it is the second one of [join] in the source's TOML. Put it there.")
+    reader = _Reader(source, Tally(), wanted=(key,), also=source.wanted)
+    frames = [frame for _, frame in reader.path_chunks(name, Path(name), 1)]
+    if not frames:
+        raise SourceError(f"{name} is empty; it is the second file of [join] in the source's TOML.")
+    rows = pl.concat(frames)
+    rows = rows.with_columns(canonical_texts(key, rows.schema[key]).alias(KEY)).filter(pl.col(KEY).is_not_null())
+    repeated = rows.filter(pl.col(KEY).is_duplicated()).sort(KEY, LINE)
+    if not repeated.is_empty():
+        first, second = repeated[LINE][0], repeated[LINE][1]
+        more = repeated[KEY].n_unique() - 1
+        raise SourceError(
+            f"{name}, line {second}: the key {key} is that of line {first}{f', and {more:,} more keys repeat' if more else ''}. "
+            "A row of the first file takes one row of this one: leave the others out, or join by a column that tells them apart."
+        )
+    return Joined(name, rows.drop(LINE, key))
+
+
+def chunks(
+    file: SourceFile, source: Source, tally: Tally | None = None, joined: Joined | None = None
+) -> Iterator[tuple[str, pl.DataFrame]]:
     """Rows of a file as (name, frame) chunks of at most `CHUNK_ROWS`, with the source's wanted columns and `LINE`.
 
     Members of an archive are read one after the other, each under its own name. An empty file has no chunks. A wanted column that
@@ -96,18 +147,38 @@ def chunks(file: SourceFile, source: Source, tally: Tally | None = None) -> Iter
         file: what to read.
         source: how.
         tally: is told how many rows there ought to be.
+        joined: the source's second file, if it was read already.
 
     Raises:
         SourceError: a column is missing, the encoding is wrong, or the file is truncated; names file, column and line.
     """
-    yield from _Reader(source, tally or Tally()).path_chunks(file.name, file.path, 1)
+    if source.join is None:
+        yield from _Reader(source, tally or Tally(), wanted=source.wanted).path_chunks(file.name, file.path, 1)
+        return
+    second = joined or read_joined(source)
+    assert second is not None
+    elsewhere = tuple(name for name in second.rows.columns if name != KEY)
+    reader = _Reader(source, tally or Tally(), wanted=source.wanted, elsewhere=elsewhere)
+    for name, frame in reader.path_chunks(file.name, file.path, 1):
+        yield name, second.beside(frame, source.join.key)
 
 
 class _Reader:
-    """Reads files of a source, packed or not."""
+    """Reads files of a source, packed or not.
 
-    def __init__(self, source: Source, tally: Tally) -> None:
+    Args:
+        source: how.
+        tally: is told how many rows there ought to be.
+        wanted: columns that are read.
+        elsewhere: of them those that may be missing, since another file has them.
+        also: columns that are read where they are there.
+    """
+
+    def __init__(
+        self, source: Source, tally: Tally, *, wanted: Sequence[str], elsewhere: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> None:
         self.source, self.tally = source, tally
+        self.wanted, self.elsewhere, self.also = wanted, elsewhere, also
 
     def path_chunks(self, name: str, path: Path, depth: int) -> Iterator[tuple[str, pl.DataFrame]]:
         if depth > DEEPEST:
@@ -196,7 +267,8 @@ class _Reader:
         if not header:
             return
         folders, read = self._columns(name, header)
-        pick = itemgetter(*(header.index(column) for column in read))  # at least time and amount
+        places = [header.index(column) for column in read]
+        pick = itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
         width, held = len(header), 0
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
@@ -238,9 +310,11 @@ class _Reader:
 
     def _columns(self, name: str, present: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         """The wanted columns: those that the names of its folders tell with their value, and those that are read."""
-        folders = _folder_columns(name, present, self.source)
-        _require(name, [*present, *folders], self.source)
-        return folders, [column for column in self.source.wanted if column not in folders]
+        wanted = list(dict.fromkeys([*self.wanted, *(column for column in self.also if column in present)]))
+        folders = _folder_columns(name, present, wanted)
+        _require(name, [*present, *folders], wanted, self.elsewhere)
+        away = {column for column in self.elsewhere if column not in present}
+        return folders, [column for column in wanted if column not in folders and column not in away]
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -284,11 +358,11 @@ def _holds_data(member: str) -> bool:
 _DATA_SUFFIXES = {".csv", ".txt", ".tsv", ".parquet", ".pq", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xlsx"}
 
 
-def _folder_columns(name: str, present: Sequence[str], source: Source) -> dict[str, str]:
+def _folder_columns(name: str, present: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
     """Wanted columns that the file itself lacks and the names of its folders tell."""
     parts = (part.partition("=") for part in name.partition("://")[2 if "://" in name else 0].split("/")[:-1] if "=" in name)
     told = {column: "" if value == NO_VALUE else unquote(value) for column, equals, value in parts if equals}
-    return {column: told[column] for column in source.wanted if column in told and column not in present}
+    return {column: told[column] for column in wanted if column in told and column not in present}
 
 
 def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[str], folders: dict[str, str]) -> pl.DataFrame:
@@ -298,9 +372,8 @@ def _text_frame(lines: list[int], rows: list[tuple[str, ...]], read: Sequence[st
     return pl.DataFrame(data).with_columns(pl.lit(value).alias(column) for column, value in folders.items())
 
 
-def _require(name: str, present: Sequence[str], source: Source) -> None:
-    wanted = source.wanted
-    missing = [column for column in wanted if column not in present]
+def _require(name: str, present: Sequence[str], wanted: Sequence[str], elsewhere: Sequence[str]) -> None:
+    missing = [column for column in wanted if column not in present and column not in elsewhere]
     if len(missing) == len(wanted):
         # Where there is no header, the first line is somebody's transaction, and is not told.
         raise SourceError(f"{name}, line 1: none of the columns {', '.join(wanted)} is there. Is the first line a header?")

@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from fraud_core.errors import IntegrityError, SourceError
-from fraud_core.intake.files import SourceFile, Tally, chunks, located
+from fraud_core.intake.files import Joined, SourceFile, Tally, chunks, located, read_joined
 from fraud_core.intake.parsing import PARTITION, VERSION, Parsed, parse
 from fraud_core.intake.repeats import Landed, find_repeats
 from fraud_core.intake.values.clocks import wrong_unit
@@ -196,6 +197,7 @@ def land(
     if source.simulator is not None:
         return Landing(parse=parsing, files={})
     with located(source) as files:
+        second = lru_cache(lambda: read_joined(source))  # once, and only where a file is read
         present = {file.name: file.sha256 for file in files}
         read = {file.sha256: file for file in known.values()}
         # What changed under its name makes room; what it was may have gone on under another name, as rotated files do.
@@ -204,7 +206,9 @@ def land(
         for file in files:
             if file.sha256 not in contents:
                 landed_at = came.get(file.sha256, now)
-                landed[file.name] = read.get(file.sha256) or _land_file(file, source, store, card_key, landed_at, progress)
+                landed[file.name] = read.get(file.sha256) or _land_file(
+                    file, source, store, card_key, landed_at, progress, second()
+                )
                 contents.add(file.sha256)
         landing = Landing(parse=parsing, files=landed)
         if previous is not None and previous.parse == parsing and previous.files == landed:
@@ -217,7 +221,9 @@ def land(
             there = {file.sha256: file for file in files}
             for name, old in landed.items():
                 if old.sha256 in there and not old.is_whole(store):
-                    landed[name] = _land_file(there[old.sha256], source, store, card_key, old.landed_at or now, progress)
+                    landed[name] = _land_file(
+                        there[old.sha256], source, store, card_key, old.landed_at or now, progress, second()
+                    )
         return _with_repeats(Landing(parse=parsing, files=landed), store)
 
 
@@ -279,13 +285,19 @@ class _Router:
 
 
 def _land_file(
-    file: SourceFile, source: Source, store: ObjectStore, card_key: Key, landed_at: datetime, progress: Progress | None
+    file: SourceFile,
+    source: Source,
+    store: ObjectStore,
+    card_key: Key,
+    landed_at: datetime,
+    progress: Progress | None,
+    joined: Joined | None,
 ) -> LandedFile:
     router = _Router(store)
     rows = repaired = rounded = 0
     times: list[datetime] = []
     tally = Tally()
-    for name, chunk in chunks(file, source, tally):
+    for name, chunk in chunks(file, source, tally, joined):
         parsed = parse(chunk, PurePosixPath(name).name, source, card_key, landed_at)
         router.take(parsed)
         rows += len(chunk)
@@ -293,10 +305,10 @@ def _land_file(
         rounded += parsed.rounded
         if progress is not None:
             progress(file.name, rows)
-        times += [time for time in (parsed.rows["timestamp"].min(), parsed.rows["timestamp"].max()) if isinstance(time, datetime)]
+        times += parsed.times
     router.flush()
     kept, refused = (sum(segment.rows for segment in segments) for segments in (router.segments, router.refusals))
-    if times and (problem := wrong_unit(source.columns.timestamp, min(times), max(times), kept)) is not None:
+    if times and (problem := wrong_unit(source.columns.timestamp, min(times), max(times), rows)) is not None:
         raise SourceError(f"{file.name}: {problem}.")
     if not tally.lines == rows == kept + refused:
         raise SourceError(

@@ -7,7 +7,7 @@ is taken before.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -23,6 +23,7 @@ from fraud_core.sources import partitions
 from fraud_core.sources.columns import AmountColumn, LabelColumn, TextColumn
 from fraud_core.sources.source import OPEN, Source
 from fraud_core.transactions.transaction import AHEAD
+from fraud_core.units.time import EPOCH
 
 VERSION = "parse 3"  # raised whenever the rules below change: files are then read anew
 
@@ -39,6 +40,7 @@ class Parsed:
         refused: quarantined rows with `PARTITION` (null where the row has no usable time).
         repaired: how many labels were repaired by the source's rule.
         rounded: how many amounts lost decimals, where the source says that they may.
+        times: the earliest and the latest that could be read, in refused rows, too.
         digest: a function of a partition key: SHA-256 over its canonical rows before keying.
     """
 
@@ -47,6 +49,7 @@ class Parsed:
     repaired: int
     digest: Callable[[str], bytes]
     rounded: int = 0
+    times: tuple[datetime, ...] = ()
 
 
 def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: datetime | None = None) -> Parsed:
@@ -91,7 +94,9 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
     rows = _keyed(unkeyed, source, card_key).select(*source.raw_schema, PARTITION)
     refused = _refused(chunk.filter(bad), read.filter(bad), checks, source, file)
     rounded = int(kept[ROUNDED].sum()) if ROUNDED in kept.columns else 0
-    return Parsed(rows, refused, _count_repaired(kept, columns.label), digest, rounded)
+    stamps = read["timestamp"].to_physical().clip(*(seconds * 1_000_000 for seconds in _CALENDAR))
+    times = tuple(EPOCH + timedelta(microseconds=end) for end in (stamps.min(), stamps.max()) if isinstance(end, int))
+    return Parsed(rows, refused, _count_repaired(kept, columns.label), digest, rounded, times)
 
 
 _CALENDAR = (-62_135_000_000, 253_402_100_000)  # seconds since 1970: the years 1 to 9999, less some days for every time zone

@@ -3,13 +3,16 @@
 import bz2
 import csv
 import gzip
+import hashlib
 import lzma
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from typing import IO, Any, cast
 
+from fraud_core.errors import SourceError
 from fraud_core.system.paths import without_escapes
 
 _LONGEST = 4_000_000  # bytes of a header
@@ -30,6 +33,25 @@ def header_of(pattern: str, encoding: str, delimiter: str) -> Sequence[str] | No
         return _header(Path(found[0]), encoding, delimiter)
     except (OSError, EOFError, UnicodeError, csv.Error, zipfile.BadZipFile, StopIteration) as error:
         raise ValueError(f"{found[0]} has no header that can be read: {type(error).__name__}") from error
+
+
+def file_sha256(name: str) -> str:
+    """Hash of a file's content, read anew only where its size or the time of its change is another.
+
+    Raises:
+        SourceError: it is missing, or cannot be read.
+    """
+    try:
+        stat = Path(name).stat()
+        return _hashed(name, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise SourceError(f"{name}: the second file of [join] cannot be read: {error.strerror}; put it there.") from error
+
+
+@lru_cache(maxsize=8)
+def _hashed(name: str, changed: int, size: int) -> str:
+    with Path(name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(path: Path, encoding: str, delimiter: str) -> Sequence[str]:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -36,7 +37,7 @@ from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.sources import partitions
 from fraud_core.sources.columns import ColumnReading, Columns
 from fraud_core.sources.fields import DECIDING, SourceField, expanded
-from fraud_core.sources.header import header_of
+from fraud_core.sources.header import file_sha256, header_of
 from fraud_core.sources.limits import Limits
 from fraud_core.sources.lines import line_of
 from fraud_core.sources.money import Currency, currency_of, rates_of
@@ -79,6 +80,20 @@ class CardholderSplit(_Model):
         if 2 * self.validation_share + self.holdout_share >= 1:
             raise ValueError("two validation blocks and the hold-out leave no cardholders to train on")
         return self
+
+
+class Join(_Model):
+    """A second file, of which each row of the first may have one: its columns stand beside those of the first."""
+
+    file: str = Field(description="Local, relative to the TOML.")
+    key: str = Field(description="The column by which rows belong together; it has that name in both files.")
+
+    @field_validator("file")
+    @classmethod
+    def _is_local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("the second file is read from this machine; fetch it, and name where it lies")
+        return value
 
 
 class Quality(_Model):
@@ -135,6 +150,7 @@ class Source(_Model):
     )
     currency: Currency | None = Field(None, description="Of its amounts; a code for all of them, or a table for one a payment.")
     columns: Columns
+    join: Join | None = Field(None, description="A second file, joined by a key.")
     fields: dict[str, SourceField] = Field(default_factory=dict, description="Own fields beside the standard columns.")
     windows: tuple[WindowDeclaration, ...] = Field((), description="Own windows beside the standard ones.")
     standard_windows: bool = Field(True, description="Whether card and merchant have the windows of the shipped catalogue.")
@@ -308,7 +324,14 @@ class Source(_Model):
         names = dict.fromkeys(column for name in self.given for column in self.reading(name).names)
         if self.currency is not None and self.currency.column:
             names |= {self.currency.column: None}
+        if self.join is not None:
+            names |= {self.join.key: None}
         return tuple(names)
+
+    @property
+    def digits(self) -> dict[str, tuple[int, ...]]:
+        """By field, of how many digits numbers are that stand in it by design."""
+        return self.columns.digits | {name: field.digits for name, field in self.fields.items() if field.digits}
 
     @property
     def raw_columns(self) -> tuple[str, ...]:
@@ -371,6 +394,8 @@ class Source(_Model):
         if self.currency is not None:
             rates = rates_of(self.currency).sha256 if self.currency.rates else ""
             added["currency"] = [self.currency.base, self.currency.column, rates]
+        if self.join is not None:
+            added["join"] = [self.join.key, file_sha256(self.join.file)]
         return canonical_json(dumped | added)
 
 
@@ -395,8 +420,10 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         values.pop("simulator", None)
     elif "paths" in values:
         values["paths"] = [p if "://" in p else absolute_pattern(path.parent, p) for p in values["paths"]]
-    if isinstance(values.get("currency"), dict) and isinstance(values["currency"].get("rates"), str):
-        values["currency"]["rates"] = str((path.parent / values["currency"]["rates"]).resolve())
+    for table, key in (("currency", "rates"), ("join", "file")):
+        said = values.get(table)
+        if isinstance(said, dict) and isinstance(said.get(key), str) and "://" not in said[key]:
+            said[key] = str((path.parent / said[key]).resolve())
     groups: dict[str, str] = {}
     try:
         values, groups = expanded(values, lambda: _header(values))
@@ -440,7 +467,14 @@ def _header(values: Mapping[str, Any]) -> Sequence[str] | None:
     """Names of the columns of the first file that is on this machine."""
     encoding, delimiter = (str(values.get(key, default)) for key, default in (("encoding", "utf-8"), ("delimiter", ",")))
     found = (header_of(pattern, encoding, delimiter) for pattern in values.get("paths", ()) if "://" not in pattern)
-    return next((header for header in found if header is not None), None)
+    first = next((header for header in found if header is not None), None)
+    join = values.get("join")
+    if first is None or not isinstance(join, Mapping) or not isinstance(join.get("file"), str):
+        return first
+    second = header_of(escape(join["file"]), encoding, delimiter)
+    if second is None:
+        raise ValueError(f"the second file of [join], {join['file']}, is not on this machine; put it there")
+    return list(dict.fromkeys([*first, *second]))
 
 
 def _advised(error: Mapping[str, Any]) -> str:

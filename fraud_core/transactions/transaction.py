@@ -163,9 +163,10 @@ def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
 
 def is_declared(text: str, info: ValidationInfo) -> bool:
     """Whether a text is a number of a length that the source declares."""
-    if not info.context or not text.isdecimal():
+    number = text.removeprefix("-")
+    if not info.context or not number.isdecimal():
         return False
-    return len(text) in info.context["digits"].get(info.field_name, ())
+    return len(number) in info.context["digits"].get(info.field_name, ())
 
 
 def plain_text(value: Any, longest: int) -> str | None:

@@ -110,7 +110,8 @@ def _text(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source
     # What looks like a card number was shifted here from another column, or is an id of another kind, and declared as one.
     holds_card = holding_card_numbers(value, alone=is_id)
     if declared.digits:
-        holds_card &= ~(value.str.contains("^[0-9]+$") & value.str.len_bytes().is_in(declared.digits))
+        is_number = value.str.contains("^-?[0-9]+$")
+        holds_card &= ~(is_number & value.str.strip_prefix("-").str.len_bytes().is_in(declared.digits))
     checks = (*_wrong_text(column, value, _CONTROL), (holds_card, "holds what looks like a card number"))
     # An id that the source declares must be there; merchant and category may be missing.
     return Reading(text, value, ((value.is_null(), "is missing"), *checks) if is_id else checks)

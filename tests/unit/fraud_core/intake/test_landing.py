@@ -33,7 +33,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = files.chunks
 
-    def chunks(file: files.SourceFile, source: Source, tally: files.Tally) -> Iterator[tuple[str, pl.DataFrame]]:
+    def chunks(file: files.SourceFile, source: Source, tally: files.Tally, _: object) -> Iterator[tuple[str, pl.DataFrame]]:
         names.append(Path(file.name).name)
         return real(file, source, tally)
 
@@ -327,7 +327,7 @@ def test_what_a_file_has_is_what_was_kept_and_what_was_refused(intake: Intake) -
 def test_a_file_whose_rows_do_not_tally_is_refused(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = files.chunks
 
-    def chunks(file: files.SourceFile, source: Source, tally: files.Tally) -> Iterator[tuple[str, pl.DataFrame]]:
+    def chunks(file: files.SourceFile, source: Source, tally: files.Tally, _: object) -> Iterator[tuple[str, pl.DataFrame]]:
         yield from ((name, chunk.head(2)) for name, chunk in real(file, source, tally))
 
     monkeypatch.setattr(landing, "chunks", chunks)
