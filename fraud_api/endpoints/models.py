@@ -13,12 +13,11 @@ from fraud_api.http.problems import Refused
 from fraud_api.schemas import DecisionThresholds, FieldDetails, ModelChange, ModelDetails, ModelList, ModelState, TrainedOn
 from fraud_api.services import services_of
 from fraud_core.errors import StoreError
-from fraud_core.fields.schema import STANDARD
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.registry import latest_model_card, versions
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
-from fraud_core.transactions.declared_type import meaning_of, required_of
+from fraud_core.transactions.told_fields import told_fields
 
 logger = logging.getLogger(__name__)
 router = APIRouter(generate_unique_id_function=operation_id)
@@ -56,7 +55,7 @@ def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
         source=manifest.learned.source,
         features=list(manifest.learned.features),
         needs=sorted(_FIELD_OF.get(name, name) for name in served.scorer.needs),
-        fields=fields_told(served),
+        fields=[FieldDetails(**vars(field)) for field in told_fields(served.accepts, served.scorer.declared)],
         thresholds=DecisionThresholds(review=served.scorer.thresholds.review, decline=served.scorer.thresholds.decline),
         partitions=[
             TrainedOn(partition=key, content=content, verdict=verdict) for key, content, verdict in manifest.lineage.partitions
@@ -66,30 +65,6 @@ def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
         card=card.body if card is not None and card.is_signed else None,
         unsigned_card=card.body if card is not None and not card.is_signed else None,
     )
-
-
-def fields_told(served: LoadedModel) -> list[FieldDetails]:
-    """The fields that a payment may have, in order, and those that follow from them."""
-    accepts, declared = served.accepts, served.scorer.declared
-    standard = {_FIELD_OF.get(name, name): name for name in STANDARD if name != "label"}
-    found = {name: accepts.overridden(column) or STANDARD[column] for name, column in standard.items()} | dict(accepts.own)
-    required = required_of(served.payment())
-    return [
-        FieldDetails(
-            name=name,
-            kind=field.kind,
-            meaning=meaning_of(name, field),
-            required=name in required,
-            personal=field.personal or (name in standard and STANDARD[standard[name]].personal),
-            values=None if field.values is None else sorted(field.flag_texts) if field.kind == "flag" else list(field.values),
-            unit=field.unit,
-            lowest=field.lowest,
-            highest=field.highest,
-            read=name in standard or name in declared.own,
-            derived_from=None if field.derivation is None else list(field.derivation.needs),
-        )
-        for name, field in found.items()
-    ]
 
 
 def overview(store: ObjectStore, key: Key, served: LoadedModel | None) -> ModelList:
