@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.models.bundle import Bundle, make_bundle, write_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Thresholds
 from fraud_core.models.registry import point_at
@@ -117,9 +118,10 @@ class Installation:
     encoder: Encoder
     changes: int = field(default=0)
 
-    def bundle(self, number: int) -> Bundle:
-        """The bundle of this number."""
+    def bundle(self, number: int, declared: Declared = NOTHING) -> Bundle:
+        """The bundle of this number, of a source that declares this; it learned from the standard fields."""
         return make_bundle(
+            declared=declared,
             source="test",
             timezone=ZONE,
             feature_version=catalogue.VERSION,
@@ -136,9 +138,9 @@ class Installation:
             ),
         )
 
-    def promote(self, number: int, heads: Heads | None = None) -> str:
+    def promote(self, number: int, heads: Heads | None = None, declared: Declared = NOTHING) -> str:
         """Write a bundle and make it champion; returns its version."""
-        bundle = self.bundle(number)
+        bundle = self.bundle(number, declared)
         self.write(bundle)
         return self.point(bundle.version, heads)
 

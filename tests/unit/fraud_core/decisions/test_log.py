@@ -66,7 +66,7 @@ def test_a_row_that_version_0_1_0_logged_is_read(engine: Engine) -> None:
     found = log.find("a")
     assert found is not None
     at = datetime(2020, 6, 21, 12, 14, 25, tzinfo=UTC)
-    assert found.transaction == (at, 286, "Kirlin and Sons", "personal_care", 33.986391, -81.200714, None)
+    assert found.transaction == (at, 286, "Kirlin and Sons", "personal_care", 33.986391, -81.200714, None, {})
     log.append([dataclasses.replace(found, transaction_id="b")])
     with engine.begin() as connection:
         again = connection.execute(text("SELECT \"transaction\" FROM decisions WHERE transaction_id = 'b'")).scalar_one()
