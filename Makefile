@@ -44,7 +44,11 @@ test: setup ## unit and integration tests
 stores: setup ## the tests of what reads and writes the store again, on a real bucket
 	$(TESTS) --store s3 \
 		tests/integration/pipeline/test_pipeline.py tests/integration/pipeline/test_command_line.py \
-		tests/integration/test_ways_round_the_gate.py tests/integration/test_api_server.py \
+		tests/integration/test_ways_round_the_gate.py \
+		$(addprefix tests/integration/test_api_server.py::test_, \
+			it_starts_without_a_model_and_serves_the_first_one_that_comes \
+			two_workers_agree_within_a_poll_and_share_metrics_and_keys \
+			after_sigkill_it_serves_again_from_the_same_home) \
 		$(addprefix tests/unit/, \
 			fraud_api/test_served.py fraud_api/test_skew.py fraud_api/endpoints/test_score.py \
 			fraud_assets/runtime/test_io_manager.py fraud_assets/schedule fraud_assets/stages \

@@ -43,6 +43,7 @@ from fraud_core.settings import Settings
 from fraud_core.sources import partitions
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Estimator, Table
+from fraud_core.units.arrays import Flags
 
 ROOT = Path(__file__).parents[1]
 COLUMNS, ROWS, SEED = 400, 600_000, 16
@@ -119,7 +120,7 @@ def drawn(key: str, rows: int, features: dict[str, Feature]) -> pl.DataFrame:
     return pl.DataFrame(columns).with_columns(pl.col(name).cast(each.dtype) for name, each in features.items())
 
 
-def _values(name: str, place: int, label: np.ndarray, rng: np.random.Generator, before: dict[str, Any]) -> Any:
+def _values(name: str, place: int, label: Flags, rng: np.random.Generator, before: dict[str, Any]) -> Any:
     rows, kind = len(label), name.partition("_")[0]
     made: Any
     match kind:
@@ -197,7 +198,7 @@ def _champion(installation: Installation, *_: Any) -> str:
     reference = make_reference(model.bundle, model.bundle.encoder.frame_matrix(rows.frame), now)
     write_reference(artifacts.store, artifacts.signing_key, "bench", reference)
     point_at(artifacts.store, model.bundle.version, artifacts.signing_key, how="promotion", who="bench", at=now)
-    return model.bundle.version
+    return str(model.bundle.version)
 
 
 def _served(installation: Installation, *_: Any) -> str:

@@ -39,6 +39,7 @@ from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.open import open_store
 from fraud_core.transactions.refusals import field_problems
+from fraud_core.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
     from fraud_api.http.traces import Traces
@@ -102,7 +103,7 @@ def create_app(
     app.state.services = services
     routes = [route for part in (*ENDPOINTS, pages) for route in part.router.routes]
     app.router.routes += [route for route in routes if not (own_door and getattr(route, "path", "") == METRICS)]
-    app.openapi = lambda: _document(app, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
+    app.openapi = _documented(app, services, asks_for_keys=asks_for_keys)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(Exception, unexpected_error)
@@ -165,10 +166,18 @@ def _limits(settings: Settings) -> dict[str, BodyLimit]:
     }
 
 
-def _document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        app.openapi_schema = openapi.document(app, asks_for_keys=asks_for_keys)
-    return app.openapi_schema
+def _documented(app: FastAPI, services: Services, *, asks_for_keys: bool) -> Callable[[], dict[str, Any]]:
+    """The OpenAPI document, made anew when payments have other fields."""
+    made: list[tuple[type[Transaction], dict[str, Any]]] = []
+
+    def document() -> dict[str, Any]:
+        served = services.follower.served
+        payment = Transaction if served is None else services.payment(served)
+        if not made or made[0][0] is not payment:
+            made[:] = [(payment, openapi.document(app, payment, asks_for_keys=asks_for_keys))]
+        return made[0][1]
+
+    return document
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

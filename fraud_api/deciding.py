@@ -17,12 +17,13 @@ from functools import cached_property
 from typing import Any
 
 import pydantic_core
+from pydantic import SecretStr
 
 from fraud_api.http.problems import Refused
 from fraud_api.metrics.registry import Metrics
 from fraud_api.schemas import Explanation, Reason, Score
 from fraud_core.decisions.log import DecisionRecord, same_payment
-from fraud_core.decisions.record import columns_of
+from fraud_core.decisions.record import columns_of, own_columns_of
 from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
@@ -164,6 +165,10 @@ class Deciding:
         """The hash that the card is known by."""
         return self._recall.card(transaction)
 
+    def hashed(self, secret: SecretStr) -> str:
+        """The hash that another personal id is known by."""
+        return self._recall.hashed(secret)
+
 
 class _Draft:
     """A decision that is not recorded yet."""
@@ -192,17 +197,20 @@ class _Draft:
         )
 
     @cached_property
-    def _columns(self) -> dict[str, Any]:
-        return columns_of(self.asked.transaction)
-
-    @cached_property
     def entry(self) -> Entry:
         """What history keeps."""
         asked, transaction = self.asked, self.asked.transaction
-        payment = pydantic_core.to_json({"transaction_id": asked.identity, "card": self._card, **self._columns})
+        columns = {"transaction_id": asked.identity, "card": self._card, **columns_of(transaction)}
+        brought: dict[str, Any] = {}
+        derived: dict[str, Any] = {}
+        if transaction.model_declared.own:
+            brought, derived = own_columns_of(transaction, self._deciding.hashed)
+        content = payment = pydantic_core.to_json(columns | brought)
+        if derived:
+            payment = pydantic_core.to_json(columns | brought | derived)
         return Entry(
             transaction_id=asked.identity,
-            content=hashlib.sha256(payment).hexdigest(),
+            content=hashlib.sha256(content).hexdigest(),
             card=self._card,
             event=Event(
                 to_microseconds(transaction.timestamp),
@@ -212,6 +220,7 @@ class _Draft:
                 transaction.category,
                 NAN if transaction.merchant_latitude is None else transaction.merchant_latitude,
                 NAN if transaction.merchant_longitude is None else transaction.merchant_longitude,
+                brought | derived,
             ),
             answer=self.score.__pydantic_serializer__.to_json(self.score, exclude=_UNSHOWN),
             payment=payment,

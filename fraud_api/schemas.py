@@ -5,16 +5,26 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from fraud_core.fields.declaration import Kind
 from fraud_core.labels.resolve import Outcome
 from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.declared_type import MOST_KEPT
 from fraud_core.transactions.transaction import EXAMPLE, Transaction, clean_text, id_of
 
 MOST_ROWS = 10_000  # in one batch
 MOST_LABELS = 1_000  # in one request
-# Commas and colons of a body: a payment has about 27, a label about 10. Counting them takes a moment, building what they part
-# may take seconds, in which nothing else is answered.
-MOST_BATCH_MARKS = 40 * MOST_ROWS
+# Commas and colons of a body: a payment of twelve fields has about 27, a label about 10. Counting them takes a moment, building
+# what they part may take seconds, in which nothing else is answered.
+MOST_PAYMENT_MARKS = 40
 MOST_LABEL_MARKS = 100 * MOST_LABELS
+
+
+def most_batch_marks(payment: type[Transaction]) -> int:
+    """How many commas and colons a batch of such payments may have."""
+    own = len(payment.model_declared.given)
+    times = sum(field.kind in {"time", "id"} for field in payment.model_declared.given.values())  # which have colons themselves
+    kept = 0 if payment.model_config["extra"] == "forbid" else 2 * MOST_KEPT
+    return (MOST_PAYMENT_MARKS + 2 * own + 8 * times + kept) * MOST_ROWS
 
 
 class Reason(BaseModel):
@@ -149,6 +159,24 @@ class DecisionThresholds(BaseModel):
     decline: float
 
 
+class FieldDetails(BaseModel):
+    """A field that a transaction may have."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    required: bool = Field(False, description="Whether a transaction without it is refused.")
+    personal: bool = Field(False, description="Hashed on arrival or not kept, and never repeated.")
+    values: list[str] | None = Field(None, description="All that it may be, where that is declared.")
+    unit: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    read: bool = Field(description="Whether the model that scores declares it; others were those of the one before.")
+    derived_from: list[str] | None = Field(
+        None, description="Of a field that follows from others: these; it is computed on arrival and must not be sent."
+    )
+
+
 class ModelDetails(BaseModel):
     """The model that scores."""
 
@@ -157,6 +185,7 @@ class ModelDetails(BaseModel):
     source: str
     features: list[str]
     needs: list[str] = Field(description="Fields of a transaction that it looks at; one that is not given counts as missing.")
+    fields: list[FieldDetails] = Field(description="All fields that a transaction may have, in order.")
     thresholds: DecisionThresholds
     partitions: list[TrainedOn]
     promoted_at: AwareDatetime | None

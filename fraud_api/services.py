@@ -14,8 +14,9 @@ from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.writer import HistoryWriter
 from fraud_core.labels.log import LabelLog
-from fraud_core.models.follower import ModelFollower
+from fraud_core.models.follower import LoadedModel, ModelFollower
 from fraud_core.settings import Settings
+from fraud_core.transactions.transaction import Transaction
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Services:
     batches: Executor  # one thread, for all requests about many payments: single ones share the interpreter with no more
     draining: Draining
     engines: tuple[Engine, ...]  # behind labels, decisions and what was seen of the store
+
+    def payment(self, served: LoadedModel) -> type[Transaction]:
+        """The type of the payments that a model is asked about."""
+        return served.payment(self.settings.api_unknown_fields)
 
     @property
     def unrecorded(self) -> str | None:

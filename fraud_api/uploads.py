@@ -92,7 +92,7 @@ class Uploads:
         try:
             spooled = await self._spool(request)
             child = await _started()
-            first = await self._opened(child, order_bytes(spooled.path, file, answer, served.scorer.bundle, self._settings))
+            first = await self._opened(child, self._order(spooled.path, file, answer, served))
             if first.state != "opened":
                 raise Refused(422, "unreadable-file", first.detail or "The file could not be read.", first.errors)
         except BaseException:
@@ -104,6 +104,9 @@ class Uploads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return _stream(running, served.version, answer)
+
+    def _order(self, path: Path, file: FileFormat, answer: AnswerFormat, served: LoadedModel) -> bytes:
+        return order_bytes(path, file, answer, served.scorer.bundle, self._settings, accepts=served.accepts)
 
     async def _spool(self, request: Request) -> _Spooled:
         await asyncio.to_thread(self._remove_orphans)

@@ -15,7 +15,7 @@ from fraud_cli.commands.database.keys import keys
 from fraud_cli.commands.database.schema import db
 from fraud_cli.commands.database.users import users
 from fraud_cli.commands.gate import accept, calibrate, confirm, refuse
-from fraud_cli.commands.models import models, restore, rollback
+from fraud_cli.commands.models import client_types, models, restore, rollback
 from fraud_cli.commands.pipeline import pipeline
 from fraud_cli.commands.servers import exporter, serve, ui, webserver, worker
 from fraud_cli.commands.settings import load_settings, settings
@@ -28,7 +28,7 @@ from fraud_core.errors import FraudError
 # What is heavy it imports itself, so that the others start fast, and run where that is not installed.
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     *(pipeline, up, models, rollback, restore, accept, refuse, confirm, calibrate, serve, exporter, webserver, worker),
-    *(source, data, db, keys, ui, users, served, simulate, settings),
+    *(source, data, db, keys, ui, users, served, simulate, settings, client_types),
 )
 
 
@@ -59,7 +59,9 @@ def application() -> typer.Typer:
         # What stands after the first argument is an argument: `fraud webserver -- --port 3000`.
         passes_on = {"allow_interspersed_args": command is not webserver}
         told = inspect.getdoc(command) or ""
-        app.command(command.__name__, help=told, short_help=told.split("\n")[0], context_settings=passes_on)(_declared(command))
+        app.command(command.__name__.replace("_", "-"), help=told, short_help=told.split("\n")[0], context_settings=passes_on)(
+            _declared(command)
+        )
     return app
 
 

@@ -1,7 +1,7 @@
 """Requests and answers of the scoring API as plain dataclasses."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -11,11 +11,15 @@ Outcome = Literal["fraud", "legitimate", "unsure"]
 LabelSource = Literal["chargeback", "analyst"]
 
 
-@dataclass(frozen=True, kw_only=True)
+Value = str | int | float | Decimal | bool | datetime | date | None
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False)
 class Transaction:
     """One card payment. What is None counts as missing; `card` is a number or a token and is never shown.
 
-    With a `transaction_id` the request may be repeated safely, and is where the connection fails.
+    With a `transaction_id` the request may be repeated safely, and is where the connection fails. Fields that your installation
+    declares are further keywords (kept in `own`); `fraud client-types` writes a class that knows their names and types.
     """
 
     timestamp: datetime
@@ -30,22 +34,53 @@ class Transaction:
     merchant_latitude: float | None = None
     merchant_longitude: float | None = None
     city_population: int | None = None
+    own: tuple[tuple[str, Value], ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.timestamp.utcoffset() is None:
-            raise ValueError("timestamp needs a time zone; for example datetime.now(UTC)")
+    def __init__(
+        self,
+        *,
+        timestamp: datetime,
+        amount: Decimal | int | str,
+        transaction_id: str | None = None,
+        card: str | None = None,
+        merchant: str | None = None,
+        category: str | None = None,
+        birth_date: date | None = None,
+        home_latitude: float | None = None,
+        home_longitude: float | None = None,
+        merchant_latitude: float | None = None,
+        merchant_longitude: float | None = None,
+        city_population: int | None = None,
+        own: Iterable[tuple[str, Value]] = (),
+        **more: Value,
+    ) -> None:
+        given = dict(locals())
+        for field in fields(Transaction):
+            object.__setattr__(self, field.name, given[field.name])
+        object.__setattr__(self, "own", tuple({**dict(own), **more}.items()))
+        for name, value in (("timestamp", timestamp), *self.own):
+            if isinstance(value, datetime) and value.utcoffset() is None:
+                raise ValueError(f"{name} needs a time zone; for example datetime.now(UTC)")
 
     def __repr__(self) -> str:
         return f"Transaction(transaction_id={self.transaction_id!r}, timestamp={self.timestamp.isoformat()})"
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are given, as the API takes them."""
-        fields: dict[str, Any] = {name: value for name, value in vars(self).items() if value is not None}
-        fields["timestamp"] = self.timestamp.isoformat()
-        fields["amount"] = format(self.amount, "f") if isinstance(self.amount, Decimal) else str(self.amount)
-        if self.birth_date is not None:
-            fields["birth_date"] = self.birth_date.isoformat()
-        return fields
+        given = {field.name: getattr(self, field.name) for field in fields(Transaction) if field.name != "own"}
+        sent = {name: _json(value) for name, value in (*given.items(), *self.own) if value is not None}
+        return sent | {"amount": str(sent["amount"])}
+
+
+def _json(value: Value) -> Any:
+    """A value as JSON has it, to the last digit."""
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case datetime() | date():
+            return value.isoformat()
+        case _:
+            return value
 
 
 @dataclass(frozen=True)

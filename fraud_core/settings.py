@@ -191,6 +191,11 @@ class Settings(BaseSettings):
     )
     api_rate: Seconds = Field(1_000.0, description="Requests a second that an API key may make, over all workers.")
     api_rate_burst: Count = Field(2_000, description="Requests that an API key may make at once before the rate holds it.")
+    api_unknown_fields: Literal["refuse", "ignore", "keep"] = Field(
+        "refuse",
+        description="What becomes of a payment's field that is not declared: the payment is refused, the field ignored, "
+        "or kept in the decision log for people; a file's column of that kind is left out. Models never learn from one.",
+    )
     api_body_bytes: int = Field(32_768, ge=1_024, description="Longest body of a request about one transaction.")
     api_batch_bytes: int = Field(16_777_216, ge=1_024, description="Longest body of a batch.")
     api_body_seconds: Seconds = Field(10.0, description="A body must have arrived after so long; a file has max_upload_seconds.")

@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fraud_core.features import catalogue
 from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.models.bundle import Bundle, make_bundle, write_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Thresholds
 from fraud_core.models.registry import point_at
@@ -117,9 +118,10 @@ class Installation:
     encoder: Encoder
     changes: int = field(default=0)
 
-    def bundle(self, number: int) -> Bundle:
-        """The bundle of this number."""
+    def bundle(self, number: int, declared: Declared = NOTHING) -> Bundle:
+        """The bundle of this number, of a source that declares this; it learned from the standard fields."""
         return make_bundle(
+            declared=declared,
             source="test",
             timezone=ZONE,
             feature_version=catalogue.VERSION,
@@ -136,9 +138,9 @@ class Installation:
             ),
         )
 
-    def promote(self, number: int, heads: Heads | None = None) -> str:
+    def promote(self, number: int, heads: Heads | None = None, declared: Declared = NOTHING) -> str:
         """Write a bundle and make it champion; returns its version."""
-        bundle = self.bundle(number)
+        bundle = self.bundle(number, declared)
         self.write(bundle)
         return self.point(bundle.version, heads)
 
@@ -158,6 +160,13 @@ class Installation:
         return version
 
 
+def new_installation(folder: Path, learned: tuple[bytes, Encoder], **options: Any) -> Installation:
+    """An installation without a champion, in a folder."""
+    few: dict[str, Any] = {"home": folder / "home", "poll_seconds": 0.05, "api_drain_seconds": 0.2}
+    settings = Settings(**few, **store_settings(folder), **options, _env_file=None)
+    return Installation(settings, open_store(settings.store_url, folder / "cache"), signing_key(settings), *learned)
+
+
 @pytest.fixture(scope="session")
 def learned() -> tuple[bytes, Encoder]:
     """A model's bytes and its encoder."""
@@ -167,9 +176,7 @@ def learned() -> tuple[bytes, Encoder]:
 @pytest.fixture
 def installation(tmp_path: Path, learned: tuple[bytes, Encoder]) -> Installation:
     """An installation without a champion."""
-    few: dict[str, Any] = {"home": tmp_path / "home", "poll_seconds": 0.05, "api_drain_seconds": 0.2}
-    settings = Settings(**few, **store_settings(tmp_path), _env_file=None)
-    return Installation(settings, open_store(settings.store_url, tmp_path / "cache"), signing_key(settings), *learned)
+    return new_installation(tmp_path, learned)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Decisions as tests need them: records of payments that were read as the API reads them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ def decided(identity: str, minutes: float = 0, **changed: Any) -> DecisionRecord
         sent["timestamp"] = changed.pop("timestamp").isoformat()
     cents = changed.pop("amount_cents", 1_234)
     sent["amount"] = f"{cents // 100}.{cents % 100:02d}"
+    transaction = changed.pop("transaction", None)
     values: dict[str, Any] = {
         "transaction_id": identity,
         "scored_at": scored_at,
@@ -37,4 +39,5 @@ def decided(identity: str, minutes: float = 0, **changed: Any) -> DecisionRecord
         "features": {"log_amount": 2.590017, "card_count_1h": None, "category": "gas"},
         "sequence": 7,
     }
-    return DecisionRecord.of(Transaction.model_validate(sent), **values | changed)
+    record = DecisionRecord.of(Transaction.model_validate(sent), **values | changed)
+    return record if transaction is None else replace(record, transaction=transaction)

@@ -192,13 +192,17 @@ class DeskServer:
         self.engine = open_database(self.settings)
         self.users, self.decisions, self.labels = Users(self.engine), DecisionLog(self.engine, 400), LabelLog(self.engine)
         if self.furnished:
-            decide(self.settings, [suspicious(number) for number in range(60)])
+            self.fill_queue()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(30)
         self.engine.dispose()
+
+    def fill_queue(self) -> None:
+        """Decide sixty payments that are to be reviewed."""
+        decide(self.settings, [suspicious(number) for number in range(60)])
 
     def _answers(self) -> bool:
         try:

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request
 from fraud_api.endpoints import openapi
 from fraud_api.endpoints.requests import model_of, operation_id
 from fraud_api.http.problems import Refused
-from fraud_api.schemas import DecisionThresholds, ModelChange, ModelDetails, ModelList, ModelState, TrainedOn
+from fraud_api.schemas import DecisionThresholds, FieldDetails, ModelChange, ModelDetails, ModelList, ModelState, TrainedOn
 from fraud_api.services import services_of
 from fraud_core.errors import StoreError
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.registry import latest_model_card, versions
 from fraud_core.signing.keys import Key
 from fraud_core.storage.objects import ObjectStore
+from fraud_core.transactions.told_fields import told_fields
 
 logger = logging.getLogger(__name__)
 router = APIRouter(generate_unique_id_function=operation_id)
@@ -54,6 +55,7 @@ def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
         source=manifest.learned.source,
         features=list(manifest.learned.features),
         needs=sorted(_FIELD_OF.get(name, name) for name in served.scorer.needs),
+        fields=[FieldDetails(**vars(field)) for field in told_fields(served.accepts, served.scorer.declared)],
         thresholds=DecisionThresholds(review=served.scorer.thresholds.review, decline=served.scorer.thresholds.decline),
         partitions=[
             TrainedOn(partition=key, content=content, verdict=verdict) for key, content, verdict in manifest.lineage.partitions

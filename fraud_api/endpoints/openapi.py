@@ -17,6 +17,7 @@ from fraud_api.http.security import OPEN_PATHS
 from fraud_api.schemas import LABELLING, MOST_LABELS, Batch, Labelled, Labelling, RowRefusal, RowScore
 from fraud_core.scoring.file import AnswerFormat
 from fraud_core.scoring.file_parsing import FileFormat
+from fraud_core.transactions.declared_type import example_of
 from fraud_core.transactions.transaction import EXAMPLE, Transaction
 
 FILE_TYPES: dict[str, FileFormat] = {
@@ -115,8 +116,24 @@ def _show_examples(operation: dict[str, Any]) -> None:
             content["examples"] = {name: {"value": value} for name, value in shown.items()}
 
 
-def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
-    """The OpenAPI document of an application."""
+def _show_payment(operation: dict[str, Any], payment: type[Transaction]) -> None:
+    """Give the bodies that hold payments an example with all fields that these have."""
+    example: Any = example_of(payment.model_declared)
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if content.get("example") == EXAMPLE:
+        content["example"] = example
+    elif content.get("example") == {"transactions": [EXAMPLE]}:
+        content["example"] = {"transactions": [example]}
+
+
+def document(app: FastAPI, payment: type[Transaction], *, asks_for_keys: bool) -> dict[str, Any]:
+    """The OpenAPI document of an application.
+
+    Args:
+        app: the application.
+        payment: the type of the payments that its model is asked about.
+        asks_for_keys: whether callers must show an API key.
+    """
     made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, schemas = models_json_schema(
         [(model, "validation") for model in (Transaction, Batch, Problem, RowScore, RowRefusal, Labelling, Labelled)],
@@ -124,6 +141,8 @@ def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
     )
     components = made.setdefault("components", {}).setdefault("schemas", {})
     components |= {name: schema for name, schema in schemas["$defs"].items() if name not in components}
+    components["Transaction"] = payment.model_json_schema(ref_template="#/components/schemas/{model}")
+    components |= components["Transaction"].pop("$defs", {})
     # FastAPI's own refusals never leave: ours take their place.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -136,6 +155,7 @@ def document(app: FastAPI, *, asks_for_keys: bool) -> dict[str, Any]:
             if "422" in answers and "application/json" in answers["422"].get("content", {}):
                 answers["422"] = refusals(422)[422]
             _show_examples(operation)
+            _show_payment(operation, payment)
             if guarded and asks_for_keys:
                 operation["security"] = [{"key": []}]
     if asks_for_keys:

@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraud_api.endpoints import openapi
 from fraud_api.endpoints.requests import document_of, json_body, model_of, operation_id, refused
-from fraud_api.schemas import MOST_BATCH_MARKS, MOST_ROWS, Batch, BatchScore, Score
+from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Score, most_batch_marks
 from fraud_api.services import services_of
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring.score import score_rows
+from fraud_core.transactions.declared_type import fields_of
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, trimmed, wrong_fields
-from fraud_core.transactions.transaction import FIELDS, Transaction
+from fraud_core.transactions.transaction import Transaction
 
 router = APIRouter(generate_unique_id_function=operation_id)
 
@@ -34,7 +35,7 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     """The probability of fraud and a decision, by the newest champion."""
     services = services_of(request)
     served = model_of(request, services)
-    transaction = _checked(await json_body(request), served)
+    transaction = _checked(await json_body(request), served, services.payment(served))
     result = await services.deciding.decide(served, transaction, explain=explain)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
 
@@ -56,48 +57,53 @@ async def score_batch(request: Request) -> Response:
     body = await json_body(request)
     loop = asyncio.get_running_loop()
     # All in a thread of their own, so that single payments do not wait, and chunk by chunk, so that other batches do not.
-    rows = await loop.run_in_executor(services.batches, _rows, body)
+    payment = services.payment(served)
+    rows = await loop.run_in_executor(services.batches, _rows, body, payment)
     results: list[bytes] = []
     wrong_rows = 0
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         chunk = rows[begin : begin + ROWS_AT_ONCE]
-        written, wrong = await loop.run_in_executor(services.batches, _scored, served, chunk, begin, services.lookup)
+        written, wrong = await loop.run_in_executor(services.batches, _scored, served, chunk, begin, services.lookup, payment)
         results.append(written)
         wrong_rows += wrong
     head = pydantic_core.to_json({"model_version": served.version, "rows": len(rows), "refused": wrong_rows})
     return Response(head[:-1] + b',"results":[' + b",".join(results) + b"]}", media_type="application/json")
 
 
-def _checked(body: bytes, served: LoadedModel) -> Transaction:
+def _checked(body: bytes, served: LoadedModel, payment: type[Transaction]) -> Transaction:
     try:
-        return Transaction.__pydantic_validator__.validate_json(body, context=served.scorer.reading)  # type: ignore[no-any-return]
+        return payment.__pydantic_validator__.validate_json(body, context=served.scorer.reading)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise refused(_first_problems(error, body, served.scorer.reading)) from None
+        raise refused(_first_problems(error, body, payment, served.scorer.reading)) from None
 
 
-def _first_problems(error: ValidationError, body: bytes, reading: dict[str, Any] | None) -> list[FieldProblem]:
+def _first_problems(
+    error: ValidationError, body: bytes, payment: type[Transaction], reading: dict[str, Any] | None
+) -> list[FieldProblem]:
     """What is wrong with a payment, without building thousands of problems to tell a hundred."""
     if error.error_count() <= MOST_PROBLEMS:
         return wrong_fields(error)
     try:
-        Transaction.model_validate(trimmed(pydantic_core.from_json(body), FIELDS), context=reading)
+        payment.model_validate(trimmed(pydantic_core.from_json(body), fields_of(payment)), context=reading)
     except ValidationError as shorter:
         return wrong_fields(shorter)
     raise error  # both look at the same fields
 
 
-def _rows(body: bytes) -> list[Any]:
+def _rows(body: bytes, payment: type[Transaction]) -> list[Any]:
     """The rows of a batch as they came; each is judged later, by itself."""
-    document = document_of(body, MOST_BATCH_MARKS, f"{MOST_ROWS} payments")
+    document = document_of(body, most_batch_marks(payment), f"{MOST_ROWS} payments")
     try:
         return _Envelope.model_validate(trimmed(document, ("transactions",))).transactions
     except ValidationError as error:
         raise refused(wrong_fields(error)) from None
 
 
-def _scored(served: LoadedModel, rows: list[Any], first: int, lookup: HistoryLookup) -> tuple[bytes, int]:
+def _scored(
+    served: LoadedModel, rows: list[Any], first: int, lookup: HistoryLookup, payment: type[Transaction]
+) -> tuple[bytes, int]:
     """The answers to some rows of a batch as the JSON of a list without its brackets, and how many were refused."""
-    records = score_rows(served.scorer, rows, first=first, lookup=lookup)
+    records = score_rows(served.scorer, rows, first=first, lookup=lookup, of=payment)
     return pydantic_core.to_json(records)[1:-1], sum("errors" in record for record in records)
 
 

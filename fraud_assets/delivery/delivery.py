@@ -21,7 +21,7 @@ from fraud_assets.delivery.mlflow.records import Logged, Records, TrainingNote, 
 from fraud_assets.delivery.mlflow.server import KEPT, Server, folder, server
 from fraud_assets.delivery.outbox import Entry, held
 from fraud_assets.installation import Installation
-from fraud_core.errors import DeliveryError, FraudError, IntegrityError
+from fraud_core.errors import DeliveryError, FraudError
 from fraud_core.gate import Verdict
 from fraud_core.models.registry import ChampionPointer, read_latest
 from fraud_core.signing.keys import canonical_json
@@ -131,21 +131,20 @@ def log_all(installation: Installation) -> Iterator[dg.AssetObservation]:
 
 
 def _log_waiting(installation: Installation, place: Server) -> Iterator[dg.AssetObservation]:
-    waiting, refused = outbox.mlflow(installation.settings), []
-    records = Records(installation, place)
-    try:
-        for entry in waiting.entries():
-            try:
-                with _told(place):
-                    observation = _log(installation, records, entry)
-            except FraudError as error:
-                place.ask()  # whether it is the server's fault, and no other will be taken either
-                refused.append(f"{_named(entry)} ({error})")
-                continue
-            yield observation
-            waiting.done(entry)
-    except IntegrityError as error:  # of notes that are damaged
-        refused.append(str(error))
+    waiting, records = outbox.mlflow(installation.settings), Records(installation, place)
+    entries, wrong = waiting.read()
+    refused = []
+    for entry in entries:
+        try:
+            with _told(place):
+                observation = _log(installation, records, entry)
+        except FraudError as error:
+            place.ask()  # whether it is the server's fault, and no other will be taken either
+            refused.append(f"{_named(entry)} ({error})")
+            continue
+        yield observation
+        waiting.done(entry)
+    refused += [wrong] if wrong else []
     with _told(place):
         _follow_champion(installation, place, records)
     if refused:

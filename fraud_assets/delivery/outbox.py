@@ -39,21 +39,19 @@ class Outbox:
         """
         self._store.put(f"{time.time_ns():020d}-{secrets.token_hex(4)}.json", canonical_json(sign(body, self._key)))
 
-    def entries(self) -> Iterator[Entry]:
-        """What waits, oldest first.
+    def read(self) -> tuple[list[Entry], str]:
+        """What waits, oldest first; and in a sentence what is wrong with files that cannot be read, empty where nothing is.
 
-        Raises:
-            IntegrityError: at the end, so that they hold up nothing else: files are damaged, were changed by hand, or are signed
-                with another key. They stay, for a key may come back.
+        Those are damaged, were changed by hand, or are signed with another key. They hold up nothing else, and stay, for a key
+        may come back.
         """
-        wrong: list[str] = []
+        entries, wrong = [], []
         for path in self._paths():
             try:
-                yield Entry(path, open_signed(path.read_bytes(), self._key, str(path)))
+                entries.append(Entry(path, open_signed(path.read_bytes(), self._key, str(path))))
             except IntegrityError as error:
                 wrong.append(str(error))
-        if wrong:
-            raise IntegrityError(f"{' '.join(wrong[:3])} Bring back what was signed, or move it away.")
+        return entries, f"{' '.join(wrong[:3])} Bring back what was signed, or move it away." if wrong else ""
 
     def done(self, entry: Entry) -> None:
         """Forget a message that was delivered."""

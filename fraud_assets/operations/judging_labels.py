@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fraud_assets.installation import Installation
+from fraud_assets.training.candidates import fixed_threads
 from fraud_assets.training.rows import CardCodes, Data
 from fraud_assets.training.simple_score import cross_fitted
 from fraud_core.errors import IntegrityError
@@ -90,13 +91,14 @@ def _simple_scores(
         if is_impossible(each, [rate for other, rate in rates.items() if other != part])
     ]
     parts = {part.partition: part for part, each in labelled.items() if len(each.labels)}
-    return cross_fitted(
-        list(parts),
-        lambda name: _rows_of(data, parts[name]).collect(),
-        source_features(installation.source),
-        wrong,
-        installation.settings.seed,
-    )
+    with fixed_threads(installation.settings.threads):
+        return cross_fitted(
+            list(parts),
+            lambda name: _rows_of(data, parts[name]).collect(),
+            source_features(installation.source),
+            wrong,
+            installation.settings.seed,
+        )
 
 
 def require_judged_labels(installation: Installation, allowed: TrainingSet) -> None:

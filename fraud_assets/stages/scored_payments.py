@@ -34,7 +34,7 @@ def export_served(installation: Installation, folder: Path | None = None) -> Exp
         StoreError: the history store cannot be used.
     """
     with history.opened(installation) as store:
-        return export(store, folder_of(installation) if folder is None else folder)
+        return export(store, folder_of(installation) if folder is None else folder, installation.source.declared)
 
 
 def folder_of(installation: Installation) -> Path:

@@ -17,6 +17,7 @@ from fraud_core.features.feature import Feature
 from fraud_core.units.arrays import Array
 
 FOLDS = 5
+TREES = 60
 MOST_LEGITIMATE = 40_000  # rows that a model is fitted to, beside the frauds; in each partition at most its part of them
 FEW_FRAUDS = 50  # of the other partitions; by fewer nothing is learned
 
@@ -59,7 +60,7 @@ def _fit(parts: Sequence[pl.DataFrame], encoder: Encoder, seed: int) -> HistGrad
     X = np.concatenate([encoder.frame_matrix(part) for part in parts])
     X[:, np.isnan(X).all(axis=0)] = 0.0  # a column that nobody knows anything of; scikit-learn fails on it
     model = HistGradientBoostingClassifier(
-        max_iter=60, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=seed
+        max_iter=TREES, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=seed
     )
     return model.fit(X, y)
 

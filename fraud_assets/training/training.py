@@ -156,8 +156,8 @@ def train(task: TrainingTask, preprocessor: Preprocessor, progress: Progress) ->
     chosen, plain = _choose(task, encoder, *sides, progress), _without_history(encoder, catalogue.catalogue_of(source.declared))
     fallback = None
     if plain is not None:
-        first, second, third = (side.of(encoder, plain) for side in sides)
-        fallback = _choose(task, plain, first, second, third, lambda said: progress(f"without history, {said}"))
+        plain_training, plain_a, plain_b = (side.of(encoder, plain) for side in sides)
+        fallback = _choose(task, plain, plain_training, plain_a, plain_b, lambda said: progress(f"without history, {said}"))
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,

@@ -1,9 +1,12 @@
 """`fraud models`, `fraud rollback`, `fraud restore`: the versions, and which one serves."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
+from fraud_core.errors import StoreError
 from fraud_core.settings import Settings
 
 Version = Annotated[str, Argument(help="A model's version; `fraud models` lists them.")]
@@ -63,3 +66,48 @@ def restore(settings: Settings, version: Version, reason: Why, who: Who = "") ->
     rollback.restore(installation, version, who=who_is_at_the_shell(who), reason=reason)
     print(f"{version} is champion again.", flush=True)
     deliver(installation)
+
+
+def client_types(
+    settings: Settings,
+    url: Annotated[
+        str, Option(help="Of a running API; its key is read from FRAUD_CLIENT_KEY. Default: the champion in the store.")
+    ] = "",
+    version: Annotated[str, Option(help="A version in the store, in the champion's place.")] = "",
+    out: Annotated[Path | None, Option(help="File that is written; default: standard output.")] = None,
+) -> None:
+    """Write a typed Python module for the payments of this installation.
+
+    Its class takes the fields that the model declares as keywords, for fraud_client.
+    """
+    from fraud_client.typed_module import typed_module
+
+    if url:
+        from fraud_client.client import FraudClient
+        from fraud_client.errors import FraudApiError
+
+        try:
+            with FraudClient(url, os.environ.get("FRAUD_CLIENT_KEY")) as client:
+                model = client.model()
+        except FraudApiError as error:
+            raise StoreError(f"The API at {url} does not tell its model: {error}") from None
+        text = typed_module(model["source"], model["model_version"], model["fields"])
+    else:
+        from fraud_assets.installation import Installation
+        from fraud_core.fields.declared import NOTHING
+        from fraud_core.models.bundle import read_manifest
+        from fraud_core.models.registry import read_latest
+        from fraud_core.transactions.told_fields import told_fields
+
+        artifacts = Installation.load(settings).artifacts
+        latest = None if version else read_latest(artifacts.store, artifacts.signing_key)
+        if not version and latest is None:
+            raise StoreError("There is no champion yet whose fields could be told; `fraud pipeline` makes one.")
+        learned = read_manifest(artifacts.store, version or (latest.version if latest else ""), artifacts.signing_key).learned
+        declared = learned.declared or NOTHING
+        text = typed_module(learned.source, learned.version, [vars(field) for field in told_fields(declared, declared)])
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+        print(f"{out} written.")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -44,7 +45,7 @@ _TRUE, _FALSE = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 class Declaration(BaseModel):
     """Something declared: unknown keys are errors, and nothing changes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
 
 class From(Declaration):
@@ -80,12 +81,12 @@ class From(Declaration):
                 raise ValueError("network is the length of the prefix for IPv4 (1 to 32) and IPv6 (1 to 128), such as 24/48")
         return self
 
-    @property
+    @cached_property
     def rule(self) -> str:
         """Which rule it is."""
         return next(name for name in type(self).model_fields if name != "of" and getattr(self, name) is not None)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[str, ...]:
         """The fields that it is made of."""
         match self.rule:

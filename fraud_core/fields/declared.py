@@ -224,7 +224,10 @@ def entities(windows: Iterable[WindowDeclaration]) -> dict[str, bool]:
 RESERVED = frozenset(
     {
         "split_bucket", "source_file", "source_line", "partition", "row", "probability", "decision", "degraded", "errors",
-        "log_amount", "hour", "weekday", "age", "distance", "local_us", "weight", "score", "sequence", "content",
+        "log_amount", "hour", "weekday", "age", "distance", "local_us", "weight", "score", "sequence", "content", "own",
+        "line", "problems",
+        "model_config", "model_fields", "model_computed_fields", "model_construct", "model_copy", "model_declared", "model_dump",
+        "model_dump_json", "model_extra", "model_fields_set", "model_post_init", "model_rebuild", "model_validate",
     }
 )  # fmt: skip
 NOTHING = Declared()

@@ -17,6 +17,7 @@ from fraud_core.decisions.record import table_of
 from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.features.online import Query
 from fraud_core.fields import schema
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.history.store import HistoryStore, Recorded
 
 AT_ONCE = 50_000  # payments in one file
@@ -44,8 +45,18 @@ class Exported:
     payments: int
 
 
-def export(store: HistoryStore, folder: Path) -> Exported:
+def schema_of(declared: Declared) -> dict[str, pl.DataType]:
+    """`SCHEMA` with a source's own columns, of which personal ids are keyed hashes as the card is."""
+    return {**SCHEMA, **{column.name: column.dtype for column in declared.columns}}
+
+
+def export(store: HistoryStore, folder: Path, declared: Declared = NOTHING) -> Exported:
     """Write the payments that were recorded since the last export. Cut short, it leaves whole files alone.
+
+    Args:
+        store: what recorded them.
+        folder: where the files go.
+        declared: says which own columns they have.
 
     Raises:
         StoreError: the history cannot be read.
@@ -62,16 +73,16 @@ def export(store: HistoryStore, folder: Path) -> Exported:
         path = folder / f"served-{generation:04d}-{first:015d}-{last:015d}.parquet"
         half_written = path.with_suffix(".part")
         half_written.touch(mode=0o600)
-        frame_of(page).write_parquet(half_written, compression="zstd")
+        frame_of(page, declared).write_parquet(half_written, compression="zstd")
         half_written.replace(path)
         files.append(path)
         payments += len(page)
     return Exported(tuple(files), payments)
 
 
-def frame_of(page: Sequence[Recorded]) -> pl.DataFrame:
-    """Recorded payments as a table (see `SCHEMA`)."""
-    return table_of([_row(one) for one in page], SCHEMA)
+def frame_of(page: Sequence[Recorded], declared: Declared = NOTHING) -> pl.DataFrame:
+    """Recorded payments as a table (see `schema_of`)."""
+    return table_of([_row(one) for one in page], schema_of(declared))
 
 
 def _row(recorded: Recorded) -> dict[str, Any]:

@@ -50,7 +50,11 @@ class HistoryLookup:
 
     def card(self, transaction: Transaction) -> str | None:
         """The hash that a payment's card is known by."""
-        return None if transaction.card is None else hashed_card(transaction.card.get_secret_value(), self._card_key)
+        return None if transaction.card is None else self.hashed(transaction.card)
+
+    def hashed(self, secret: SecretStr) -> str:
+        """The hash that a card or another personal id is known by: of the same text the same, whichever field it stands in."""
+        return hashed_card(secret.get_secret_value(), self._card_key)
 
     def values(self, transaction: Transaction, plan: Plan) -> dict[str, Any]:
         """What a store is asked about a payment: its entities, and what pairs are made of."""

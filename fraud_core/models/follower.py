@@ -10,30 +10,52 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 import numpy as np
 
 from fraud_core.errors import FraudError, IntegrityError, StoreError
-from fraud_core.models.bundle import read_bundle
+from fraud_core.fields.declared import NOTHING, Declared
+from fraud_core.models.bundle import read_bundle, read_manifest
 from fraud_core.models.explain import Explainer
 from fraud_core.models.registry import LATEST, ChampionPointer, latest_of
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.keys import Key
 from fraud_core.storage.heads import Heads, ProcessHeads
 from fraud_core.storage.objects import ObjectStore
+from fraud_core.transactions.declared_type import Unknown, together, transaction_type
+from fraud_core.transactions.transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A champion at work, and the pointer that made it one."""
+    """A champion at work, and the pointer that made it one.
+
+    Attributes:
+        before: what the champion before it declared: callers may still send that, or send it again after a rollback.
+    """
 
     scorer: Scorer
     explainer: Explainer
     latest: ChampionPointer
     loaded_at: datetime
     explainer_without_history: Explainer | None = None
+    before: Declared = NOTHING
+
+    @cached_property
+    def accepts(self) -> Declared:
+        """The fields that payments may have: its own and those of the champion before it."""
+        return together(self.scorer.declared, self.before)
+
+    def payment(self, unknown: Unknown = "refuse") -> type[Transaction]:
+        """The type of the payments that it is asked about.
+
+        Args:
+            unknown: what becomes of a field that is not among these.
+        """
+        return transaction_type(self.accepts, self.scorer.zone.key, unknown)
 
     @property
     def version(self) -> str:
@@ -178,9 +200,19 @@ class ModelFollower:
             scorer = Scorer(bundle)
             explainer = warmed_up(scorer)
             plain = None if scorer.without_history is None else warmed_up(scorer.without_history)
-            served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain)
+            served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain, self._before(latest))
         self._tag = found.tag
         return served
+
+    def _before(self, latest: ChampionPointer) -> Declared:
+        """What the champion before this one declared; nothing where there was none, or its manifest cannot be read any more."""
+        versions = [change.version for change in latest.history if change.version != latest.version]
+        if not versions:
+            return NOTHING
+        try:
+            return read_manifest(self.store, versions[-1], self.signing_key).learned.declared or NOTHING
+        except (IntegrityError, StoreError):
+            return NOTHING
 
 
 def warmed_up(scorer: Scorer) -> Explainer:
@@ -205,9 +237,9 @@ def warmed_up(scorer: Scorer) -> Explainer:
         "category": np.array(["grocery_pos", None], dtype=object),
         **{name: np.array([0.0, missing]) for name in scorer.plan.names},
     }
-    for feature in scorer.features:
-        for name in feature.inputs - set(inputs):
-            inputs[name] = np.array([None, None], dtype=object) if feature.is_category else np.array([0.0, missing])
+    for column in scorer.declared.columns:
+        is_name = column.parser in {"text", "id", "secret"}
+        inputs[column.name] = np.array(["x", None], dtype=object) if is_name else np.array([0.0, missing])
     matrix = scorer.matrix(inputs)
     probabilities = scorer.score_matrix(matrix)
     if not bool(np.all((probabilities >= 0) & (probabilities <= 1))):

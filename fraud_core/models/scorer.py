@@ -16,6 +16,7 @@ from fraud_core.models.bundle import Bundle
 from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.manifest import Calibration
 from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.declared_type import transaction_type
 from fraud_core.transactions.transaction import reading
 from fraud_core.units.arrays import Floats
 
@@ -34,6 +35,7 @@ class Scorer:
         reach: how far its features of the past look back; None where it has none.
         declared: the own fields and windows of its source.
         plan: what its features need of the past.
+        payment: the type of the payments that it scores.
         reading: the context in which payments are validated for it.
         without_history: a scorer of the same version that does without them; None where there is nothing to do without.
     """
@@ -54,6 +56,7 @@ class Scorer:
         if names not in {model.features for model in (learned, learned.fallback) if model is not None}:
             raise IntegrityError(f"Version {bundle.version} has an encoder of other features than its manifest names.")
         self.bundle = bundle
+        self.payment = transaction_type(self.declared, learned.timezone)
         self.version = bundle.version
         self.thresholds = bundle.thresholds
         self.features = tuple(by_name[name] for name in names)

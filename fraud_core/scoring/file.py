@@ -18,7 +18,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -29,16 +29,19 @@ from pydantic import BaseModel, ConfigDict
 
 from fraud_core.features.windows import Reach
 from fraud_core.fields import schema
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Bundle
 from fraud_core.models.scorer import Scorer
-from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, Progress
+from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, Progress, Wanted
 from fraud_core.scoring.score import Record, Validate, from_text, from_values, score_rows
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import Key, card_key
 from fraud_core.system.sandbox import hide
+from fraud_core.transactions.declared_type import transaction_type
 from fraud_core.transactions.refusals import FieldProblem
+from fraud_core.transactions.transaction import Transaction
 
 LONGEST_PIECE = 100_000_000  # bytes
 
@@ -50,7 +53,8 @@ PARSER = (sys.executable, "-m", "fraud_core.scoring.file_parsing")
 class Order(BaseModel):
     """What to score, by which model, and where the past of cards and merchants is (on the way, secrets are in a pipe alone).
 
-    `repeated` names fields of a payment that its record repeats; none is personal.
+    `repeated` names fields of a payment that its record repeats; none is personal. `accepts` are the own fields that payments may
+    have, where these are more than the model's; with `leaves_out`, others are left out.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -59,6 +63,8 @@ class Order(BaseModel):
     format: FileFormat
     answer: AnswerFormat
     repeated: tuple[str, ...] = ()
+    accepts: Declared | None = None
+    leaves_out: bool = False
     memory: int
     step_seconds: float
     bundle: Bundle
@@ -66,6 +72,11 @@ class Order(BaseModel):
     history: str | None
     history_timeout: int
     card_key: str
+
+    def payment(self, scorer: Scorer) -> type[Transaction]:
+        """The type of the payments in the file."""
+        declared = scorer.declared if self.accepts is None else self.accepts
+        return transaction_type(declared, scorer.bundle.manifest.learned.timezone)
 
     def lookup(self, reach: Reach) -> HistoryLookup:
         """Tells the past of payments."""
@@ -99,7 +110,13 @@ def child_environment() -> dict[str, str]:
 
 
 def order_bytes(
-    path: Path, file: FileFormat, answer: AnswerFormat, bundle: Bundle, settings: Settings, repeated: tuple[str, ...] = ()
+    path: Path,
+    file: FileFormat,
+    answer: AnswerFormat,
+    bundle: Bundle,
+    settings: Settings,
+    repeated: tuple[str, ...] = (),
+    accepts: Declared | None = None,
 ) -> bytes:
     """What a child reads from its standard input."""
     order = Order(
@@ -107,6 +124,8 @@ def order_bytes(
         format=file,
         answer=answer,
         repeated=repeated,
+        accepts=accepts,
+        leaves_out=settings.api_unknown_fields != "refuse",
         memory=settings.file_memory,
         step_seconds=settings.file_step_seconds,
         bundle=bundle,
@@ -142,7 +161,9 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
         out.flush()
 
     opened: Piece | None = None
-    for piece in pieces_of(order):
+    payment = order.payment(scorer)
+    columns = arrow_schema(order.repeated, payment.model_declared)
+    for piece in pieces_of(order, payment):
         match piece.state:
             case "opened":
                 opened = piece  # told with the first rows, so that a file of which there are none is refused as a whole
@@ -162,19 +183,25 @@ def answer(order: Order, scorer: Scorer, out: BinaryIO) -> None:
             write("opened", expected=opened.expected, notes=opened.notes)
             opened = None
         last = piece
-        records = _records(order, scorer, piece, rows + 1, validate, lookup)
+        records = _records(order, scorer, piece, rows + 1, validate, lookup, payment)
         rows += len(records)
         refused += sum("errors" in record for record in records)
         if records:
-            write("rows", WRITERS[order.answer](records))
+            write("rows", arrow(records, columns) if order.answer == "arrow" else WRITERS[order.answer](records))
 
 
 def _records(
-    order: Order, scorer: Scorer, piece: Piece, first: int, validate: Validate, lookup: HistoryLookup | None
+    order: Order,
+    scorer: Scorer,
+    piece: Piece,
+    first: int,
+    validate: Validate,
+    lookup: HistoryLookup | None,
+    payment: type[Transaction],
 ) -> list[Record]:
     """The records of some rows, with the shape of what was refused in a text, and their lines where these are told."""
     rows = [FieldProblem.model_validate(row[PROBLEM]) if PROBLEM in row else row for _, row in piece.rows]
-    records = score_rows(scorer, rows, first, validate, lookup, order.repeated)
+    records = score_rows(scorer, rows, first, validate, lookup, order.repeated, payment)
     for record, (line, row) in zip(records, piece.rows, strict=True):
         if order.answer == "arrow":
             record["line"] = line
@@ -197,12 +224,13 @@ def shape(text: str) -> str:
     return "".join("9" if one.isnumeric() else "x" if one.isalpha() else one if one.isprintable() else "?" for one in text[:40])
 
 
-def pieces_of(order: Order) -> Iterator[Piece]:
+def pieces_of(order: Order, payment: type[Transaction] = Transaction) -> Iterator[Piece]:
     """What the sealed process reads of the file; at last a piece that is done or failed, whatever became of that process."""
+    wanted = Wanted.of(payment, leaves_out=order.leaves_out)
     with (
         order.path.open("rb") as file,
         subprocess.Popen(  # noqa: S603 - our own module
-            (*PARSER, order.format, str(order.memory)),
+            (*PARSER, order.format, str(order.memory), wanted.model_dump_json()),
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what parsers say of a stranger's file belongs into no log
@@ -286,14 +314,20 @@ ARROW_SCHEMA = {
 }
 
 
-def arrow(records: list[Record]) -> bytes:
-    """A stream of Arrow record batches by `ARROW_SCHEMA`, with what the order has repeated; null where a row was refused."""
+def arrow_schema(repeated: Sequence[str], declared: Declared = NOTHING) -> dict[str, pl.DataType]:
+    """`ARROW_SCHEMA`, and the own fields that are repeated."""
+    own = {column.name: column.dtype for column in declared.columns if column.name in repeated and not column.personal}
+    return {**ARROW_SCHEMA, **own}
+
+
+def arrow(records: list[Record], columns: Mapping[str, pl.DataType]) -> bytes:
+    """A stream of Arrow record batches by `arrow_schema`, with what the order has repeated; null where a row was refused."""
     for record in records:
         record["problems"] = _problems(record) or None
         if "timestamp" in record:
             record["timestamp"] = record["timestamp"].astimezone(UTC)
     buffer = io.BytesIO()
-    pl.DataFrame(records, ARROW_SCHEMA).write_ipc_stream(buffer)
+    pl.DataFrame(records, dict(columns)).write_ipc_stream(buffer)
     return buffer.getvalue()
 
 
@@ -301,7 +335,7 @@ def _problems(record: Record) -> str:
     return "; ".join(f"{error['field']} {error['reason']}" for error in record.get("errors", ()))
 
 
-WRITERS: dict[AnswerFormat, Callable[[list[Record]], bytes]] = {"ndjson": ndjson, "csv": csv_lines, "arrow": arrow}
+WRITERS: dict[AnswerFormat, Callable[[list[Record]], bytes]] = {"ndjson": ndjson, "csv": csv_lines}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads a CSV or Parquet file of payments in a sealed process: `python -m fraud_core.scoring.file_parsing FORMAT MEMORY`.
+"""Reads a CSV or Parquet file of payments in a sealed process: `python -m fraud_core.scoring.file_parsing FORMAT MEMORY WANTED`.
 
 A file is the one input that other people's parsers read. The process that does has no secret, is given the open file as its
 standard input, and can open nothing else (`sandbox.seal`). It hands on plain rows to the process that scores (`filescoring`).
@@ -13,7 +13,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -23,10 +23,12 @@ from typing import Any, BinaryIO, Literal
 import pydantic_core
 from pydantic import BaseModel
 
+from fraud_core.fields.declaration import Kind
 from fraud_core.intake.strict_csv import DELIMITERS, CsvReader, UndecodableError, guess_delimiter
 from fraud_core.intake.unpacking import HEAD, UnreadableError, kind_of
 from fraud_core.sources.limits import Limits
 from fraud_core.system.sandbox import seal
+from fraud_core.transactions.declared_type import required_of
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, shown_name
 from fraud_core.transactions.transaction import FIELDS, Transaction
 from fraud_core.units.canonical_number import NO_AMOUNT, cents_of, number_of, point_of_degrees, point_of_money, whole_of
@@ -42,6 +44,50 @@ FREE_ROWS = 100_000  # rows that a file may always have; above that, as many as 
 LONGEST_CELL = 1_000  # characters that are handed on; every field allows fewer, so that a longer cell is refused all the same
 
 
+REQUIRED = tuple(field.alias or name for name, field in Transaction.model_fields.items() if field.is_required())
+
+
+class Wanted(BaseModel):
+    """What a file may bring: the standard fields, and those of a declaration.
+
+    Attributes:
+        own: own fields and their kinds.
+        required: fields that must be among the columns.
+        derived: fields that follow from others, and from which.
+        leaves_out: whether a column that is not known is left out; else the file is refused.
+    """
+
+    own: dict[str, Kind] = {}
+    required: tuple[str, ...] = REQUIRED
+    derived: dict[str, str] = {}
+    leaves_out: bool = False
+
+    @classmethod
+    def of(cls, payment: type[Transaction], *, leaves_out: bool = False) -> "Wanted":
+        """What a file of such payments brings."""
+        declared = payment.model_declared
+        return cls(
+            own={name: field.kind for name, field in declared.given.items()},
+            required=required_of(payment),
+            derived={name: " and ".join(one.derivation.needs) for name, one in declared.derived.items() if one.derivation},
+            leaves_out=leaves_out,
+        )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All their names."""
+        return (*FIELDS, *self.own)
+
+    def names_something(self, name: str) -> bool:
+        """Whether values of a field are names, whatever type they come in."""
+        return name in _NAMES or self.own.get(name) in {"category", "id"}
+
+    def is_number(self, name: str) -> bool:
+        """Whether an own field is a number."""
+        return self.own.get(name) == "number"
+
+
+STANDARD_FIELDS = Wanted()
 Fields = dict[str, Any]  # of a payment; or `{PROBLEM: {"field": ..., "reason": ...}}`
 PROBLEM = "(row)"
 
@@ -85,8 +131,9 @@ def main() -> None:
     """Read standard input."""
     file: FileFormat = "parquet" if sys.argv[1] == "parquet" else "csv"
     out = sys.stdout.buffer
+    wanted = Wanted.model_validate_json(sys.argv[3])
     prepare(file, int(sys.argv[2]))
-    for piece in pieces(sys.stdin.buffer, file):
+    for piece in pieces(sys.stdin.buffer, file, wanted):
         out.write(pydantic_core.to_json(piece.__dict__) + b"\n")
         out.flush()
 
@@ -116,12 +163,12 @@ def _warm_up() -> None:
         list(pieces(buffer, "parquet"))
 
 
-def pieces(source: BinaryIO, file: FileFormat) -> Iterator[Piece]:
+def pieces(source: BinaryIO, file: FileFormat, wanted: Wanted = STANDARD_FIELDS) -> Iterator[Piece]:
     """What is in a file, piece by piece, and at last whether that was all."""
     last = Piece(state="opened")
     try:
         _check_kind(source, file)
-        for last in READERS[file](source):
+        for last in READERS[file](source, wanted):
             yield last
     except UnscorableError as error:
         yield Piece(state="failed", lines=last.lines, idle=last.idle, detail=str(error), errors=error.errors)
@@ -165,45 +212,52 @@ _KNOWN_AS = {
     "merch_long": "merchant_longitude",
     "city_pop": "city_population",
 }
-REQUIRED = tuple(field.alias or name for name, field in Transaction.model_fields.items() if field.is_required())
 
 
-def columns_of(header: Sequence[str]) -> tuple[dict[int, str], list[str]]:
+def columns_of(header: Sequence[str], wanted: Wanted = STANDARD_FIELDS) -> tuple[dict[int, str], list[str]]:
     """Place -> canonical name of the columns that are read, and what was taken for granted.
 
     Raises:
         UnscorableError: a column is not known, is there twice, or is missing.
     """
     if len(header) > MOST_COLUMNS:
-        raise UnscorableError(f"The file has {len(header)} columns; {MOST_COLUMNS} at most are read.", _unknown(header))
+        unknown = _unknown(header, wanted)
+        raise UnscorableError(f"The file has {len(header)} columns; {MOST_COLUMNS} at most are read.", unknown)
+    known = {name.lower(): name for name in wanted.fields}
     found: dict[int, str] = {}
     notes: list[str] = []
     problems: list[FieldProblem] = []
     for at, written in enumerate(header):
         name = written.strip().lower()
-        if name in FIELDS:
-            if name in found.values():
-                problems.append(FieldProblem(field=name, reason="is there twice"))
-            found[at] = name
+        if name in known:
+            if known[name] in found.values():
+                problems.append(FieldProblem(field=known[name], reason="is there twice"))
+            found[at] = known[name]
         elif name in _NAMELESS:
             notes.append(f"Column {at + 1} has no name, as an index that pandas wrote, and was left out.")
         elif name in _LEFT_OUT:
             notes.append(_LEFT_OUT[name])
+        elif wanted.leaves_out:
+            notes.append(f"Column {at + 1}, {shown_name(written.strip())}, is not known, and was left out.")
         else:
-            problems.append(FieldProblem(field=shown_name(written), reason=_not_known(name)))
-    problems += [FieldProblem(field=name, reason="is missing") for name in REQUIRED if name not in found.values()]
+            problems.append(FieldProblem(field=shown_name(written), reason=_not_known(name, wanted)))
+    problems += [FieldProblem(field=name, reason="is missing") for name in wanted.required if name not in found.values()]
     if problems:
-        raise UnscorableError(f"The columns must be among: {', '.join(FIELDS)}.", problems)
+        raise UnscorableError(f"The columns must be among: {', '.join(wanted.fields)}.", problems)
     return found, notes
 
 
-def _unknown(header: Sequence[str]) -> list[FieldProblem]:
-    unknown = (name for name in header if name.strip().lower() not in FIELDS)
+def _unknown(header: Sequence[str], wanted: Wanted) -> list[FieldProblem]:
+    known = {name.lower() for name in wanted.fields}
+    unknown = (name for name in header if name.strip().lower() not in known)
     return [FieldProblem(field=shown_name(name), reason="is not a known column") for name in islice(unknown, MOST_PROBLEMS)]
 
 
-def _not_known(name: str) -> str:
-    close = difflib.get_close_matches(name[:64], FIELDS, 1, 0.8)
+def _not_known(name: str, wanted: Wanted) -> str:
+    derived = {one.lower(): needs for one, needs in wanted.derived.items()}
+    if name in derived:
+        return f"is derived of {derived[name]}; leave the column out"
+    close = difflib.get_close_matches(name[:64], wanted.fields, 1, 0.8)
     meant = _KNOWN_AS.get(name) or (close[0] if close else None)
     return "is not a known column" + (f"; if it is `{meant}`, call it that" if meant else "")
 
@@ -215,23 +269,24 @@ def _refused(field: str, reason: str) -> Fields:
 # --- CSV -----------------------------------------------------------------------------------------------------------------------
 
 
-def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
+def _csv_pieces(binary: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Rows of a CSV file with a header, as text; an empty cell is a missing value."""
     expected = max(sum(block.count(b"\n") for block in iter(lambda: binary.read(1 << 20), b"")) - 1, 0)
     binary.seek(0)
-    delimiter = guess_delimiter(binary.readline(LIMITS.line_characters), REQUIRED)
+    delimiter = guess_delimiter(binary.readline(LIMITS.line_characters), wanted.required)
     binary.seek(0)
     reader = CsvReader(binary, "utf-8", delimiter, limits=LIMITS.model_copy(update={"columns": LIMITS.line_characters}))
     rows: list[tuple[int, Fields]] = []
     try:
         records = iter(reader)
         _, header = next(records, (0, []))
-        columns, notes = columns_of(header)
+        columns, notes = columns_of(header, wanted)
+        texts = frozenset(name for name in columns.values() if name != "card" and wanted.names_something(name))
         if delimiter != ",":
             notes.insert(0, f"The cells are parted by {DELIMITERS[delimiter]}, and were read so.")
         yield Piece(state="opened", expected=expected, notes=notes)
         for line, cells in records:
-            rows.append((line, _csv_row(cells, columns, len(header))))
+            rows.append((line, _csv_row(cells, columns, len(header), texts)))
             if len(rows) == ROWS_AT_ONCE:
                 yield Piece(state="rows", rows=rows, lines=reader.line, idle=reader.idle)
                 rows = []
@@ -247,23 +302,22 @@ def _csv_pieces(binary: BinaryIO) -> Iterator[Piece]:
         raise UnscorableError(f"Line {error.line}{wrong}. Nothing {scored}is scored.") from None
 
 
-def _csv_row(cells: list[str], columns: dict[int, str], width: int) -> Fields:
+def _csv_row(cells: list[str], columns: dict[int, str], width: int, texts: Collection[str]) -> Fields:
     if len(cells) != width:
         return _refused("(row)", f"has {len(cells)} cells where the header has {width}")
     return {
         name: _TIDY.get(name, _same)(cells[at].strip()[:LONGEST_CELL])
         for at, name in columns.items()
-        if _is_there(name, cells[at])
+        if _is_there(cells[at], is_text=name in texts)
     }
 
 
-_TEXTS = frozenset({"transaction_id", "merchant", "category"})  # in which a marker could be a name
-_MISSING = frozenset({"nan", "nat", "null", "none", "na", "n/a", "<na>", "#n/a", "\\n"})
+_MISSING = frozenset({"nan", "nat", "null", "none", "na", "n/a", "<na>", "#n/a", "\\n"})  # of a name they could be one
 
 
-def _is_there(name: str, cell: str) -> bool:
+def _is_there(cell: str, *, is_text: bool) -> bool:
     cell = cell.strip()
-    return bool(cell) and (name in _TEXTS or len(cell) > 4 or cell.lower() not in _MISSING)
+    return bool(cell) and (is_text or len(cell) > 4 or cell.lower() not in _MISSING)
 
 
 def _same(cell: str) -> str:
@@ -299,7 +353,7 @@ class _Wrong:
         self.reason = reason
 
 
-def _parquet_pieces(binary: BinaryIO) -> Iterator[Piece]:
+def _parquet_pieces(binary: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
     """Rows of a Parquet file, with the types that JSON would bring; a row's number stands for its line."""
     import pyarrow as pa  # noqa: PLC0415 - only for Parquet
 
@@ -309,13 +363,13 @@ def _parquet_pieces(binary: BinaryIO) -> Iterator[Piece]:
     try:
         size = binary.seek(0, io.SEEK_END)
         file = ParquetFile(binary, size, LIMITS, free_rows=FREE_ROWS, row_groups=MOST_ROW_GROUPS)
-        columns, notes = columns_of(file.names)
-        _check_types(file, columns)
+        columns, notes = columns_of(file.names, wanted)
+        _check_types(file, columns, wanted)
         yield Piece(state="opened", expected=file.rows, notes=notes)
-        wanted = [file.names[at] for at in columns]
-        for batch in file.batches(wanted, ROWS_AT_ONCE, dictionaries=True):
-            named = zip(columns.values(), wanted, strict=True)
-            cells = {name: _cells(name, batch.column(own), instant=file.is_instant(own)) for name, own in named}
+        written = [file.names[at] for at in columns]
+        for batch in file.batches(written, ROWS_AT_ONCE, dictionaries=True):
+            named = zip(columns.values(), written, strict=True)
+            cells = {name: _cells(name, batch.column(own), wanted, instant=file.is_instant(own)) for name, own in named}
             rows = [(line + 1 + at, _parquet_row(cells, at)) for at in range(len(batch))]
             line += len(rows)
             yield Piece(state="rows", rows=rows, lines=line)
@@ -326,11 +380,11 @@ def _parquet_pieces(binary: BinaryIO) -> Iterator[Piece]:
         raise UnscorableError(f"This is not a Parquet file that can be read ({type(error).__name__}).{scored}") from None
 
 
-def _check_types(file: Any, columns: dict[int, str]) -> None:
+def _check_types(file: Any, columns: dict[int, str], wanted: Wanted) -> None:
     problems = [
         FieldProblem(field=name, reason=f"has values of type {_shown(kind)}, which are not read; store the column as text")
         for name, written, kind in ((name, file.names[at], file.types[file.names[at]]) for at, name in columns.items())
-        if not file.is_read(written) or (name in _NAMES and re.match("timestamp|date", str(kind)))
+        if not file.is_read(written) or (wanted.names_something(name) and re.match("timestamp|date", str(kind)))
     ]
     if problems:
         raise UnscorableError("A column has a type that is not read.", problems)
@@ -340,7 +394,7 @@ def _shown(kind: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_].*", "", str(kind))
 
 
-def _cells(name: str, array: Any, *, instant: bool) -> list[Any]:
+def _cells(name: str, array: Any, wanted: Wanted, *, instant: bool) -> list[Any]:
     """A column's values as JSON has them; None where there is none."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.types as of  # noqa: PLC0415
@@ -349,9 +403,9 @@ def _cells(name: str, array: Any, *, instant: bool) -> list[Any]:
     if of.is_dictionary(kind):
         places = array.indices.to_pylist()
         used = {place: array.dictionary.slice(place, 1) for place in set(places) if place is not None}
-        values = {place: _cells(name, value, instant=instant)[0] for place, value in used.items()}
+        values = {place: _cells(name, value, wanted, instant=instant)[0] for place, value in used.items()}
         return [None if place is None else values[place] for place in places]
-    stored, read = array, _reader_of(name, kind, instant=instant)
+    stored, read = array, _reader_of(name, kind, wanted, instant=instant)
     if of.is_timestamp(kind) or of.is_date64(kind):
         stored = array.cast(pa.int64())
     elif of.is_date32(kind):
@@ -362,7 +416,7 @@ def _cells(name: str, array: Any, *, instant: bool) -> list[Any]:
     return values_of if read is None else [None if one is None else read(one) for one in values_of]
 
 
-def _reader_of(name: str, kind: Any, *, instant: bool) -> Callable[[Any], Any] | None:
+def _reader_of(name: str, kind: Any, wanted: Wanted, *, instant: bool) -> Callable[[Any], Any] | None:
     """What makes a value of such a column plain; None: it is."""
     import pyarrow.types as of  # noqa: PLC0415
 
@@ -374,18 +428,20 @@ def _reader_of(name: str, kind: Any, *, instant: bool) -> Callable[[Any], Any] |
         (of.is_date64(kind), lambda number: _day(number // 86_400_000)),
         (is_text and name in _TIDY, partial(_text_number, name)),
         (is_text, _text),
-        (name in _NAMES and is_single, _single_name),
-        (name in _NAMES, canonical_text),
+        (wanted.names_something(name) and is_single, _single_name),
+        (wanted.names_something(name), canonical_text),
         (name == "amount" and is_single, _single_amount),
         (name in _TIDY and of.is_decimal(kind), partial(_exact_number, name)),
         (name == "city_population" and of.is_floating(kind), lambda value: _or_itself(whole_of(value), value)),
         (name == "birth_date" and of.is_floating(kind), lambda value: None if math.isnan(value) else value),
+        (wanted.is_number(name) and of.is_floating(kind), partial(_own_number, single=is_single)),
+        (wanted.is_number(name) and of.is_decimal(kind), lambda value: _or_itself(number_of(value), f"{value:f}")),
         (is_single, lambda value: _or_itself(number_of(value, single=True), value)),
     )
     return next((read for fits, read in readers if fits), None)
 
 
-_NAMES = frozenset({*_TEXTS, "card"})
+_NAMES = frozenset({"transaction_id", "merchant", "category", "card"})
 EXACT_SINGLE = 2.0**24  # below this, floats of 32 bits tell whole numbers apart
 LOST = 1e300  # stands for a number whose digits are lost
 
@@ -412,6 +468,10 @@ def _text_number(name: str, value: bytes) -> Any:
 def _exact_number(name: str, value: str | Decimal) -> Any:
     number = None if name == "amount" else whole_of(value) if name == "city_population" else number_of(value)
     return f"{value:f}" if number is None and isinstance(value, Decimal) else _or_itself(number, value)
+
+
+def _own_number(value: float, *, single: bool) -> float | None:
+    return None if math.isnan(value) else _or_itself(number_of(value, single=single), value)
 
 
 def _or_itself(read: Any, value: Any) -> Any:
@@ -457,7 +517,7 @@ def _parquet_row(cells: dict[str, list[Any]], at: int) -> Fields:
     return row
 
 
-READERS: dict[FileFormat, Callable[[BinaryIO], Iterator[Piece]]] = {"csv": _csv_pieces, "parquet": _parquet_pieces}
+READERS: dict[FileFormat, Callable[[BinaryIO, Wanted], Iterator[Piece]]] = {"csv": _csv_pieces, "parquet": _parquet_pieces}
 
 
 if __name__ == "__main__":

@@ -9,38 +9,82 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
+from fraud_core.fields.declared import NOTHING, Declared
+from fraud_core.fields.schema import Column
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.explain import Explainer, Reason
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.declared_type import fields_of
 from fraud_core.transactions.refusals import FieldProblem, trimmed, wrong_fields
-from fraud_core.transactions.transaction import FIELDS, Transaction
+from fraud_core.transactions.transaction import Transaction
 from fraud_core.units.arrays import Floats
 from fraud_core.units.time import to_microseconds
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _NO_DAY = np.iinfo(np.int64).min  # NumPy's NaT
 
-Validate = Callable[..., Transaction]  # takes the fields, and `context` (see `payment.reading`)
 Record = dict[str, Any]
 
-from_values: Validate = Transaction.__pydantic_validator__.validate_python  # of parsed JSON, or of typed columns
-from_text: Validate = Transaction.__pydantic_validator__.validate_strings  # of cells of text
+
+def from_values(fields: Any, context: dict[str, Any] | None = None, of: type[Transaction] = Transaction) -> Transaction:
+    """The payment of parsed JSON or of typed columns, in this context (see `transaction.reading`).
+
+    Raises:
+        ValidationError: a field is wrong.
+    """
+    return of.__pydantic_validator__.validate_python(fields, context=context)  # type: ignore[no-any-return]
 
 
-def inputs_of(transactions: Sequence[Transaction]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of length n that `features.compute` takes, of n transactions; a field that is not given is missing."""
+def from_text(fields: Any, context: dict[str, Any] | None = None, of: type[Transaction] = Transaction) -> Transaction:
+    """Likewise of cells of text."""
+    return of.__pydantic_validator__.validate_strings(fields, context=context)  # type: ignore[no-any-return]
+
+
+Validate = Callable[[Any, dict[str, Any] | None, type[Transaction]], Transaction]
+
+
+def inputs_of(
+    transactions: Sequence[Transaction],
+    declared: Declared = NOTHING,
+    hashed: Callable[[SecretStr], str] | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of length n that `features.compute` takes, of n transactions; a field that is not given is missing.
+
+    Args:
+        transactions: the payments.
+        declared: the own fields that are wanted: numbers and flags are float64 (NaN: missing), times int64 microseconds as
+            float64 (NaN: missing), names object (None: missing). Of what is not kept there is no array.
+        hashed: what a personal id is known by; None: all of them are missing.
+    """
     moments = np.array([to_microseconds(t.timestamp) for t in transactions], dtype=np.int64)
     cents = np.array([t.amount_cents for t in transactions], dtype=np.int64)
     categories = np.array([t.category for t in transactions], dtype=object)
     found: dict[str, npt.NDArray[Any]] = {"timestamp": moments, "amount_cents": cents, "category": categories}
     found["birth_date"] = _days([t.birth_date for t in transactions])
-    return found | {name: np.array([getattr(t, name) for t in transactions], dtype=np.float64) for name in _NUMBERS}
+    found |= {name: np.array([getattr(t, name) for t in transactions], dtype=np.float64) for name in _NUMBERS}
+    for column in declared.columns:
+        values = [t.__dict__.get(column.name) for t in transactions]
+        found[column.name] = _array(column, values, hashed)
+    return found
+
+
+def _array(column: Column, values: list[Any], hashed: Callable[[SecretStr], str] | None) -> npt.NDArray[Any]:
+    """An own column's values, as features and windows take them."""
+    match column.parser:
+        case "number" | "flag":
+            return np.array(values, dtype=np.float64)
+        case "time":
+            return np.array([None if one is None else to_microseconds(one) for one in values], dtype=np.float64)
+        case "secret":
+            return np.array([None if one is None or hashed is None else hashed(one) for one in values], dtype=object)
+        case _:
+            return np.array(values, dtype=object)
 
 
 _NUMBERS = ("home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude", "city_population")
@@ -86,7 +130,7 @@ def score_together(scorer: Scorer, transactions: Sequence[Transaction], lookup: 
         transactions: the payments.
         lookup: tells their past. None, or a store that cannot be used: the model without history scores them.
     """
-    inputs = inputs_of(transactions)
+    inputs = inputs_of(transactions, scorer.declared, lookup.hashed if lookup is not None and scorer.declared.personal else None)
     sequence, degraded = None, False
     if scorer.reach is not None:
         assert scorer.without_history is not None
@@ -155,6 +199,7 @@ def score_rows(
     validate: Validate = from_values,
     lookup: HistoryLookup | None = None,
     repeated: Sequence[str] = (),
+    of: type[Transaction] | None = None,
 ) -> list[Record]:
     """A record a row, in order: what `RowScore` or `RowRefusal` describe. Each is scored as of its own time; nothing is recorded.
 
@@ -165,7 +210,10 @@ def score_rows(
         validate: a mapping of fields -> a transaction, in the scorer's context.
         lookup: tells the past of the payments.
         repeated: attributes of a transaction that its record repeats.
+        of: the type of the payments; None: the one that the scorer's declaration makes.
     """
+    of = of or scorer.payment
+    known = fields_of(of)
     records: list[Record] = []
     read: list[tuple[Record, Transaction]] = []
     for number, row in enumerate(rows, first):
@@ -175,7 +223,7 @@ def score_rows(
             record["errors"] = [row.model_dump()]
             continue
         try:
-            read.append((record, validate(trimmed(row, FIELDS), context=scorer.reading)))
+            read.append((record, validate(trimmed(row, known), scorer.reading, of)))
         except ValidationError as error:
             record["errors"] = [problem.model_dump() for problem in wrong_fields(error)]
     if read:

@@ -263,7 +263,10 @@ class _Drawing:
         device = np.where(self.in_app, np.where(u < 0.85, telephone, family), np.where(u < 0.55, laptop, family))
         fresh = uniform(self.payment, _Draw.DEVICE) < self.config.fresh_device_share
         device = np.where(fresh, hashed(self.payment, _Draw.OWN_DEVICE), device)
-        device = np.where(self.at_desk, hashed(*of, 4, self._desks()), device)
+        desk = self._desks()
+        # Stands come and go: that a device is new and takes many cards is nothing bad by itself.
+        stand = hashed(*of, 4, desk, self._generation(_Draw.DESK, desk, 12, 40)[0])
+        device = np.where(self.at_desk, stand, device)
         till = np.where(self._chains() >= 0, hashed(*of, 5, self._chains()), hashed(*of, 6, merchant))
         device = np.where(self.remote, device, till)
         device = np.where(self.enumeration, hashed(self.payment, _Draw.OWN_DEVICE), device)

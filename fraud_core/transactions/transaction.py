@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from fraud_core.fields import schema
+from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.signing.card_numbers import holds_card_number
 from fraud_core.units.canonical_number import NO_AMOUNT, cents_of
 from fraud_core.units.canonical_text import LOST_DIGITS, canonical_text, has_lost_digits, is_plain
@@ -41,8 +42,8 @@ def wrong(reason: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", reason)
 
 
-def timestamp_of(value: Any) -> datetime:
-    """An aware time from 1970 to five minutes from now."""
+def time_of(value: Any) -> datetime:
+    """An aware time, whenever it is."""
     if isinstance(value, str):
         text = value.strip()
         try:
@@ -56,11 +57,18 @@ def timestamp_of(value: Any) -> datetime:
         raise wrong("must be a time in ISO 8601, such as 2020-06-21T12:14:25+00:00")
     if value.tzinfo is not UTC and value.utcoffset() is None:
         raise wrong("has no offset from UTC; append Z or, say, +02:00")
-    if value < EARLIEST:
+    moment: datetime = value
+    return moment
+
+
+def timestamp_of(value: Any) -> datetime:
+    """An aware time from 1970 to five minutes from now."""
+    at = time_of(value)
+    if at < EARLIEST:
         raise wrong("lies before 1970")
-    if value - AHEAD > datetime.now(UTC):
+    if at - AHEAD > datetime.now(UTC):
         raise wrong("lies more than five minutes ahead of the server's clock")
-    return value
+    return at
 
 
 def amount_of(value: Any) -> int:
@@ -104,7 +112,7 @@ def card_of(value: Any) -> SecretStr | None:
         return value
     if value is None:
         return None
-    text = None if isinstance(value, bool) else _text_of(value, _CARD_LENGTH)
+    text = None if isinstance(value, bool) else plain_text(value, _CARD_LENGTH)
     if text is None:
         raise wrong("must be text of 1 to 64 characters, or a whole number")
     return SecretStr(text)
@@ -115,16 +123,16 @@ def text_of(value: Any, info: ValidationInfo) -> str | None:
     try:
         return _name_again(value) if type(value) is str and len(value) <= _NAME_LENGTH else _name_of(value)
     except PydanticCustomError:
-        text = _text_of(value, _NAME_LENGTH)
-        if text is None or not _is_declared(text, info):
+        text = plain_text(value, _NAME_LENGTH)
+        if text is None or not is_declared(text, info):
             raise
         return text
 
 
 def _name_of(value: Any) -> str | None:
-    text = _text_of(value, _NAME_LENGTH)
+    text = plain_text(value, _NAME_LENGTH)
     if text is not None and holds_card_number(text):
-        raise _holds_card()
+        raise card_refused()
     return text
 
 
@@ -136,11 +144,11 @@ def id_of(value: Any, info: ValidationInfo) -> str | None:
     """As `text_of`, for ids, which may be long numbers themselves."""
     if value is None:
         return None
-    text = _text_of(value, _ID_LENGTH)
+    text = plain_text(value, _ID_LENGTH)
     if text is None:
         raise wrong("is empty")
-    if holds_card_number(text, alone=True) and not _is_declared(text, info):
-        raise _holds_card()
+    if holds_card_number(text, alone=True) and not is_declared(text, info):
+        raise card_refused()
     return text
 
 
@@ -153,7 +161,7 @@ def reading(digits: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
     return {"digits": digits} if any(digits.values()) else None
 
 
-def _is_declared(text: str, info: ValidationInfo) -> bool:
+def is_declared(text: str, info: ValidationInfo) -> bool:
     """Whether a text is a number of a length that the source declares."""
     number = text.removeprefix("-")
     if not info.context or not number.isdecimal():
@@ -161,7 +169,7 @@ def _is_declared(text: str, info: ValidationInfo) -> bool:
     return len(number) in info.context["digits"].get(info.field_name, ())
 
 
-def _text_of(value: Any, longest: int) -> str | None:
+def plain_text(value: Any, longest: int) -> str | None:
     """The canonical text of a column's value; None where there is none."""
     if value is None or (type(value) is str and len(value) <= longest and is_plain(value)):
         return value
@@ -185,11 +193,11 @@ def clean_text(value: str) -> str:
     if not value.isprintable() and _CONTROL.search(value):
         raise wrong("holds control characters")
     if holds_card_number(value):
-        raise _holds_card()
+        raise card_refused()
     return value
 
 
-def _holds_card() -> PydanticCustomError:
+def card_refused() -> PydanticCustomError:
     return wrong("holds what looks like a card number; card numbers belong into `card` alone")
 
 
@@ -239,6 +247,8 @@ class Transaction(BaseModel):
         validate_by_name=False,
         json_schema_extra={"examples": [EXAMPLE]},
     )
+
+    model_declared: ClassVar[Declared] = NOTHING  # what it has beside the standard fields (see `transactions.declared_type`)
 
     transaction_id: Annotated[str | None, _shown_as(id_of, _Id)] = Field(
         None, description="Your id of the payment; one is made where none is given."

@@ -77,7 +77,7 @@ class WrongFormError(FraudError):
         self.problems = tuple(problems)
 
 
-def typed_payment(form: Form, zone: ZoneInfo, reading: Mapping[str, Any] | None = None) -> Transaction:
+def typed_payment(form: Form, zone: ZoneInfo, reading: dict[str, Any] | None = None) -> Transaction:
     """The payment that was typed.
 
     Raises:

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from fraud_core.features.encoder import Encoder
-from fraud_core.settings import Settings
-from fraud_core.signing.keys import signing_key
-from fraud_core.storage.directory import DirectoryStore
-from tests.conftest import Installation
+from tests.conftest import new_installation
 from tests.desk import DeskServer
 from tests.few_trees import few_trees
 from tests.home import SOURCE, WEEKS, Home
@@ -33,9 +30,10 @@ def judged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         (folder / "small.toml").write_text(SOURCE)
         home = Home(folder)
-        assert home.run("land").success
-        for week in WEEKS[:-1]:
-            assert home.run("materialize_partition", week).success
+        with few_trees():
+            assert home.run("land").success
+            for week in WEEKS[:-1]:
+                assert home.run("materialize_partition", week).success
         home.close()
 
     return made_once(tmp_path_factory, "judged", make)
@@ -82,7 +80,5 @@ def home(new_home: Callable[..., Home]) -> Home:
 def desk(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]) -> Iterator[DeskServer]:
     """A desk where people sign in."""
     folder = tmp_path_factory.mktemp("desk")
-    settings = Settings(home=folder / "home", _env_file=None)
-    installation = Installation(settings, DirectoryStore(Path(settings.store_url)), signing_key(settings), *learned)
-    with DeskServer(installation, folder) as server:
+    with DeskServer(new_installation(folder, learned), folder) as server:
         yield server

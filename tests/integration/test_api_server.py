@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,25 @@ from fraud_api.server import WORKER_SECONDS
 from fraud_client.client import FraudClient
 from fraud_client.types import Transaction as Payment
 from fraud_core.access.api_keys import ApiKeys
+from fraud_core.features.encoder import Encoder
 from fraud_core.transactions.transaction import EXAMPLE, Transaction
-from tests.api_server import NAMELESS, SERVE, Servers, eventually, variables_of, version_of
+from tests.api_server import NAMELESS, SERVE, Server, Servers, eventually, variables_of, version_of
+from tests.conftest import new_installation
 from tests.documents import ROOT, blocks
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]) -> Iterator[tuple[Server, str]]:
+    """A server for tests that leave it as it is, and its champion."""
+    folder = tmp_path_factory.mktemp("serving")
+    installation, servers = new_installation(folder, learned), Servers(folder)
+    version = installation.promote(1)
+    server = servers.start(installation.settings, FRAUD_ALLOWED_HOSTS="fraud.example", FRAUD_LOG_FORMAT="json")
+    eventually(lambda: version_of(server.url) == version)
+    yield server, version
+    servers.end()
 
 
 def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(servers: Servers, installation: Any) -> None:
@@ -37,10 +52,9 @@ def test_it_starts_without_a_model_and_serves_the_first_one_that_comes(servers: 
         )
 
 
-def test_the_pages_examples_work_each_time_they_are_pasted(servers: Servers, installation: Any, tmp_path: Path) -> None:
+def test_the_pages_examples_work_each_time_they_are_pasted(serving: tuple[Server, str], tmp_path: Path) -> None:
     """Time goes on between two pastings, so an id that stood in the text would stand under another payment the second time."""
-    installation.promote(1)
-    server = servers.start(installation.settings)
+    server, _ = serving
     pages = [ROOT / "docs" / "guides" / "service.md", ROOT / "docs" / "api.md"]
     calls = [block for page in pages for block in blocks(page) if re.search(r"curl .*/v1/|FraudClient\(", block.text)]
     assert {block.language for block in calls} == {"bash", "python"}
@@ -52,8 +66,8 @@ def test_the_pages_examples_work_each_time_they_are_pasted(servers: Servers, ins
         assert "urn:fraud:problem" not in done.stdout, (block.where, done.stdout)
 
 
-def test_on_loopback_a_name_of_somebody_elses_that_leads_here_reaches_nothing(servers: Servers, installation: Any) -> None:
-    server = servers.start(installation.settings, FRAUD_ALLOWED_HOSTS="fraud.example")
+def test_on_loopback_a_name_of_somebody_elses_that_leads_here_reaches_nothing(serving: tuple[Server, str]) -> None:
+    server, _ = serving
     rebound = httpx.post(
         f"{server.url}/v1/labels", json={}, headers={"host": "evil.example:8000", "origin": "http://evil.example:8000"}
     )
@@ -190,14 +204,13 @@ def test_open_doors_on_every_address_are_refused_at_start(installation: Any) -> 
     assert "FRAUD_API_OPEN_TO_EVERYONE_WHO_REACHES_IT" in ended.stderr
 
 
-def test_the_log_has_one_json_line_a_request(servers: Servers, installation: Any) -> None:
-    version = installation.promote(1)
-    server = servers.start(installation.settings, FRAUD_LOG_FORMAT="json")
-    eventually(lambda: version_of(server.url))
-    answer = httpx.post(f"{server.url}/v1/score", json=EXAMPLE)
-    server.stop()
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    (line,) = [line for line in lines if line.get("request") == answer.headers["x-request-id"]]
+def test_the_log_has_one_json_line_a_request(serving: tuple[Server, str]) -> None:
+    server, version = serving
+    answers = [httpx.post(f"{server.url}/v1/score", json=EXAMPLE) for _ in range(2)]
+    of_each = [answer.headers["x-request-id"] for answer in answers]
+    eventually(lambda: of_each[1] in server.log.read_text().rpartition("\n")[0])  # the first one's line is whole before that
+    lines = [json.loads(line) for line in server.log.read_text().rpartition("\n")[0].splitlines()]
+    (line,) = [line for line in lines if line.get("request") == of_each[0]]
     assert (line["route"], line["status"], line["model"]) == ("/v1/score", 200, version)
 
 

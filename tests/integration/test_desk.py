@@ -12,18 +12,16 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from pydantic import SecretStr
 
-from tests.conftest import Installation
+from fraud_core.features.encoder import Encoder
+from tests.api_server import eventually
+from tests.conftest import new_installation
 from tests.desk import DeskServer
 from tests.servers.postgres_server import POSTGRES, PostgresServer
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 Visit = Callable[..., Page]
-# A pop-up, or what holds it, fades in: until then its words are paler than they will be.
-FADED_IN = """shown => Promise.all(document.getAnimations()
-    .filter(one => one.effect.target.contains(shown) || shown.contains(one.effect.target)).map(one => one.finished))"""
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +64,44 @@ def visit(browser: Browser, desk: DeskServer) -> Iterator[Visit]:
     assert elsewhere == []
 
 
-@pytest.fixture
-def open_desk(browser: Browser, installation: Installation, tmp_path: Path) -> Iterator[Callable[..., tuple[DeskServer, Page]]]:
-    """Starts a desk where nobody signs in, and opens it."""
+@pytest.fixture(scope="module")
+def new_desk(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, learned: tuple[bytes, Encoder]
+) -> Iterator[tuple[DeskServer, Page, PostgresServer | None]]:
+    """A desk as on its first day, where nobody signs in; its page, and the PostgreSQL behind it, where there is one."""
     with ExitStack() as opened:
+        postgres = opened.enter_context(new_postgres()) if POSTGRES is not None else None
+        variables = {"FRAUD_UI_AUTH": "off", "FRAUD_DATABASE": "" if postgres is None else postgres.url}
+        folder = tmp_path_factory.mktemp("new-desk")
+        installation = new_installation(folder, learned, database=variables["FRAUD_DATABASE"])
+        desk = opened.enter_context(DeskServer(installation, folder, variables, furnished=False))
+        context = browser.new_context(timezone_id="Europe/Zurich", viewport={"width": 1280, "height": 900})
+        opened.callback(context.close)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(desk.url)
+        page.get_by_role("tab", name="Test a case").wait_for()
+        yield desk, page, postgres
 
-        def start(*, furnished: bool, database: str = "") -> tuple[DeskServer, Page]:
-            variables = {"FRAUD_UI_AUTH": "off", "FRAUD_DATABASE": database}
-            if database:
-                told = installation.settings.model_copy(update={"database": SecretStr(database)})
-                installation.settings = told
-            desk = opened.enter_context(DeskServer(installation, tmp_path, variables, furnished))
-            context = browser.new_context(timezone_id="Europe/Zurich", viewport={"width": 1280, "height": 900})
-            opened.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(60_000)
-            page.goto(desk.url)
-            page.get_by_role("tab", name="Test a case").wait_for()
-            return desk, page
 
-        yield start
+@contextmanager
+def new_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of its own."""
+    # Another session of pytest closes pytest's own folder to the user under whom PostgreSQL runs.
+    with tempfile.TemporaryDirectory(prefix="fraud-postgres-") as folder:
+        server = PostgresServer(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def plain_purchase(page: Page) -> Locator:
+    """Fill in that example, all of it; returns the field of its amount."""
+    page.get_by_role("button", name="A plain purchase").click()
+    amount = page.get_by_label("Amount", exact=True)
+    expect(amount).to_have_value("46.35")
+    return amount
 
 
 def violations(page: Page) -> list[str]:
@@ -125,7 +141,7 @@ def test_an_empty_number_stays_empty(visit: Visit) -> None:
     page.get_by_role("button", name="Test this case").click()
     expect(result).to_contain_text("The unknown population of the city")
     expect(result).to_contain_text("The unknown distance from home to the merchant")
-    page.get_by_role("button", name="A plain purchase").click()
+    plain_purchase(page)
     expect(home).to_have_value("40.7306")
     amount.fill("50")
     for label in ("Inhabitants of the home town", "Home: latitude", "Home: longitude"):
@@ -151,7 +167,7 @@ def test_an_empty_number_stays_empty(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_readable_in_light_and_in_dark(visit: Visit, scheme: str) -> None:
     page = visit(f"reads-in-{scheme}", color_scheme=scheme)
-    page.get_by_role("button", name="A plain purchase").click()
+    plain_purchase(page)
     page.get_by_role("button", name="Test this case").click()
     page.locator("#result .decision").wait_for()
     fields = [contrast(page.locator(f"#{name} input")) for name in ("when", "birth_date")]
@@ -168,10 +184,8 @@ def test_every_page_is_readable_in_light_and_in_dark(visit: Visit, scheme: str) 
     # What went wrong is told in a pop-up, until it is closed.
     page.get_by_role("tab", name="Score a file").click()
     page.get_by_role("button", name="Score this file").click()
-    told = page.get_by_role("status").filter(has_text="Choose a file first.")
-    told.wait_for()
-    told.evaluate(FADED_IN)
-    assert violations(page) == []
+    page.get_by_role("status").filter(has_text="Choose a file first.").wait_for()
+    eventually(lambda: violations(page) == [], seconds=10)  # it fades in: until then its words are paler than they will be
     page.get_by_role("button", name="Close").click()
     expect(page.get_by_text("Choose a file first.")).to_be_hidden()
     page.get_by_role("tab", name="Review queue").click()
@@ -213,9 +227,7 @@ def contrast(place: Locator) -> float:
 
 def test_what_was_typed_stays_when_it_is_wrong(visit: Visit) -> None:
     page = visit("typo-in-browser")
-    page.get_by_role("button", name="A plain purchase").click()
-    amount = page.get_by_label("Amount", exact=True)
-    expect(amount).to_have_value("46.35")
+    amount = plain_purchase(page)
     page.get_by_label("Home: latitude").fill("140")
     page.get_by_label("Merchant", exact=True).fill("4111 1111 1111 1111")
     page.get_by_role("button", name="Test this case").click()
@@ -283,16 +295,14 @@ def test_a_file_that_is_being_scored_is_cancelled_and_leaves_nothing(
 
 
 def test_on_the_first_day_it_says_what_is_missing_and_takes_the_first_champion_by_itself(
-    open_desk: Callable[..., tuple[DeskServer, Page]],
+    new_desk: tuple[DeskServer, Page, PostgresServer | None],
 ) -> None:
-    desk, page = open_desk(furnished=False)
+    desk, page, _ = new_desk
     expect(page.locator("div.head").first).to_contain_text(
         "No model yet. Nothing can be scored before the pipeline has made a champion."
     )
     assert violations(page) == []
-    page.get_by_role("button", name="A plain purchase").click()
-    amount = page.get_by_label("Amount", exact=True)
-    expect(amount).to_have_value("46.35")
+    amount = plain_purchase(page)
     page.get_by_role("button", name="Test this case").click()
     page.get_by_text("There is no model yet, so nothing can be scored. Run the pipeline").wait_for()
     expect(amount).to_have_value("46.35")
@@ -310,39 +320,30 @@ def test_on_the_first_day_it_says_what_is_missing_and_takes_the_first_champion_b
 
 @pytest.mark.skipif(POSTGRES is None, reason="needs Debian's package postgresql")
 def test_a_database_that_is_gone_is_told_in_a_sentence_and_scoring_goes_on(
-    open_desk: Callable[..., tuple[DeskServer, Page]],
+    new_desk: tuple[DeskServer, Page, PostgresServer | None],
 ) -> None:
-    # Another session of pytest closes pytest's own folder to the user under whom PostgreSQL runs.
-    with tempfile.TemporaryDirectory(prefix="fraud-postgres-") as folder, closing_server(Path(folder)) as postgres:
-        desk, page = open_desk(furnished=True, database=postgres.url)
-        queue, take = page.get_by_role("tab", name="Review queue"), page.get_by_role("button", name="Take the next case")
-        queue.click()
-        page.get_by_text("Precision so far").wait_for()
-        postgres.stop()
-        take.click()
-        told = page.get_by_text("see that it runs and that FRAUD_DATABASE is right").first
-        told.wait_for()
+    desk, page, postgres = new_desk
+    assert postgres is not None
+    version = desk.installation.promote(2)
+    expect(page.locator("div.head").first).to_contain_text(version, timeout=60_000)
+    desk.fill_queue()
+    queue, take = page.get_by_role("tab", name="Review queue"), page.get_by_role("button", name="Take the next case")
+    queue.click()
+    page.get_by_text("Precision so far").wait_for()
+    postgres.stop()
+    take.click()
+    page.get_by_text("see that it runs and that FRAUD_DATABASE is right").first.wait_for()
 
-        page.get_by_role("tab", name="Test a case").click()
-        page.get_by_role("button", name="A plain purchase").click()
-        page.get_by_role("button", name="Test this case").click()
-        expect(page.locator("#result .decision")).to_be_visible()
+    page.get_by_role("tab", name="Test a case").click()
+    plain_purchase(page)
+    page.get_by_role("button", name="Test this case").click()
+    expect(page.locator("#result .decision")).to_be_visible()
 
-        postgres.start()
-        queue.click()
-        take.click()
-        expect(page.locator("#case .decision")).to_contain_text("Kirlin & Sons")
-        assert "Traceback" not in desk.log.read_text()
-
-
-@contextmanager
-def closing_server(folder: Path) -> Iterator[PostgresServer]:
-    """A PostgreSQL that ends with the test."""
-    server = PostgresServer(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+    postgres.start()
+    queue.click()
+    take.click()
+    expect(page.locator("#case .decision")).to_contain_text("Kirlin & Sons")
+    assert "Traceback" not in desk.log.read_text()
 
 
 def test_a_case_is_taken_labelled_and_overruled(visit: Visit, desk: DeskServer) -> None:

@@ -16,7 +16,7 @@ from fraud_core.simulator.simulate import simulate
 from tests.home import WEEKS, Home
 from tests.simulated import COLUMNS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone")]
 
 # Large payments online are all the fraud there is, until from the seventh week on merchants leak cards of ordinary payments.
 FIRST_NEW = datetime(2024, 2, 12, tzinfo=UTC)

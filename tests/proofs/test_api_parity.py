@@ -49,7 +49,7 @@ def _chunks(source: Source) -> Iterator[pl.DataFrame]:
         start, end = partitions.window(key, source.cadence, source.zone)
         frame = simulate(source.simulator, start, end, source.zone).with_columns((pl.col("amount_cents") / 100).alias("amount"))
         lines = pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(LINE)
-        yield from frame.select(source.columns.wanted).with_columns(lines).iter_slices(CHUNK_ROWS)
+        yield from frame.select(source.wanted).with_columns(lines).iter_slices(CHUNK_ROWS)
         key = partitions.next_key(key, source.cadence)
 
 

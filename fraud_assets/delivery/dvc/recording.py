@@ -112,18 +112,14 @@ def commit(installation: Installation, seconds: float = RUN_PATIENCE) -> int:
         return 0
     repo = repository(installation.settings)
     with repo.locked(seconds):
-        entries: list[tuple[outbox.Entry, Note]] = []
-        wrong: IntegrityError | None = None
-        try:
-            entries += ((entry, Note.model_validate(entry.body)) for entry in waiting.entries())
-        except IntegrityError as error:
-            wrong = error
-        texts = _take(installation, repo, [pointer for _, left in entries for pointer in (*left.behind, left.pointer)])
-        for entry, left in entries:
+        entries, wrong = waiting.read()
+        notes = [Note.model_validate(entry.body) for entry in entries]
+        texts = _take(installation, repo, [pointer for left in notes for pointer in (*left.behind, left.pointer)])
+        for entry, left in zip(entries, notes, strict=True):
             _commit(installation, repo, left, texts)
             waiting.done(entry)
-    if wrong is not None:
-        raise wrong
+    if wrong:
+        raise IntegrityError(wrong)
     return len(entries)
 
 

@@ -16,7 +16,7 @@ from tests.once import made_once
 from tests.simulated import COLUMNS
 from tests.stores import copy_installation, store_settings
 
-# Seven months of 300 cardholders; in the last one all prices are three times as high, and the gate rejects it.
+# Seven months of 120 cardholders; in the last one all prices are three times as high, and the gate rejects it.
 SOURCE = (
     """
 name = "small"
@@ -29,9 +29,9 @@ history_days = 7
 
 [simulator]
 seed = 5
-cardholders = 300
-merchants = 200
-fraud_rate = 0.02
+cardholders = 120
+merchants = 100
+fraud_rate = 0.03
 shift_from = 2024-07-01
 amount_factor = 3.0
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fraud_assets.training.rows import CardCodes, Rows, known_frauds, read_rows, read_training_rows
+from fraud_assets.training.rows import WIDE, CardCodes, Rows, at_most, known_frauds, read_rows, read_training_rows
 from fraud_assets.training.split import Block
 
 ALL = Block()
@@ -131,3 +131,21 @@ def test_without_cards_or_time_the_evaluation_does_without(bench: Any) -> None:
     rows = read_rows(bench.installation.training_data(), bench.refs(), SPRING)
     evaluated = rows.evaluation(np.zeros(len(rows.frame)), bench.installation.source, None, by_time=False)
     assert evaluated.cards is evaluated.local_day is evaluated.month is None
+
+
+def test_fewer_rows_are_learned_from_of_a_wide_table_and_as_many_as_ever_of_any_other() -> None:
+    assert at_most(400_000, 1) == at_most(400_000, WIDE) == 400_000
+    assert at_most(400_000, 4 * WIDE) == 100_000
+
+
+def test_narrowed_rows_hold_every_fraud_and_stand_for_as_many_as_before(bench: Any) -> None:
+    rows = read_rows(bench.installation.training_data(), bench.refs(), ALL)
+    kept, weights = rows.narrowed(2_000, 20)
+    narrow = rows.where(kept)
+    assert narrow.labels.sum() == rows.labels.sum()
+    assert len(narrow.frame) == len(weights) == pytest.approx(2_000, rel=0.1)
+    assert weights.sum() == pytest.approx(rows.weights.sum(), rel=0.05)
+    assert (weights[narrow.labels] == 1).all()
+    same, unchanged = rows.narrowed(len(rows.frame), 20)
+    assert same.all()
+    assert (unchanged == rows.weights).all()

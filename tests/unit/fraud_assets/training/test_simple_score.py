@@ -39,3 +39,10 @@ def test_from_too_few_frauds_nothing_is_learned(parts: dict[str, pl.DataFrame]) 
     assert cross_fitted(list(few), few.__getitem__, FEATURES) == {}
     assert cross_fitted(["2024-01"], parts.__getitem__, FEATURES) == {}
     assert cross_fitted(list(parts), parts.__getitem__, FEATURES, left_out=list(parts)) == {}
+
+
+def test_a_column_without_any_value_stops_nothing(parts: dict[str, pl.DataFrame]) -> None:
+    empty = {name: frame.with_columns(age=pl.lit(None, pl.Int64)) for name, frame in parts.items()}
+    with_it = cross_fitted(list(empty), empty.__getitem__, (*FEATURES, BY_NAME["age"]))
+    without = cross_fitted(list(parts), parts.__getitem__, FEATURES)
+    assert all(np.array_equal(with_it[name], without[name]) for name in parts)

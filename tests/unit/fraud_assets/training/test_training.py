@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 
 from fraud_assets.reports.model_card import to_markdown
-from fraud_assets.training import candidates, training
+from fraud_assets.training import candidates, rows, training
 from fraud_assets.training.card import model_card
 from fraud_assets.training.split import Block, Side, split_of
 from fraud_assets.training.task import TrainingTask
 from fraud_assets.training.training import Preprocessor, TrainedModel, fit_preprocessor, train
-from fraud_core.errors import GateRefusalError, HoldoutError, IntegrityError, NotYetTrainableError
+from fraud_core.errors import FeatureError, GateRefusalError, HoldoutError, IntegrityError, NotYetTrainableError
 from fraud_core.evaluation.model_card import ModelCard, Promotion
 from fraud_core.features import catalogue
 from fraud_core.models.bundle import Fitted, read_bundle, write_bundle
@@ -224,6 +224,49 @@ def test_the_second_model_is_the_one_that_a_source_without_history_gets(remember
         (model.fallback.validation, model.fallback.holdout)
     )
     assert model.fallback.holdout < model.holdout.average_precision
+
+
+def test_columns_that_nothing_can_be_learned_from_are_in_neither_model_and_named_with_the_reason(remembering: Any) -> None:
+    bench = remembering
+    for key in bench.rows():
+        frame = bench.installation.artifacts.scan("transformed", key).collect()
+        copied = pl.col("age").fill_null(0).alias("distance"), pl.col("age").fill_null(0)
+        nothing = pl.lit(None, pl.Float64).alias("seconds_since_last")
+        bench.put(key, frame.with_columns(*copied, nothing, pl.lit(7, pl.Int64).alias("city_population")))
+    model = trained(bench)
+    lineage, plain = model.bundle.manifest.lineage, model.bundle.without_history
+    assert lineage.dropped_columns == {
+        "distance": "the same as age in every training row",
+        "city_population": "constant among the training rows",
+        "seconds_since_last": "missing in every training row",
+    }
+    assert plain is not None
+    for encoder in (model.bundle.encoder, plain.encoder):
+        assert "age" in encoder.features
+        assert not set(encoder.features) & set(lineage.dropped_columns)
+    promotion = Promotion(promoted=True, reasons=("It is the first.",))
+    told = to_markdown(model_card(model, bench.installation.training_set(), promotion, datetime(2024, 8, 1, tzinfo=UTC)))
+    assert all(f"| `{name}` | {reason} |" in told for name, reason in lineage.dropped_columns.items())
+
+
+def test_without_any_column_of_the_payment_itself_nothing_is_fitted(new_bench: Any) -> None:
+    empty = new_bench()
+    constant = [pl.lit(1, feature.dtype).alias(feature.name) for feature in catalogue.PLAIN if not feature.is_category]
+    for key, frame in empty.rows().items():
+        empty.put(key, frame.with_columns(*constant, pl.lit("a").alias("category")))
+    with pytest.raises(FeatureError, match="log_amount is constant among the training rows"):
+        preprocessor(empty)
+
+
+def test_a_wide_table_trains_on_fewer_rows_and_every_fraud(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trained(bench)
+    monkeypatch.setattr(rows, "WIDE", 2)
+    narrow = trained(bench.with_settings(max_training_rows=2_000))
+    side, whole = narrow.sides["training"], before.sides["training"]
+    assert side.frauds == whole.frauds
+    assert side.rows < whole.rows / 2
+    assert side.rows == pytest.approx(2_000 * 2 / len(narrow.bundle.encoder.features), rel=0.2)
+    assert narrow.bundle.version == trained(bench.with_settings(max_training_rows=2_000)).bundle.version
 
 
 def test_the_card_says_how_well_the_second_model_does(remembering: Any) -> None:

@@ -85,6 +85,7 @@ def test_an_encoder_comes_back_from_json_with_the_same_bits() -> None:
         {"unseen": 0.5},
         {"missing": 1.0, "categories": {"a": 1.0}, "unseen": 0.5},
         {"missing": 1.0, "scale": 2.0},
+        {"missing": 1.0, "rare": 10},
     ],
 )
 def test_a_column_that_is_neither_number_nor_category_is_refused(declared: dict[str, object]) -> None:

@@ -266,6 +266,16 @@ def test_base_and_contributions_of_a_forest_sum_to_its_mean_probability() -> Non
     np.testing.assert_allclose(base + values.sum(axis=1), KINDS["forest"].load(model).margins(rows), rtol=0, atol=1e-9)
 
 
+def test_a_wide_forest_is_taken_apart_tree_by_tree_into_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = training_data()
+    bundle = bundle_of("forest", treelite_bytes(forest(X, y)), X.shape[1])
+    at_once = Explainer(bundle).contributions(X[:50])
+    monkeypatch.setattr("fraud_core.models.kinds.trees.MOST_CELLS", 1)
+    base, values = Explainer(bundle).contributions(X[:50])
+    assert base == pytest.approx(at_once[0], abs=1e-12)
+    np.testing.assert_allclose(values, at_once[1], rtol=0, atol=1e-12)
+
+
 def test_the_base_is_the_mean_score_of_the_training_rows() -> None:
     X, y = training_data()
     model = treelite_bytes(boosting(X, y))
@@ -414,6 +424,14 @@ def test_a_reason_says_in_plain_words_what_was_sent(
     explainer: Explainer, feature: str, value: Any, code: str, sentence: str
 ) -> None:
     assert told(explainer, feature, value) == (code, sentence)
+
+
+def test_of_a_name_that_is_pooled_is_said_that_it_was_hardly_seen() -> None:
+    model = json.dumps({"coefficients": [1.0] * 8, "intercept": 0.0, "means": [0.0] * 8}).encode()
+    columns = (*ENCODER.columns[:-1], ENCODER.columns[-1].model_copy(update={"rare": 10}))
+    code, sentence = told(Explainer(bundle_of("linear", model, Encoder(columns=columns))), "category", "yachts")
+    assert code == "CATEGORY_UNSEEN"
+    assert sentence == 'The merchant category "yachts", seen in fewer than 10 payments of training, raises the risk.'
 
 
 def test_a_negative_contribution_lowers_the_risk(explainer: Explainer) -> None:
