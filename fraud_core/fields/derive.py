@@ -5,6 +5,7 @@ microseconds, which is the same for one value and for a column.
 """
 
 import ipaddress
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -61,7 +62,7 @@ def _derived(rule: From, given: list[Any]) -> Any:
 
 
 def _hours(later: date, earlier: date) -> float:
-    return ((_moment(later) - _moment(earlier)) // timedelta(microseconds=1)) / _HOUR_US
+    return float((_moment(later) - _moment(earlier)) // timedelta(microseconds=1)) / _HOUR_US
 
 
 def _moment(time: date) -> datetime:
@@ -100,11 +101,11 @@ def _column(rule: From, frame: pl.DataFrame, needs: list[str]) -> pl.Expr | pl.S
         case "equal":
             return first == second
         case "difference" if frame.schema[needs[0]].is_temporal():
-            return (first - second).dt.total_microseconds() / _HOUR_US
+            return _divided((first - second).dt.total_microseconds(), _HOUR_US)
         case "difference":
             return first.cast(pl.Float64) - second.cast(pl.Float64)
         case "hours_since":
-            return (second - first).dt.total_microseconds() / _HOUR_US
+            return _divided((second - first).dt.total_microseconds(), _HOUR_US)
         case _:
             texts = frame[needs[0]].unique().drop_nulls()
             derived = pl.Series([text_rule(rule)(text) for text in texts.to_list()], dtype=pl.String)
@@ -115,8 +116,17 @@ def _in_units(written: str, name: str, dtype: pl.DataType) -> pl.Expr:
     """A column as people know it: cents as currency units, days as the midnights at which they begin in UTC."""
     column = pl.col(name)
     if written in ALIASES:
-        return column / 100.0
+        return _divided(column, 100)
     return column.cast(UTC_MICROSECONDS) if dtype == pl.Date else column
+
+
+def _divided(numbers: pl.Expr, by: int) -> pl.Expr:
+    """A column divided as one value is: Polars multiplies by the reciprocal, which is another number in the last bit."""
+
+    def divided(column: pl.Series) -> pl.Series:
+        return pl.Series(column.cast(pl.Float64).fill_null(math.nan).to_numpy() / float(by)).fill_nan(None)
+
+    return numbers.map_batches(divided, return_dtype=pl.Float64)
 
 
 def _domain(text: str) -> str | None:
