@@ -19,6 +19,7 @@ from fraud_cli.commands.models import client_types, models, restore, rollback
 from fraud_cli.commands.pipeline import pipeline
 from fraud_cli.commands.servers import exporter, serve, ui, webserver, worker
 from fraud_cli.commands.settings import load_settings, settings
+from fraud_cli.commands.source import source
 from fraud_cli.commands.up import up
 from fraud_cli.everywhere import everywhere
 from fraud_core.errors import FraudError
@@ -27,7 +28,7 @@ from fraud_core.errors import FraudError
 # What is heavy it imports itself, so that the others start fast, and run where that is not installed.
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     *(pipeline, up, models, rollback, restore, accept, refuse, confirm, calibrate, serve, exporter, webserver, worker),
-    *(data, db, keys, ui, users, served, simulate, settings, client_types),
+    *(source, data, db, keys, ui, users, served, simulate, settings, client_types),
 )
 
 

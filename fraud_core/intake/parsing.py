@@ -63,25 +63,7 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
         now: the moment of landing: rows that lie further ahead of it than a scorer takes are refused. None: any time is taken.
     """
     columns, own = source.columns, source.declared
-    chunk = chunk.with_columns(_within_calendar(name, dtype) for name, dtype in chunk.schema.items() if dtype.is_temporal())
-    readings = {name: _reading_of(name, chunk.schema, source) for name in source.given}
-    given = chunk.select(
-        pl.col(LINE).alias("source_line"),
-        *(reading.given.alias(f"{name}?") for name, reading in readings.items()),
-        *(beside.alias(name) for reading in readings.values() for name, beside in reading.beside.items()),
-    )
-    # What is made of columns beside its own, as an amount is of the payment's currency and day, comes last.
-    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items() if not reading.beside)
-    read = read.with_columns(
-        *(reading.value.alias(name) for name, reading in readings.items() if reading.beside),
-        *(made.alias(name) for reading in readings.values() for name, made in reading.also.items()),
-    )
-    read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
-    checks = [
-        _Check(name, condition.fill_null(False), reason)
-        for name, reading in readings.items()
-        for condition, reason in (*reading.checks, *_bounds(column_of(name, source), source, now))
-    ]
+    chunk, read, checks = _read(chunk, source, now)
     bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
     kept = read.filter(~bad)
     said = [*source.raw_columns, *(column.name for column in own.columns)]
@@ -114,6 +96,83 @@ def _within_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
         case _:
             return column
     return column.to_physical().clip(*bounds).cast(dtype)
+
+
+def _read(chunk: pl.DataFrame, source: Source, now: datetime | None) -> tuple[pl.DataFrame, pl.DataFrame, list["_Check"]]:
+    """The chunk within the calendar; what it gives (`name?`) and what that is (`name`), row by row; and what refuses a row."""
+    chunk = chunk.with_columns(_within_calendar(name, dtype) for name, dtype in chunk.schema.items() if dtype.is_temporal())
+    readings = {name: _reading_of(name, chunk.schema, source) for name in source.given}
+    given = chunk.select(
+        pl.col(LINE).alias("source_line"),
+        *(reading.given.alias(f"{name}?") for name, reading in readings.items()),
+        *(beside.alias(name) for reading in readings.values() for name, beside in reading.beside.items()),
+    )
+    # What is made of columns beside its own, as an amount is of the payment's currency and day, comes last.
+    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items() if not reading.beside)
+    read = read.with_columns(
+        *(reading.value.alias(name) for name, reading in readings.items() if reading.beside),
+        *(made.alias(name) for reading in readings.values() for name, made in reading.also.items()),
+    )
+    read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
+    checks = [
+        _Check(name, condition.fill_null(False), reason)
+        for name, reading in readings.items()
+        for condition, reason in (*reading.checks, *_bounds(column_of(name, source), source, now))
+    ]
+    return chunk, read, checks
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """How one field came through.
+
+    Attributes:
+        name: of the field.
+        parsed: rows in which it is there and sound.
+        missing: rows in which it is not there.
+        refused: rows that are refused on its account.
+        reason: of the first of them.
+        distinct: different values.
+        examples: of values, masked; none of what is personal.
+    """
+
+    name: str
+    parsed: int
+    missing: int
+    refused: int
+    reason: str
+    distinct: int
+    examples: tuple[str, ...]
+
+
+def examine(chunk: pl.DataFrame, source: Source, now: datetime | None = None) -> list[FieldSummary]:
+    """How each field of a source comes through, derived ones in the rows that are kept; see `parse` for the arguments."""
+    chunk, read, checks = _read(chunk, source, now)
+    hidden = schema.PERSONAL | source.declared.personal
+    found = []
+    for name in source.given:
+        own = [check for check in checks if check.column == name]
+        reasons = read.select(
+            pl.coalesce(*(pl.when(check.fails).then(pl.lit(check.reason)) for check in own)) if own else pl.lit(None, pl.String)
+        ).to_series()
+        missing, refused = read[f"{name}?"].is_null() & reasons.is_null(), reasons.is_not_null()
+        values = read[name].filter(~missing & ~refused)
+        given = read[f"{name}?"].filter(~missing & ~refused)
+        first = next((text for text in reasons.to_list() if text is not None), "") if refused.any() else ""
+        told = () if name in hidden else _examples(given)
+        found.append(FieldSummary(name, len(values), int(missing.sum()), int(refused.sum()), first, values.n_unique(), told))
+    bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
+    kept = derive_columns(source.declared, read.filter(~bad))
+    for name in source.declared.derived:
+        values = kept[name].drop_nulls()
+        found.append(FieldSummary(name, len(values), len(kept) - len(values), 0, "", values.n_unique(), _examples(values)))
+    return found
+
+
+def _examples(values: pl.Series) -> tuple[str, ...]:
+    """Shapes of values, of which there are several."""
+    texts = values.head(1_000).cast(pl.String).to_frame("text").select(masked(pl.col("text"))).to_series()
+    return tuple(texts.unique(maintain_order=True).head(3).to_list())
 
 
 def _reading_of(name: str, chunk: pl.Schema, source: Source) -> Reading:

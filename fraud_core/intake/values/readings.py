@@ -292,7 +292,10 @@ def _label(column: Column, declared: LabelColumn, chunk: pl.Schema, source: Sour
     # Without a label a payment waits until somebody says what became of it, or until nobody has disputed it for long enough.
     wrong = given.is_not_null() & value.is_null()
     expected = f"is neither '{declared.fraud}' nor '{declared.legitimate}'"
-    return Reading(_as_text(declared.column, chunk), read, ((wrong, expected),))
+    text = _as_text(declared.column, chunk)
+    if not any("." in said for said in meaning):  # a program that wrote the file again may have made 1.0 of 1
+        text = text.str.replace(r"^([0-9]+)\.0+$", "$1")
+    return Reading(text, read, ((wrong, expected),))
 
 
 def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source) -> Reading:

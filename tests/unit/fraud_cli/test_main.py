@@ -13,7 +13,7 @@ from fraud_core.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = {"pipeline", "up", "models", "rollback", "restore", "accept", "refuse", "confirm", "calibrate", "serve", "exporter"}
-COMMANDS |= {"webserver", "worker", "data", "db", "keys", "ui", "users", "served", "simulate", "settings"}
+COMMANDS |= {"webserver", "worker", "source", "data", "db", "keys", "ui", "users", "served", "simulate", "settings"}
 
 
 @pytest.fixture(autouse=True)
