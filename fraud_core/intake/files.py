@@ -31,6 +31,7 @@ from fraud_core.units.canonical_text import canonical_texts
 
 CHUNK_ROWS = 100_000
 CHUNK_CHARACTERS = 64_000_000  # of text, whatever comes first
+CHUNK_CELLS = 5_000_000  # that are read, where there are more than fifty columns
 KEY = "__key"  # what rows of two files are joined by, as canonical text
 LONGEST_CELL = 10_000  # characters that are handed on; no value is as long, so that a longer cell is refused all the same
 LINE = "__line"  # number of the line a row ends on (CSV, the header is line 1) or of the row (Parquet, from 1)
@@ -275,6 +276,7 @@ class _Reader:
         places = [header.index(column) for column in read]
         pick = itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
         width, held = len(header), 0
+        most = min(CHUNK_ROWS, CHUNK_CELLS // len(read))
         lines: list[int] = []
         rows: list[tuple[str, ...]] = []
         for line, row in remaining:
@@ -286,7 +288,7 @@ class _Reader:
             lines.append(line)
             rows.append(cells)
             held += sum(map(len, cells))
-            if len(rows) == CHUNK_ROWS or held > CHUNK_CHARACTERS:
+            if len(rows) >= most or held > CHUNK_CHARACTERS:
                 yield _text_frame(lines, rows, read, folders)
                 lines, rows, held = [], [], 0
         if rows:
@@ -305,7 +307,7 @@ class _Reader:
                     raise SourceError(
                         f"{name}, column '{column}': values of type {file.types[column]} are not read; store the column as text."
                     )
-            for frame in file.frames(read, CHUNK_ROWS):
+            for frame in file.frames(read, min(CHUNK_ROWS, CHUNK_CELLS // len(read))):
                 whole = frame.with_columns(pl.lit(value).alias(column) for column, value in folders.items())
                 yield whole.with_row_index(LINE, offset=seen + 1).with_columns(pl.col(LINE).cast(pl.UInt32))
                 seen += len(frame)

@@ -38,7 +38,8 @@ def explain_refusals(source: Source, landing: Landing, store: ObjectStore) -> st
     lines = [f"{whole} {landing.kept + landing.quarantined:,} rows were refused:"]
     for one in counts.head(MOST_TOLD).iter_rows(named=True):
         declared = _declared(source, one["column"])
-        advice = _advice(one["column"], declared, one["reason"], one["example"])
+        is_own = one["column"] in source.declared.own
+        advice = _advice(one["column"], declared, one["reason"], one["example"], is_own=is_own)
         place = f"{one['source_file']} line {one['source_line']}"
         lines.append(
             f"  {one['rows']:,}: '{declared}' ({one['column']}) {one['reason']}, such as {one['example']} in {place}. {advice}"
@@ -87,20 +88,60 @@ def _declared_notation(example: str, thousands: str | None, decimal: str | None)
     return f"{condition} {' and '.join(wanted)} beside `delimiter`."
 
 
-def _advice(column: str, declared: str, reason: str, example: str) -> str:
+_OF_OWN = (
+    ("is none of the declared values", "add it to `values`, or leave them out"),
+    ("(true) nor", 'say what stands there: values = { true = ["..."], false = ["..."] }'),
+    ("is out of bounds", "correct `lowest` and `highest`, or name what means missing: missing = [...]"),
+    (
+        "looks like a card number",
+        "if they are numbers of another kind, say of how many digits: digits = ...; if it is personal: personal = true",
+    ),
+    ("is not a finite number", 'if it stands for nothing, say so: missing = [...]; if it is a name, kind = "category" or "id"'),
+)
+
+
+def _advice_on_own(name: str, reason: str, example: str) -> str:
+    """What to write under an own field."""
+    if "declared format" in reason:
+        return f'Declare its format under [fields.{name}]: formats = ["{_FORMATS.get(example, "...")}"].'
+    told = next((advice for part, advice in _OF_OWN if part in reason), "")
+    return f"Under [fields.{name}] {told}." if told else ""
+
+
+_OF_AMOUNTS = (
+    ("without rates", "Add the currency to the table of `rates`, with its days."),
+    ("has no rate", "Add the day to the table of `rates`."),
+    ("is out of bounds (0", 'If amounts below zero are refunds, declare negative = "refund" beside the column.'),
+    ("decimals", 'If decimals may be rounded, declare decimals = "round" beside the column.'),
+)
+
+
+def _advice(column: str, declared: str, reason: str, example: str, *, is_own: bool) -> str:
     """What to write into the source's TOML, by what the shape of the value (9 for digits, x for letters) tells."""
     name = "amount" if column == "amount_cents" else column
-    if "declared format" in reason:
-        shape = _FORMATS.get(example, "...")
-        return f'Declare its format: {name} = {{ column = "{declared}", formats = ["{shape}"] }} under [columns].'
-    if "outside the source's partitions" in reason:
-        return "Correct `first`, or `last`."
-    if "is neither" in reason:
-        return (
-            f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} under [columns].'
-        )
-    if ("is not an amount" in reason or "number" in reason) and (notation := _NOTATION.fullmatch(example)):
-        return _declared_notation(example, *notation.groups())
-    if "is not an amount" in reason:
-        return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
-    return ""
+    if is_own:
+        return _advice_on_own(name, reason, example)
+    if "is not an amount" in reason or "number" in reason:
+        notation = _NOTATION.fullmatch(example)
+        if notation is not None:
+            return _declared_notation(example, *notation.groups()) or _on_amounts(reason)
+        return _on_sign(name, declared, reason)
+    of_parts, shape = column == "card" and ", " in declared, _FORMATS.get(example, "...")
+    told = {
+        "declared format": f'Declare its format: {name} = {{ column = "{declared}", formats = ["{shape}"] }} under [columns].',
+        "outside the source's partitions": "Correct `first`, or `last`.",
+        "is neither": f'Declare what stands there: label = {{ column = "{declared}", fraud = "...", legitimate = "..." }} '
+        "under [columns].",
+        "is missing": 'If a card may lack some of them, declare partial = "keep" beside its columns.' if of_parts else "",
+    }
+    return next((advice for part, advice in told.items() if part in reason), _on_amounts(reason) if name == "amount" else "")
+
+
+def _on_sign(name: str, declared: str, reason: str) -> str:
+    if "is not an amount" not in reason:
+        return ""
+    return f'If a sign of the currency stands there: {name} = {{ column = "{declared}", strip = "$ " }} under [columns].'
+
+
+def _on_amounts(reason: str) -> str:
+    return next((advice for part, advice in _OF_AMOUNTS if part in reason), "")

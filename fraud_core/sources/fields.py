@@ -217,6 +217,8 @@ def _add_matching(
             f'fields.{first}: columns = "{patterns[first]["columns"]}" means those of the file, and none of `paths` is on this '
             'machine; put it there, name it with --file, or write the names out as a range, such as [fields."V{1..28}"]'
         )
+    if not _read(columns) & set(names):  # then the first line may be somebody's payment, and is not told
+        raise ValueError(f"fields.{first}: the file has none of the columns that [columns] names; is its first line a header?")
     taken: set[Any] = _read(columns) | {given.get("column") for given in fields.values() if isinstance(given, dict)}
     for written, given in patterns.items():
         pattern = given["columns"]

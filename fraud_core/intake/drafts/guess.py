@@ -205,6 +205,8 @@ def _opened(path: Path) -> tuple[str, str, list[str]]:
         names = list(dict.fromkeys(header))
         if len(names) < 2 or len(names) != len(header):
             raise SourceError(f"{path}: the first line is no header of several columns with different names.")
+        if any(re.fullmatch(r"[-+0-9.,:/ ]*", name) or holds_card_number(name) for name in names):
+            raise SourceError(f"{path}: the first line holds numbers where names of columns should be; put a header above it.")
         return encoding, delimiter, names
     raise SourceError(f"{path}: its header is neither UTF-8 nor cp1252; convert it to UTF-8.")
 

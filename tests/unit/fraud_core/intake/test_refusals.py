@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fraud_core.intake.refusals import explain_refusals
-from tests.unit.fraud_core.intake.shop import CARD, Intake
+from tests.unit.fraud_core.intake.shop import CARD, COLUMNS, Intake
 
 
 def told(intake: Intake, *changes: dict[str, str], **declared: Any) -> str | None:
@@ -76,3 +76,31 @@ def test_refused_rows_among_others_are_counted_and_personal_values_stay_hidden(i
 @pytest.mark.parametrize("first", ["2024-04"])
 def test_rows_before_the_first_partition_are_told(intake: Intake, first: str) -> None:
     assert "Correct `first`, or `last`." in str(told(intake, {}, first=first, last="open"))
+
+
+OWN = {
+    "basket": {"kind": "number", "column": "people", "highest": 10},
+    "channel": {"kind": "category", "column": "kind", "values": ["web"]},
+    "vip": {"kind": "flag", "column": "outcome"},
+    "opened": {"kind": "time", "column": "born", "formats": ["%Y-%m-%d"]},
+    "device": {"kind": "id", "column": "shop"},
+}
+
+
+@pytest.mark.parametrize(
+    ("declared", "changes", "advice"),
+    [
+        ({"fields": {"basket": OWN["basket"]}}, {}, "Under [fields.basket] correct `lowest` and `highest`"),
+        ({"fields": {"basket": OWN["basket"]}}, {"people": "?"}, "missing = [...]"),
+        ({"fields": {"channel": OWN["channel"]}}, {}, "Under [fields.channel] add it to `values`"),
+        ({"fields": {"vip": OWN["vip"]}}, {}, 'values = { true = ["..."], false = ["..."] }'),
+        ({"fields": {"opened": OWN["opened"]}}, {}, 'under [fields.opened]: formats = ["%d.%m.%Y"]'),
+        ({"fields": {"device": OWN["device"]}}, {"shop": CARD}, "Under [fields.device] if they are numbers of another kind"),
+        ({}, {"sum": "-3"}, 'declare negative = "refund"'),
+        ({}, {"sum": "3.4567"}, 'declare decimals = "round"'),
+        ({"columns": COLUMNS | {"card": ["pan", "kind"]}}, {"kind": ""}, 'declare partial = "keep"'),
+    ],
+)
+def test_advice_names_the_key_that_helps(intake: Intake, declared: dict[str, Any], changes: dict[str, str], advice: str) -> None:
+    columns = {name: said for name, said in COLUMNS.items() if name not in {"city_population", "label", "birth_date", "merchant"}}
+    assert advice in (told(intake, changes, **{"columns": columns} | declared) or "")

@@ -135,7 +135,14 @@ def test_the_commands_write_once_and_show_a_table(export: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("", "no header"), ("a\n1\n", "no header"), ("a,b\n", "has no rows"), ("a,a\n1,2\n", "no header")]
+    ("text", "says"),
+    [
+        ("", "no header"),
+        ("a\n1\n", "no header"),
+        ("a,b\n", "has no rows"),
+        ("a,a\n1,2\n", "no header"),
+        ("2024-01-02,4111111111111111,x\n", "holds numbers"),
+    ],
 )
 def test_a_file_to_guess_nothing_from_is_an_error(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.csv").write_text(text)
