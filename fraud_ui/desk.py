@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
@@ -53,7 +53,15 @@ def build_ui(desk: Desk) -> Page:
                 _review_tab(desk, zone, review_tab)
             with gr.Tab("Model and data") as model_tab:
                 _model_tab(desk, zone, model_tab)
-        bind(desk, page.load, _arrive, [their_zone], [zone, header, form["when"], form["category"]], "arrive", js=THEIR_ZONE)
+        bind(
+            desk,
+            page.load,
+            _arrive,
+            [their_zone],
+            [zone, header, form["when"], form["category"], form["own"]],
+            "arrive",
+            js=THEIR_ZONE,
+        )
         gr.Timer(STATUS_SECONDS).tick(
             repeated(desk, partial(status, desk), "status"), None, [header], api_name="status", show_progress="hidden"
         )
@@ -89,7 +97,12 @@ def _arrive(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     columns = served.scorer.bundle.encoder.columns if served else ()
     known = sorted({name for column in columns for name in column.categories or () if name != MISSING_CATEGORY})
     when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
-    return zone.key, status(desk, user), when, gr.Dropdown(choices=known)
+    return zone.key, status(desk, user), when, gr.Dropdown(choices=known), _own(case.own_rows(served))
+
+
+def _own(rows: Sequence[Sequence[str]]) -> gr.Dataframe:
+    """The table of the model's own fields; gone where it has none."""
+    return gr.Dataframe(value=[list(row) for row in rows], visible=bool(rows))
 
 
 def to(place: str) -> str:
@@ -127,6 +140,7 @@ def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
             amount = gr.Slider(0, 2_000, step=0.01, label="Amount (currency units)")
             hour = gr.Slider(0, 23, step=1, label="Hour of the day")
             distance = gr.Slider(0, 500, step=0.1, label="Distance from home (km)")
+        number = gr.Dropdown([], value=None, label="Another number", info="Draws how the score moves with it.", visible=False)
         curves = gr.HTML(elem_id="curves")
 
     inputs = [form[name] for name in FIELDS]
@@ -135,16 +149,24 @@ def _case_tab(desk: Desk, zone: gr.State) -> dict[str, Any]:
         endpoint_name = "example_" + name.lower().replace(" ", "_").replace("-", "_")
         on(button.click, partial(_example, name=name), [zone], [*inputs, loaded], endpoint_name)
     on(load.click, _load, [identity, zone], [*inputs, loaded, result], "load_case")
-    on(test.click, _test, [loaded, zone, *inputs], [result, typed, what_if, *sliders, curves], "test_case", progress="minimal")
+    on(
+        test.click,
+        _test,
+        [loaded, zone, *inputs],
+        [result, typed, what_if, *sliders, number, curves],
+        "test_case",
+        progress="minimal",
+    )
     for slider in sliders:
         on(
             slider.input,
             _what_if,
-            [typed, *sliders],
+            [typed, *sliders, number],
             [curves],
             f"what_if_{str(slider.label).split()[0].lower()}",
             trigger_mode="always_last",
         )
+    on(number.input, _what_if, [typed, *sliders, number], [curves], "what_if_number", trigger_mode="always_last")
     return form
 
 
@@ -167,8 +189,18 @@ def _form() -> dict[str, Any]:
         with gr.Row():
             places[f"{side}_latitude"] = _number(label=LABELS[f"{side}_latitude"], info="Degrees, north positive.")
             places[f"{side}_longitude"] = _number(label=LABELS[f"{side}_longitude"], info="Degrees, east positive.")
+    own = gr.Dataframe(
+        headers=list(case.OWN_HEADER),
+        datatype="str",
+        type="array",
+        column_count=len(case.OWN_HEADER),
+        static_columns=[0, 1],
+        label="This installation's own fields",
+        visible=False,
+        elem_id="own",
+    )
     first = {"when": when, "amount": amount, "category": category, "merchant": merchant, "card": card, "birth_date": birth_date}
-    return first | {"city_population": population} | places
+    return first | {"city_population": population} | places | {"own": own}
 
 
 def _number(label: str, info: str | None = None) -> gr.Number:
@@ -179,14 +211,16 @@ def _number(label: str, info: str | None = None) -> gr.Number:
 def _example(desk: Desk, user: User, zone_name: str, *, name: str) -> tuple[Any, ...]:
     served = desk.follower.served
     shown_in = zone_of(zone_name)
-    return *case.examples(datetime.now(UTC), served.scorer.zone if served else shown_in, shown_in)[name].values, ""
+    zone = served.scorer.zone if served else shown_in
+    return *case.examples(datetime.now(UTC), zone, shown_in, served)[name].values, ""
 
 
 def _load(desk: Desk, user: User, identity: str, zone_name: str) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
     one = desk.queue.openable(user, (identity or "").strip())
     shown = _case(desk, one, zone)  # first: what cannot be shown fills no form
-    return *case.logged_form(one.record, zone).values, one.record.transaction_id, shown + note(_what_a_test_is(desk, one.record))
+    form = case.logged_form(one.record, zone, desk.version(one.record.model_version))
+    return *form.values, one.record.transaction_id, shown + note(_what_a_test_is(desk, one.record))
 
 
 def _what_a_test_is(desk: Desk, record: DecisionRecord) -> str:
@@ -213,7 +247,7 @@ def _starting(desk: Desk, user: User, loaded: str) -> tuple[LoadedModel, Startin
     served = desk.version(record.model_version)
     if record.features is None or served is None or served.version != record.model_version:
         return None
-    return served, Starting(record, case.logged_payment(record))
+    return served, Starting(record, case.logged_payment(record, served.payment()))
 
 
 def _past(desk: Desk, user: User, payment: Transaction, zone: ZoneInfo) -> str:
@@ -235,11 +269,11 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
     form = Form(*typed)
     served, starting = _starting(desk, user, loaded) or (desk.served(), None)
     try:
-        payment = case.typed_payment(form, zone, served.scorer.reading)
+        payment = case.typed_payment(form, zone, served.scorer.reading, served.payment())
     except WrongFormError as error:
-        return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 4
+        return case.wrong_form(error), None, gr.Column(visible=False), *[gr.skip()] * 5
     if starting is not None:
-        payment = case.at_logged_time(payment, form, starting.record, zone)
+        payment = case.as_logged(payment, form, starting, zone)
     tested = case.tested(served, payment, desk.lookup, starting)
     at = case.sliders_of(payment, served.scorer.zone)
     return (
@@ -249,11 +283,20 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
         gr.Slider(value=at.amount, maximum=max(2_000.0, 3 * at.amount)),
         gr.Slider(value=at.hour, label=f"Hour of the day ({served.scorer.zone.key})"),
         gr.Slider(value=at.distance or 0, maximum=max(500.0, 2 * (at.distance or 0)), interactive=at.distance is not None),
+        gr.Dropdown(choices=case.numbers_of(served), value=None, visible=bool(case.numbers_of(served))),
         case.what_if(served, payment, at, desk.lookup, starting),
     )
 
 
-def _what_if(desk: Desk, user: User, typed: tuple[Transaction, str] | None, amount: float, hour: float, distance: float) -> str:
+def _what_if(
+    desk: Desk,
+    user: User,
+    typed: tuple[Transaction, str] | None,
+    amount: float,
+    hour: float,
+    distance: float,
+    number: str | None = None,
+) -> str:
     if typed is None:
         return note("Test a case first; the sliders then start from it.")
     payment, loaded = typed
@@ -264,7 +307,7 @@ def _what_if(desk: Desk, user: User, typed: tuple[Transaction, str] | None, amou
         hour=was.hour if math.isnan(hour) else int(hour),
         distance=was.distance if was.distance is None or math.isnan(distance) else float(distance),
     )
-    return case.what_if(served, payment, at, desk.lookup, starting)
+    return case.what_if(served, payment, at, desk.lookup, starting, number)
 
 
 # --- score a file ---------------------------------------------------------------------------------------------------------------

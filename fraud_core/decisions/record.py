@@ -87,7 +87,8 @@ def columns_of(transaction: Transaction) -> dict[str, Any]:
 
 def own_columns_of(transaction: Transaction, hashed: Callable[[SecretStr], str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Its own columns likewise, as far as there are any: those that it brought, personal ids as their hashes, and those that
-    follow from it. The first alone say which payment it is: what follows depends on the model of the day.
+    follow from it, each in the order of their names. The first alone say which payment it is: what follows depends on the model
+    of the day.
 
     Args:
         hashed: what a personal id is known by.
@@ -95,7 +96,7 @@ def own_columns_of(transaction: Transaction, hashed: Callable[[SecretStr], str])
     declared, columns = transaction.model_declared, transaction.__dict__
 
     def written(names: Iterable[str]) -> dict[str, Any]:
-        return {name: _written(columns[name], hashed) for name in names if columns[name] is not None}
+        return {name: _written(columns[name], hashed) for name in sorted(names) if columns[name] is not None}
 
     return written(declared.given), written(declared.derived)
 

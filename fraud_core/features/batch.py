@@ -65,8 +65,9 @@ def states(
     for entity, sights in plan.sights.items():
         if entity in payments.columns:
             _event_tallies(numbered.filter(pl.col(entity).is_not_null()), entity, sights, reach, zone, result)
-    for entity, tallies in plan.hours.items():
+    for entity in plan.hours:
         if entity in payments.columns:
+            tallies = [tally for tally in plan.tallies if tally.in_hours and tally.of[0] == entity]
             mine = numbered.filter(pl.col(entity).is_not_null())
             known = None if corrections is None else corrections.filter(pl.col("entity") == entity)
             _hour_tallies(mine, entity, tallies, reach, known, result)

@@ -199,8 +199,10 @@ def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: Zone
     arrays = compute(features, inputs_of(frame, features), zone)
     columns = []
     for feature in features:
-        series = pl.Series(feature.name, arrays[feature.name], dtype=pl.String if feature.is_category else pl.Float64)
-        columns.append(series if feature.is_category else series.fill_nan(None).cast(feature.dtype))
+        if feature.is_category:  # as a list: an array of objects that begins with None is no text to Polars
+            columns.append(pl.Series(feature.name, arrays[feature.name].tolist(), dtype=pl.String))
+        else:
+            columns.append(pl.Series(feature.name, arrays[feature.name], dtype=pl.Float64).fill_nan(None).cast(feature.dtype))
     return pl.DataFrame(columns)
 
 

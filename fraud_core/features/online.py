@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from fraud_core.features.windows import MOST_UNITS, Plan, Reach, Sight, Tally, units_of, whole_hours
+from fraud_core.features.windows import MOST_UNITS, Hours, Plan, Reach, Sight, Tally, units_of, whole_hours
 from fraud_core.fields.declared import NIGHT, REFUND
 from fraud_core.units.time import HOUR_US, is_night, local_us
 
@@ -102,7 +102,7 @@ def hour_span(query: Query, reach: Reach) -> tuple[int, int]:
 
 def state_asof(query: Query, past: Past, plan: Plan, reach: Reach, zone: ZoneInfo) -> list[float]:
     """The values of `plan.tallies`, in their order, as of the query's time; NaN: missing. The zone says what is night."""
-    found: dict[Tally, float] = {}
+    found = [NAN] * len(plan.tallies)
     for entity, sights in plan.sights.items():
         if query.values.get(entity) is None:
             continue
@@ -114,10 +114,10 @@ def state_asof(query: Query, past: Past, plan: Plan, reach: Reach, zone: ZoneInf
             if newest not in oldest:
                 oldest[newest] = _counting(columns["timestamp"], query.timestamp, reach, newest)
             _look(sight, columns, query, oldest[newest], zone, found)
-    for entity, tallies in plan.hours.items():
+    for entity, asked in plan.hours.items():
         if query.values.get(entity) is not None:
-            _count_hours(tallies, query.timestamp, past.hours[entity], reach, found)
-    return [found.get(tally, NAN) for tally in plan.tallies]
+            _count_hours(asked, query.timestamp, past.hours[entity], reach, found)
+    return found
 
 
 def _nothing(plan: Plan) -> dict[str, tuple[Any, ...]]:
@@ -139,7 +139,7 @@ def _look(
     query: Query,
     counting: tuple[int, int],
     zone: ZoneInfo,
-    found: dict[Tally, float],
+    found: list[float],
 ) -> None:
     oldest, end = counting
     second = sight.of[1] if len(sight.of) == 2 else None
@@ -148,8 +148,7 @@ def _look(
     if sight.is_plain and REFUND not in columns:
         kept = columns
     elif second is not None and sight.only_seen and REFUND not in columns:
-        (tally,) = sight.tallies
-        found[tally] = float(query.values[second] in columns[second][oldest:end])
+        found[sight.places[0]] = float(query.values[second] in columns[second][oldest:end])
         return
     else:
         first = max(oldest, bisect_left(columns["timestamp"], query.timestamp - sight.span_us)) if sight.span_us else oldest
@@ -157,15 +156,17 @@ def _look(
         kept = {name: tuple([columns[name][place] for place in places]) for name in sight.reads}
         oldest, end = 0, len(places)
     times = kept["timestamp"]
-    for tally in sight.tallies:
+    for place, tally in zip(sight.places, sight.tallies, strict=True):
         begin = max(oldest, bisect_left(times, query.timestamp - tally.span_us)) if tally.span_us else oldest
-        found[tally] = _TALLIED[tally.kind](tally, kept, begin, end)
+        found[place] = _TALLIED[tally.kind](tally, kept, begin, end)
 
 
-def _fitting(
-    sight: Sight, columns: Mapping[str, tuple[Any, ...]], query: Query, places: Iterable[int], zone: ZoneInfo
-) -> Sequence[int]:
+def _fitting(sight: Sight, columns: Mapping[str, tuple[Any, ...]], query: Query, places: range, zone: ZoneInfo) -> Sequence[int]:
     """Places of the payments that the sight looks at."""
+    if sight.where == ((NIGHT, ("true",)),) and len(sight.of) == 1 and REFUND not in columns:
+        times = np.array(columns["timestamp"][places.start : places.stop], dtype=np.int64)
+        nights: list[int] = (np.flatnonzero(is_night(local_us(times, zone))) + places.start).tolist()
+        return nights
     fitting = list(places)
     if len(sight.of) == 2:
         mine, theirs = query.values[sight.of[1]], columns[sight.of[1]]
@@ -175,9 +176,9 @@ def _fitting(
         fitting = [place for place in fitting if not refunds[place]]
     for field, values in sight.where:
         if field == NIGHT:
-            times = columns["timestamp"]
-            nights = is_night(local_us(np.array([times[place] for place in fitting], dtype=np.int64), zone))
-            fitting = [place for place, night in zip(fitting, nights.tolist(), strict=True) if night == ("true" in values)]
+            moments = np.array([columns["timestamp"][place] for place in fitting], dtype=np.int64)
+            is_fitting = is_night(local_us(moments, zone)) == ("true" in values)
+            fitting = [place for place, fits in zip(fitting, is_fitting.tolist(), strict=True) if fits]
         else:
             told = columns[field]
             fitting = [place for place in fitting if _told(told[place]) in values]
@@ -263,26 +264,24 @@ _TALLIED: Mapping[str, Callable[[Tally, _Columns, int, int], float]] = {
 }
 
 
-def _count_hours(tallies: Sequence[Tally], now: int, hours: EntityHours, reach: Reach, found: dict[Tally, float]) -> None:
-    length = len(hours.counts)
+def _count_hours(asked: Hours, now: int, hours: EntityHours, reach: Reach, found: list[float]) -> None:
+    length, first, settled = len(hours.counts), hours.begin, now - reach.delay_us
     running = np.zeros((length + 1, 2), dtype=np.int64)
     np.cumsum(hours.counts, axis=0, out=running[1:])
-    spans = []
-    for tally in tallies:
-        end = now if tally.kind == "hourly" else now - reach.delay_us
-        window = min(tally.span_us, reach.history_us) if tally.span_us else reach.history_us
-        spans.append(whole_hours(end - window, end))
-    places = [min(max(hour - hours.begin, 0), length) for span in spans for hour in (span[0], max(span))]
-    at_borders = running[places]
+    spans: list[tuple[int, int]] = []
+    borders: list[int] = []
+    for span_us, is_settled in asked.windows:
+        end = settled if is_settled else now
+        span = begin, after = whole_hours(end - (min(span_us, reach.history_us) if span_us else reach.history_us), end)
+        spans.append(span)
+        borders += (min(max(begin - first, 0), length), min(max(after - first, begin - first, 0), length))
+    at_borders = running[borders]
     sums = (at_borders[1::2] - at_borders[::2]).tolist()
-    for tally, span, (payments, frauds) in zip(tallies, spans, sums, strict=True):
-        match tally.kind:
-            case "hourly":
-                found[tally] = float(payments)
-            case "judged":
-                found[tally] = float(payments - _changes(hours.corrections, *span, known_before=now // HOUR_US)[1])
-            case _:
-                found[tally] = float(frauds + _changes(hours.corrections, *span, known_before=now // HOUR_US)[0])
+    changed = [_changes(hours.corrections, *span, now // HOUR_US) for span in spans] if hours.corrections else None
+    for place, kind, window in asked.tallies:
+        payments, frauds = sums[window]
+        more, dropped = (0, 0) if changed is None else changed[window]
+        found[place] = float(payments if kind == "hourly" else payments - dropped if kind == "judged" else frauds + more)
 
 
 def _changes(corrections: Iterable[Correction], begin: int, end: int, known_before: int) -> tuple[int, int]:

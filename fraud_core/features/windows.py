@@ -18,7 +18,7 @@ added up: `online` tallies for one payment, `batch` for a million, and both take
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fraud_core.fields.declared import NIGHT, REFUND
 from fraud_core.units.time import DAY_US, HOUR_US
@@ -72,12 +72,19 @@ class Tally:
 
 @dataclass(frozen=True)
 class Sight:
-    """Which payments of an entity some tallies look at, and these tallies."""
+    """Which payments of an entity some tallies look at, and these tallies.
+
+    Attributes:
+        of: as in `Tally`, like where and newest.
+        tallies: what is tallied.
+        places: where each of them stands in the plan.
+    """
 
     of: tuple[str, ...]
     where: Where
     newest: int | None
     tallies: tuple[Tally, ...]
+    places: tuple[int, ...]
 
     @cached_property
     def is_plain(self) -> bool:
@@ -106,6 +113,18 @@ class Sight:
         return any(field == REFUND for field, _ in self.where)
 
 
+class Hours(NamedTuple):
+    """What is counted of an entity by whole hours.
+
+    Attributes:
+        windows: how far back, and whether the window ends the label delay before the payment: each once.
+        tallies: place in the plan, kind, and which of the windows it is.
+    """
+
+    windows: tuple[tuple[int, bool], ...]
+    tallies: tuple[tuple[int, Kind, int], ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the windows of some features need of the past, in the order in which both engines give it.
@@ -127,30 +146,33 @@ class Plan:
         return tuple(tally.name for tally in self.tallies)
 
     @cached_property
-    def places(self) -> dict[Tally, int]:
-        """Where each tally stands."""
-        return {tally: place for place, tally in enumerate(self.tallies)}
-
-    @cached_property
     def sights(self) -> dict[str, tuple[Sight, ...]]:
         """By entity, what is looked at in its payments."""
-        found: dict[str, dict[tuple[tuple[str, ...], Where, int | None], list[Tally]]] = {}
-        for tally in self.tallies:
+        found: dict[str, dict[tuple[tuple[str, ...], Where, int | None], list[int]]] = {}
+        for place, tally in enumerate(self.tallies):
             if not tally.in_hours:
                 by_sight = found.setdefault(tally.of[0], {})
-                by_sight.setdefault((tally.of, tally.where, tally.newest), []).append(tally)
-        return {
-            entity: tuple(Sight(*sight, tuple(tallies)) for sight, tallies in sights.items()) for entity, sights in found.items()
-        }
+                by_sight.setdefault((tally.of, tally.where, tally.newest), []).append(place)
+        return {entity: tuple(self._sight(*sight) for sight in sights.items()) for entity, sights in found.items()}
+
+    def _sight(self, key: tuple[tuple[str, ...], Where, int | None], places: list[int]) -> Sight:
+        return Sight(*key, tuple(self.tallies[place] for place in places), tuple(places))
 
     @cached_property
-    def hours(self) -> dict[str, tuple[Tally, ...]]:
+    def hours(self) -> dict[str, Hours]:
         """By entity, what is counted by whole hours."""
-        found: dict[str, list[Tally]] = {}
-        for tally in self.tallies:
+        found: dict[str, list[int]] = {}
+        for place, tally in enumerate(self.tallies):
             if tally.in_hours:
-                found.setdefault(tally.of[0], []).append(tally)
-        return {entity: tuple(tallies) for entity, tallies in found.items()}
+                found.setdefault(tally.of[0], []).append(place)
+        return {entity: self._hours(places) for entity, places in found.items()}
+
+    def _hours(self, places: list[int]) -> Hours:
+        tallies = [self.tallies[place] for place in places]
+        of = [(tally.span_us, tally.kind != "hourly") for tally in tallies]
+        windows = tuple(dict.fromkeys(of))
+        asked = zip(places, tallies, of, strict=True)
+        return Hours(windows, tuple((place, tally.kind, windows.index(window)) for place, tally, window in asked))
 
     @cached_property
     def entities(self) -> tuple[str, ...]:

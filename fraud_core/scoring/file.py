@@ -316,8 +316,8 @@ ARROW_SCHEMA = {
 
 def arrow_schema(repeated: Sequence[str], declared: Declared = NOTHING) -> dict[str, pl.DataType]:
     """`ARROW_SCHEMA`, and the own fields that are repeated."""
-    own = {column.name: column.dtype for column in declared.columns if column.name in repeated and not column.personal}
-    return {**ARROW_SCHEMA, **own}
+    own = {column.name: column.dtype for column in declared.columns if not column.personal}
+    return {**ARROW_SCHEMA, **{name: own[name] for name in repeated if name in own}}
 
 
 def arrow(records: list[Record], columns: Mapping[str, pl.DataType]) -> bytes:

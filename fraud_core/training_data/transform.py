@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-import numpy as np
 import polars as pl
 
 from fraud_core.errors import PartitionError
@@ -85,7 +84,9 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
     needed = set().union(*(feature.needs for feature in chosen), CARRIED)
     lazy = artifacts.scan("raw", key)
     present = lazy.collect_schema().names()
-    rows = lazy.select([name for name in present if name in needed]).collect()
+    whole = lazy.select([name for name in present if name in {*needed, REFUND}]).collect()
+    is_payment = _is_payment(whole)  # money that came back is none to learn from, or to judge
+    rows = whole.filter(is_payment)
     if "label" not in present:
         rows = rows.with_columns(label=pl.lit(None, pl.Boolean))
     carried = rows.select([name for name in CARRIED if name in rows.columns])
@@ -95,11 +96,9 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         history = lazy.select([name for name in columns_for(plan) if name in present]).collect()
         payments = _payments(source, artifacts, key, history)
         known = _known(source, artifacts, key, payments, plan)
-        asked = pl.Series(np.arange(len(payments)) >= len(payments) - len(rows))
+        asked = pl.concat([pl.repeat(False, len(payments) - len(whole), eager=True), is_payment])
         rows = rows.hstack(states(payments, asked, plan, source.reach, source.zone, known))
     frame = pl.concat([carried, catalogue.feature_frame(rows, chosen, source.zone)], how="horizontal")
-    if REFUND in present:  # money that came back is no payment to learn from, or to judge
-        frame = frame.filter(~lazy.select(REFUND).collect().to_series().fill_null(value=False))
     parts = [
         VERSION,
         source.timezone,
@@ -118,6 +117,13 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         "last_us": int(stamps.max()) if len(frame) else start_us,  # type: ignore[arg-type]
     }
     return Table(frame=frame, content=content, inputs=transformed_inputs(source, raws), facts=facts)
+
+
+def _is_payment(rows: pl.DataFrame) -> pl.Series:
+    """Which rows are payments, and no refunds."""
+    if REFUND not in rows.columns:
+        return pl.repeat(True, len(rows), eager=True)
+    return ~rows[REFUND].fill_null(value=False)
 
 
 def _payments(source: Source, artifacts: Artifacts, key: str, rows: pl.DataFrame) -> pl.DataFrame:

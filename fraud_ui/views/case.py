@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError
+from fraud_core.fields.declared import ALIASES, Declared
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.explain import Reason
 from fraud_core.models.follower import LoadedModel
@@ -19,7 +20,10 @@ from fraud_core.models.scorer import Scorer
 from fraud_core.review.retest import Starting, score_again
 from fraud_core.scoring.score import Examined, Scored, examined, from_values, score_together
 from fraud_core.transactions.decision import Decision
+from fraud_core.transactions.declared_type import changed as with_changes
+from fraud_core.transactions.declared_type import example_of
 from fraud_core.transactions.refusals import FieldProblem, wrong_fields
+from fraud_core.transactions.told_fields import ToldField, told_fields
 from fraud_core.transactions.transaction import Transaction
 from fraud_core.units.geography import EARTH_RADIUS_METRES
 from fraud_ui.kit import charts
@@ -32,7 +36,9 @@ WHEN = "%Y-%m-%dT%H:%M:%S"  # as browsers write it
 
 @dataclass(frozen=True)
 class Form:
-    """What stands in the form: text and numbers as typed, None or empty where nothing is. `when` is in the analyst's zone."""
+    """What stands in the form: text and numbers as typed, None or empty where nothing is. `when` is in the analyst's zone.
+
+    `own` are the rows of the fields that the model declares (see `own_rows`)."""
 
     when: str | None = None
     amount: float | None = None
@@ -45,6 +51,7 @@ class Form:
     home_longitude: float | None = None
     merchant_latitude: float | None = None
     merchant_longitude: float | None = None
+    own: Sequence[Sequence[str]] = ()
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -66,6 +73,54 @@ LABELS: Mapping[str, str] = {
     "merchant_longitude": "Merchant: longitude",
 }
 
+OWN_HEADER = ("Field", "What it is", "Value")
+
+
+def own_rows(served: LoadedModel | None, values: Mapping[str, Any] | None = None) -> list[list[str]]:
+    """The fields that the model declares beside the standard ones, as rows of name, meaning and value; the required ones first.
+
+    Args:
+        served: the model.
+        values: by field; None: an example in those that are required.
+    """
+    if served is None or not served.scorer.declared.given:
+        return []
+    declared = served.scorer.declared
+    example = example_of(declared)
+    given = {name: example[name] for name, field in declared.given.items() if field.required} if values is None else values
+    told = [field for field in told_fields(declared, declared) if field.name in declared.given]
+    told.sort(key=lambda field: not field.required)
+    return [[field.name, _described(field), _typed(given.get(field.name))] for field in told]
+
+
+def _described(field: ToldField) -> str:
+    """A field in words: what it means, what it may be, and whether it must be there."""
+    bounds = [f"{word} {one:g}" for word, one in (("from", field.lowest), ("to", field.highest)) if one is not None]
+    parts = (
+        f"{field.meaning}{f', in {field.unit}' if field.unit else ''}{' ' if bounds else ''}{' '.join(bounds)}",
+        f"one of {', '.join(field.values[:8])}{' ...' if len(field.values) > 8 else ''}" if field.values else "",
+        "a time with its offset, or a day" if field.kind == "time" else "",
+        "required" if field.required else "",
+        "not stored by a test" if field.personal else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _own_typed(form: Form, declared: Declared) -> dict[str, Any]:
+    """What was typed for own fields."""
+    typed = {str(row[0]): str(row[2] or "").strip() for row in form.own if len(row) > 2}
+    sent: dict[str, Any] = {name: text for name, text in typed.items() if text and name in declared.given}
+    for name, text in sent.items():  # a truth value is one, whatever texts a file has for it
+        if declared.given[name].kind == "flag" and text.lower() in {"true", "false"}:
+            sent[name] = text.lower() == "true"
+    return sent
+
+
 _IN_FORM = {"amount_cents": "amount", "timestamp": "when"}  # columns that the form calls otherwise
 
 
@@ -77,15 +132,18 @@ class WrongFormError(FraudError):
         self.problems = tuple(problems)
 
 
-def typed_payment(form: Form, zone: ZoneInfo, reading: dict[str, Any] | None = None) -> Transaction:
+def typed_payment(
+    form: Form, zone: ZoneInfo, reading: dict[str, Any] | None = None, of: type[Transaction] = Transaction
+) -> Transaction:
     """The payment that was typed.
 
     Raises:
         WrongFormError: something in it is wrong or missing.
     """
-    sent = {field.name: getattr(form, field.name) for field in fields(form)}
+    sent = {field.name: getattr(form, field.name) for field in fields(form) if field.name != "own"}
     sent = {name: value.strip() if isinstance(value, str) else value for name, value in sent.items()}
     sent = {name: value for name, value in sent.items() if value not in (None, "")}
+    sent |= _own_typed(form, of.model_declared)
     population = sent.get("city_population")
     if isinstance(population, float) and population.is_integer():
         sent["city_population"] = int(population)
@@ -96,14 +154,14 @@ def typed_payment(form: Form, zone: ZoneInfo, reading: dict[str, Any] | None = N
         except ValueError:
             problems.append(FieldProblem(field=LABELS["when"], reason="is not a time; write it as 2024-06-21 14:05:00"))
     try:
-        payment = from_values(sent, context=reading)
+        payment = from_values(sent, reading, of)
     except ValidationError as error:
         found = [p for p in wrong_fields(error) if not (problems and p.field == "timestamp")]
         raise WrongFormError(problems + [FieldProblem(field=_label(p.field), reason=p.reason) for p in found]) from None
     return payment
 
 
-def logged_form(record: DecisionRecord, zone: ZoneInfo) -> Form:
+def logged_form(record: DecisionRecord, zone: ZoneInfo, served: LoadedModel | None = None) -> Form:
     """A logged payment as the form shows it; what the log does not keep is empty."""
     known = record.transaction
     return Form(
@@ -114,21 +172,35 @@ def logged_form(record: DecisionRecord, zone: ZoneInfo) -> Form:
         city_population=known.city_population,
         merchant_latitude=known.merchant_latitude,
         merchant_longitude=known.merchant_longitude,
+        own=own_rows(served, known.own),
     )
 
 
-def logged_payment(record: DecisionRecord) -> Transaction:
+def logged_payment(record: DecisionRecord, of: type[Transaction] = Transaction) -> Transaction:
     """A logged payment, as far as the log keeps it. It was checked when it came in."""
-    return Transaction.model_construct(**record.transaction._asdict())
+    columns = record.transaction._asdict()
+    logged = columns.pop("own")
+    own = {name: logged.get(name) for name in of.model_declared.own}
+    for name, value in own.items():
+        if value is not None and of.model_declared.own[name].kind == "time":
+            own[name] = datetime.fromisoformat(value)
+    return of.model_construct(**columns, **own)
 
 
-def at_logged_time(payment: Transaction, form: Form, record: DecisionRecord, zone: ZoneInfo) -> Transaction:
-    """A payment of a form that was filled by `logged_form`: where its time is the one that was filled in, the logged one to the
-    microsecond, which a form does not show; nor does it tell the two hours apart in which a clock is set back."""
-    filled = logged_form(record, zone).when
-    if datetime.fromisoformat(str(form.when)) != datetime.fromisoformat(str(filled)):
-        return payment
-    return payment.model_copy(update={"timestamp": record.transaction.timestamp})
+def as_logged(payment: Transaction, form: Form, starting: Starting, zone: ZoneInfo) -> Transaction:
+    """A payment of a form that was filled by `logged_form`, with what a form does not show: where its time is the one that was
+    filled in, the logged one to the microsecond, for the two hours in which a clock is set back are the same in a form; and what
+    was derived of something that the log does not keep, where nothing that it follows from was changed."""
+    filled = logged_form(starting.record, zone).when
+    if datetime.fromisoformat(str(form.when)) == datetime.fromisoformat(str(filled)):
+        payment = with_changes(payment, {"timestamp": starting.transaction.timestamp})
+    before, now = starting.transaction.__dict__, dict(payment.__dict__)
+    for name, field in payment.model_declared.derived.items():
+        assert field.derivation is not None
+        needs = [ALIASES.get(one, one) for one in field.derivation.needs]
+        if all(now[one] == before[one] for one in needs):
+            now[name] = before[name]
+    return payment.model_copy(update=now)
 
 
 def _instant(text: str, zone: ZoneInfo) -> datetime:
@@ -158,8 +230,9 @@ EXAMPLES = {  # name -> what is other than at home, and the hour and minute in t
 }
 
 
-def examples(now: datetime, zone: ZoneInfo, shown_in: ZoneInfo) -> dict[str, Form]:
-    """Ready cases, of yesterday in the source's zone, with times as the analyst's zone shows them."""
+def examples(now: datetime, zone: ZoneInfo, shown_in: ZoneInfo, served: LoadedModel | None = None) -> dict[str, Form]:
+    """Ready cases, of yesterday in the source's zone, with times as the analyst's zone shows them; own fields that the model
+    demands have an example's values."""
     yesterday = now.astimezone(zone) - timedelta(days=1)
     return {
         name: replace(
@@ -171,6 +244,7 @@ def examples(now: datetime, zone: ZoneInfo, shown_in: ZoneInfo) -> dict[str, For
             card=f"token-example-{number}",
             merchant_latitude=latitude,
             merchant_longitude=longitude,
+            own=own_rows(served),
         )
         for number, (name, ((hour, minute), amount, category, merchant, (latitude, longitude))) in enumerate(EXAMPLES.items(), 1)
     }
@@ -329,13 +403,38 @@ def changed(payment: Transaction, sliders: Sliders, zone: ZoneInfo) -> Transacti
         changes["timestamp"] = payment.timestamp.astimezone(zone).replace(hour=sliders.hour)
     if sliders.distance is not None and sliders.distance != before.distance:
         changes["merchant_latitude"], changes["merchant_longitude"] = _moved(payment, 1_000 * sliders.distance)
-    return payment.model_copy(update=changes)
+    return with_changes(payment, changes)
+
+
+def numbers_of(served: LoadedModel) -> list[str]:
+    """The numbers beside those of the sliders that a case may be changed in."""
+    own = [name for name, field in served.scorer.declared.given.items() if field.kind == "number" and not field.personal]
+    return [*(["city_population"] if "city_population" in served.scorer.needs else []), *own]
+
+
+def _range_of(served: LoadedModel, payment: Transaction, name: str) -> tuple[float, float]:
+    """From where to where a number is looked at: its declared bounds, or around the value that it has."""
+    field = served.scorer.declared.field(name)
+    value = getattr(payment, name)
+    size = max(2 * abs(value or 0.0), 100.0)
+    low = field.lowest if field.lowest is not None else min(0.0, -size if (value or 0.0) < 0 else 0.0)
+    high = field.highest if field.highest is not None and field.highest < 1e6 else max(size, low + 1.0)
+    return low, max(high, low + 1e-9)
 
 
 def what_if(
-    served: LoadedModel, payment: Transaction, sliders: Sliders, lookup: HistoryLookup, starting: Starting | None = None
+    served: LoadedModel,
+    payment: Transaction,
+    sliders: Sliders,
+    lookup: HistoryLookup,
+    starting: Starting | None = None,
+    number: str | None = None,
 ) -> str:
-    """How the score would move: a curve for each slider, the other two as they stand. Nothing is recorded."""
+    """How the score would move: a curve for each slider, the others as they stand. Nothing is recorded.
+
+    Args:
+        number: another number that is looked at (see `numbers_of`).
+    """
     zone = served.scorer.zone
     most = max(2_000.0, 3 * payment.amount_cents / 100, sliders.amount)
     furthest = max(500.0, 2 * (sliders_of(payment, zone).distance or 0), sliders.distance or 0)
@@ -345,6 +444,13 @@ def what_if(
     cases += [changed(payment, Sliders(sliders.amount, hour, sliders.distance), zone) for hour in range(24)]
     if sliders.distance is not None:
         cases += [changed(payment, Sliders(sliders.amount, sliders.hour, d), zone) for d in distances]
+    values: list[float] = []
+    if number is not None and number in numbers_of(served):
+        low, high = _range_of(served, payment, number)
+        whole = number == "city_population"
+        values = sorted({float(round(v)) if whole else float(v) for v in np.linspace(low, high, 64)})
+        moved = changed(payment, sliders, zone)
+        cases += [with_changes(moved, {number: int(v) if whole else v}) for v in values]
     scored = _scored(served, [payment, changed(payment, sliders, zone), *cases], lookup, starting)
     scorer, scores = scored.scorer, scored.probabilities.tolist()
     before, now, curve = scores[0], scores[1], scores[2:]
@@ -357,6 +463,11 @@ def what_if(
     if sliders.distance is not None:
         axis = charts.linear("distance from home (km)", 0, furthest)
         drawn.append(_curve("Distance", axis, distances, curve[len(amounts) + 24 :], sliders.distance, now, scorer))
+    if number is not None and values:
+        where = len(values)
+        axis = charts.linear(number.replace("_", " "), values[0], values[-1])
+        at = getattr(payment, number)
+        drawn.append(_curve(number.replace("_", " ").capitalize(), axis, values, curve[-where:], at, now, scorer))
     far = "" if sliders.distance is None else f", {sliders.distance:,g} km from home"
     said = (
         f"<p><strong>{money(100 * sliders.amount)} at {sliders.hour:02d}:00{far}:</strong> {percent(now)}, "
@@ -365,12 +476,14 @@ def what_if(
     return f'{said}<div class="charts">{"".join(drawn)}</div>'
 
 
-def _curve(name: str, axis: Axis, xs: Sequence[float], scores: Sequence[float], x: float, now: float, scorer: Scorer) -> str:
+def _curve(
+    name: str, axis: Axis, xs: Sequence[float], scores: Sequence[float], x: float | None, now: float, scorer: Scorer
+) -> str:
     points = list(zip(xs, scores, strict=False))
     low, high = min(s for _, s in points), max(s for _, s in points)
     return Chart(
         title=f"Probability of fraud by {name.lower()}",
-        summary=f"From {percent(low)} to {percent(high)}; {percent(now)} where the slider stands.",
+        summary=f"From {percent(low)} to {percent(high)}; {percent(now)} as it stands.",
         x=axis,
         y=charts.probability_axis("probability of fraud"),
         lines=[Line("probability", points)],
@@ -379,7 +492,7 @@ def _curve(name: str, axis: Axis, xs: Sequence[float], scores: Sequence[float], 
             for name, at in (("review", scorer.thresholds.review), ("decline", scorer.thresholds.decline))
             if at <= 1
         ],
-        here=[((x, now), f"{percent(now)} here")],
+        here=[] if x is None else [((x, now), f"{percent(now)} here")],
         width=420,
         height=270,
     ).svg()

@@ -21,7 +21,7 @@ from fraud_core.errors import FraudError
 from fraud_core.evaluation.calibration import LEAST, MOST
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
-from fraud_core.scoring.file import ARROW_SCHEMA, COMMAND, Frame, child_environment, order_bytes
+from fraud_core.scoring.file import ARROW_SCHEMA, COMMAND, Frame, arrow_schema, child_environment, order_bytes
 from fraud_core.scoring.file_parsing import FileFormat
 from fraud_core.settings import Settings
 from fraud_core.transactions.refusals import FieldProblem
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MOST_ROWS = 500_000
 SHOWN = 100  # rows of a table in the page; the download has all
+SHOWN_OWN = 4  # own fields in it
 REPEATED = ("timestamp", "amount_cents", "merchant", "category")
 FORMATS: Mapping[str, FileFormat] = {".csv": "csv", ".parquet": "parquet"}
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -102,8 +103,15 @@ class FileJob:
             self._child.kill()
 
     def rows(self) -> pl.DataFrame:
-        """All rows so far, as `ARROW_SCHEMA` has them, in the file's order."""
-        return pl.concat(self._frames) if self._frames else pl.DataFrame(schema=ARROW_SCHEMA)
+        """All rows so far, as `arrow_schema` has them, in the file's order."""
+        empty = arrow_schema(self._repeated, self.served.accepts)
+        return pl.concat(self._frames) if self._frames else pl.DataFrame(schema=empty)
+
+    @property
+    def _repeated(self) -> tuple[str, ...]:
+        """The fields of a payment that its row repeats, what it brought before what follows; none is personal."""
+        declared = self.served.accepts
+        return (*REPEATED, *(name for name in (*declared.given, *declared.derived) if not declared.own[name].personal))
 
     def _run(self) -> None:
         try:
@@ -125,7 +133,7 @@ class FileJob:
 
     def _score(self) -> None:
         file, bundle = FORMATS[self._path.suffix.lower()], self.served.scorer.bundle
-        order = order_bytes(self._path, file, "arrow", bundle, self._settings, REPEATED)
+        order = order_bytes(self._path, file, "arrow", bundle, self._settings, self._repeated, self.served.accepts)
         with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()) as child:  # noqa: S603
             self._child = child
             deadline = threading.Timer(self._settings.file_seconds, child.kill)
@@ -299,6 +307,7 @@ def _histogram(scored: pl.DataFrame, scorer: Scorer) -> str:
 
 
 def _riskiest(scored: pl.DataFrame, zone: ZoneInfo) -> str:
+    own = [name for name in scored.columns if name not in ARROW_SCHEMA][:SHOWN_OWN]
     rows = [
         (
             f"{row['line']:,}",
@@ -307,13 +316,14 @@ def _riskiest(scored: pl.DataFrame, zone: ZoneInfo) -> str:
             money(row["amount_cents"]),
             escaped(row["merchant"] or ""),
             escaped(row["category"] or ""),
+            *(escaped("" if row[name] is None else row[name]) for name in own),
             percent(row["probability"]),
             f'<span class="chip {row["decision"]}">{DECISIONS[row["decision"]]}</span>',
         )
         for row in scored.sort("probability", descending=True, maintain_order=True).head(SHOWN).iter_rows(named=True)
     ]
-    header = ("Line", "Transaction", f"When ({zone.key})", "Amount", "Merchant", "Category", "Fraud", "Decision")
-    return table(f"The riskiest first (up to {SHOWN}; the download has all)", header, rows, (0, 3, 6))
+    header = ("Line", "Transaction", f"When ({zone.key})", "Amount", "Merchant", "Category", *own, "Fraud", "Decision")
+    return table(f"The riskiest first (up to {SHOWN}; the download has all)", header, rows, (0, 3, 6 + len(own)))
 
 
 def write_csv(rows: pl.DataFrame, path: Path) -> None:
@@ -330,8 +340,9 @@ def write_csv(rows: pl.DataFrame, path: Path) -> None:
     amount = pl.format("{}.{}", cents // 100, (cents % 100).cast(pl.String).str.zfill(2)).alias("amount")
     ordered = rows.sort("probability", descending=True, nulls_last=True, maintain_order=True)
     shown = ordered.with_columns(amount, *text, pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"))
-    columns = ["line", "transaction_id", "timestamp", "amount", "merchant", "category", "probability", "decision", "problems"]
-    shown.select(columns).write_csv(path)
+    own = [name for name in rows.columns if name not in ARROW_SCHEMA]
+    columns = ["line", "transaction_id", "timestamp", "amount", "merchant", "category", *own]
+    shown.select([*columns, "probability", "decision", "problems"]).write_csv(path)
 
 
 def clear_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.review.backlog import Waiting
 from fraud_core.review.queue import NAMED, Case, Figures
+from fraud_core.transactions.declared_type import meaning_of
 from fraud_ui.kit import charts
 from fraud_ui.kit.wording import DECISIONS, alert, counted, escaped, moment, money, note, percent, table
 from fraud_ui.views import case
@@ -108,20 +109,29 @@ def render_case(one: Case, zone: ZoneInfo, served: LoadedModel | None, reasons: 
         f"<p>Transaction <code>{escaped(record.transaction_id)}</code>, {moment(record.timestamp, zone)}. Fraud probability "
         f"{percent(record.probability)} by version <code>{escaped(record.model_version)}</code>"
         f"{', without history, which could not be reached' if record.degraded else ''}. "
-        f"Expected loss {money(one.expected_loss)}.</p>{gauge}{reasons}{facts(record.transaction, zone)}{past}"
+        f"Expected loss {money(one.expected_loss)}.</p>{gauge}{reasons}{facts(record.transaction, zone, served)}{past}"
         + (table("What has been said", (f"When ({zone.key})", "Outcome", "Who", "Note"), said) if said else "")
     )
 
 
-def facts(transaction: LoggedTransaction, zone: ZoneInfo) -> str:
-    """The payment's fields; none of them is personal."""
+def facts(transaction: LoggedTransaction, zone: ZoneInfo, served: LoadedModel | None = None) -> str:
+    """The payment's fields, own ones by their declared meaning; none of them is personal."""
     rows = [
         (f"when ({zone.key})", moment(transaction.timestamp, zone)),
         ("amount (currency units)", money(transaction.amount_cents)),
     ]
     for name, value in transaction._asdict().items():
-        if value is not None and name not in {"timestamp", "amount_cents"}:
+        if value is not None and name not in {"timestamp", "amount_cents", "own"}:
             rows.append((escaped(name.replace("_", " ")), escaped(value)))
+    declared = {} if served is None else served.scorer.declared.own
+    for name, value in transaction.own.items():
+        field = declared.get(name)
+        if field is not None and field.personal:
+            continue  # what is declared so since is not shown any more
+        words = name.replace("_", " ") if field is None else meaning_of(name, field)
+        unit = f" {field.unit}" if field is not None and field.unit else ""
+        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}{unit}"
+        rows.append((escaped(words), escaped(said)))
     return f"<details><summary>All fields</summary>{table('The payment', ('Field', 'Value'), rows)}</details>"
 
 

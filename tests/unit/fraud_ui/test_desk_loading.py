@@ -13,6 +13,7 @@ from fraud_ui import desk
 from fraud_ui.services import Desk
 from fraud_ui.views.case import Form
 from tests.conftest import Installation
+from tests.declared import ONLINE
 from tests.scored import decide, suspicious
 
 ZONE = "Europe/Zurich"
@@ -93,3 +94,40 @@ def test_a_case_that_cannot_be_shown_is_counted(opened: Desk, installation: Inst
     assert identity == "case-001"
     assert "Case case-002 cannot be shown" in shown
     assert b"fraud_desk_cases_unshown_total 1.0\n" in opened.metrics.exposition()
+
+
+def test_own_fields_are_in_the_form_the_test_the_what_ifs_and_the_case(installation: Installation) -> None:
+    installation.promote(1, declared=ONLINE)
+    opened = Desk.open(installation.settings, signs_in=False)
+    opened.follower.poll()
+    own = desk._arrive(opened, user(), ZONE)[-1].value["data"]
+    assert [row[0] for row in own] == ["channel", "basket", "cvv", "device", "email", "income", "ip", "opened"]
+    assert own[0] == ["channel", "The channel; one of web, app; required", "web"]
+    assert own[1][1] == "The basket, in items from 0 to 1000"
+    # An example can be tested as it is, and what is wrong is named.
+    example = Form(*desk._example(opened, user(), ZONE, name="Card testing")[:-1])
+    assert "A test is not recorded" in desk._test(opened, user(), "", ZONE, *example.values)[0]
+    fax = replace(example, own=[["channel", "", "fax"], ["bin", "", "400012"]])
+    assert "channel is none of the declared values (web, app)." in desk._test(opened, user(), "", ZONE, *fax.values)[0]
+    # What was logged comes back, with what was derived of something that the log does not keep.
+    sent = suspicious(1) | {"channel": "app", "email": "jane@example.com", "basket": 7.5, "cvv": "N", "opened": "2020-01-01"}
+    (answer,) = decide(installation.settings.model_copy(update={"features_logged": 1.0}), [sent])
+    *values, identity, shown = desk._load(opened, user(), "case-001", ZONE)
+    form = Form(*values)
+    assert {row[0]: row[2] for row in form.own if row[2]} == {
+        "channel": "app",
+        "cvv": "false",
+        "opened": "2020-01-01T05:00:00+00:00",
+        "basket": "7.5",
+    }
+    assert '<td class="text">The basket</td><td class="text">7.5 items</td>' in shown
+    assert "example.com" in shown
+    assert "jane" not in shown
+    result, typed, *_, numbers, _ = desk._test(opened, user(), identity, ZONE, *form.values)
+    assert "Nothing was changed." in result
+    assert typed[0].email_domain == "example.com"
+    assert f"Exactly <code>{answer['probability']!r}</code>" in result
+    assert [name for name, _ in numbers.choices] == ["city_population", "basket"]
+    other = replace(form, own=[[name, words, "d-9" if name == "device" else value] for name, words, value in form.own])
+    assert "Changed: device" in desk._test(opened, user(), identity, ZONE, *other.values)[0]
+    assert "Probability of fraud by basket" in desk._what_if(opened, user(), typed, form.amount or 0, 3, 0, "basket")

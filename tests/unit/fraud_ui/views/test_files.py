@@ -11,14 +11,16 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from fraud_core.models.follower import LoadedModel
+from fraud_core.models.follower import LoadedModel, ModelFollower
 from fraud_core.scoring import file as filescoring
 from fraud_core.scoring.file import ARROW_SCHEMA
 from fraud_core.scoring.score import score_together
+from fraud_core.transactions.declared_type import example_of
 from fraud_core.transactions.transaction import Transaction
 from fraud_ui.views import files
 from fraud_ui.views.files import FileJob, FileJobs, UnfitFileError
 from tests.conftest import Installation
+from tests.declared import ONLINE
 
 UTC_ZONE = ZoneInfo("UTC")
 Make = Callable[[int], list[dict[str, Any]]]
@@ -196,3 +198,19 @@ def test_the_bar_tells_how_far_it_is() -> None:
     shown = files.progress_bar(files.Progress("running", 1_000, 250, 0), time.monotonic() - 10)
     assert 'value="0.250"' in shown
     assert "250 rows of about 1,000, about 30 s left" in shown
+
+
+def test_own_fields_that_may_be_seen_are_in_the_table_and_in_the_download(installation: Installation, tmp_path: Path) -> None:
+    installation.promote(1, declared=ONLINE)
+    served = ModelFollower(installation.store, installation.key).poll().served
+    assert served is not None
+    sent = [example_of(ONLINE) | {"cvv": "Y", "channel": channel} for channel in ("web", "app", "fax")]
+    job = ended(FileJob(uploaded(tmp_path, "sent.csv", csv_of(sent)), served, installation.settings, threading.Semaphore(1)))
+    rows = job.rows()
+    assert rows["channel"].to_list() == ["web", "app", None]
+    assert rows["problems"][2] == "channel is none of the declared values (web, app)"
+    assert not {"ip", "email", "income"} & set(rows.columns)
+    assert '<th scope="col" class="text">device</th>' in files.summary(rows, served.scorer, installation.settings, UTC_ZONE, "v")
+    files.write_csv(rows, tmp_path / "taken.csv")
+    first = pl.read_csv(tmp_path / "taken.csv", infer_schema=False).row(0, named=True)
+    assert (first["basket"], first["cvv"], first["email_domain"]) == ("500.0", "true", "example.com")
