@@ -66,7 +66,7 @@ def declared(source: Source) -> dict[str, Any]:
         "first": source.first,
         "cadence": source.cadence.value,
         "timezone": source.timezone,
-        "columns": sorted(source.columns.canonical),
+        "columns": sorted(_judged(source, name) for name in (*source.columns.canonical, *source.declared.own)),
         "label": None if source.columns.label is None else source.columns.label.model_dump(mode="json"),
         "excluded_features": sorted(source.excluded_features),
         "history": source.history.enabled,
@@ -75,6 +75,12 @@ def declared(source: Source) -> dict[str, Any]:
         **{f"drift.{name}": value for name, value in source.drift.model_dump(mode="json").items()},
     }
     return dict(sorted(values.items()))
+
+
+def _judged(source: Source, name: str) -> str:
+    """A field, with how its drift is judged where the source says that it does not block."""
+    field = source.declared.fields.get(name)
+    return name if field is None or field.drift == "blocks" else f"{name} ({field.drift})"
 
 
 def changes(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[str, ...]:

@@ -75,6 +75,8 @@ def test_the_first_start_records_what_is_declared_and_asks_nobody(store: Directo
         ),
         ({"history": {"enabled": False, "reason": "so"}}, "history was true and is false"),
         ({"cadence": "yearly", "first": "2023"}, "cadence was"),
+        ({"fields": {"basket": {"kind": "number", "column": "b"}}}, "columns was"),
+        ({"fields": {"amount": {"drift": "left_out"}}}, "amount_cents (left_out)"),
     ],
 )
 def test_other_rules_decide_only_when_a_person_has_confirmed_them(
