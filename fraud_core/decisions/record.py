@@ -87,8 +87,7 @@ def columns_of(transaction: Transaction) -> dict[str, Any]:
 
 def own_columns_of(transaction: Transaction, hashed: Callable[[SecretStr], str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Its own columns likewise, as far as there are any: those that it brought, personal ids as their hashes, and those that
-    follow from it, each in the order of their names. The first alone say which payment it is: what follows depends on the model
-    of the day.
+    follow from it, in the order of their names. The first alone say which payment it is: what follows depends on the day's model.
 
     Args:
         hashed: what a personal id is known by.

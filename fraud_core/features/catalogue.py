@@ -75,7 +75,7 @@ _WHOLE, _REAL = pl.Int64(), pl.Float64()
 _PLACES = frozenset({"home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude"})
 
 PLAIN: tuple[Feature, ...] = tuple(
-    Feature(name, kind, needs, unit, dtype, drift, compute, WORDINGS[name])  # type: ignore[arg-type]
+    Feature(name, kind, frozenset(needs), unit, dtype, drift, compute, WORDINGS[name])  # type: ignore[arg-type]
     for name, kind, needs, unit, dtype, drift, compute in (
         ("log_amount", "amount", {"amount_cents"}, "log(1 + currency units)", _REAL, "blocks", _log_amount),
         ("hour", "calendar", {"timestamp"}, "hour of the source's local day", _WHOLE, "blocks", _hour),

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from fraud_assets.training.columns import unlearnable
-from fraud_core.features.catalogue import BY_NAME
+from tests.history_features import BY_NAME
 
 AGE, DISTANCE, CITY, CATEGORY = (BY_NAME[name] for name in ("age", "distance", "city_population", "category"))
 WINDOW, FLAG = BY_NAME["card_sum_1d"], replace(AGE, name="flag")

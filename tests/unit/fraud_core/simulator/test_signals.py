@@ -14,12 +14,12 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from bench.signals import derived, told_by
+from fraud_core.fields import schema
 from fraud_core.signing.card_numbers import holds_card_number
 from fraud_core.simulator.config import FIRST_DAY, ONLINE_KINDS, FraudKind, OnlineConfig, SimulatorConfig
 from fraud_core.simulator.draws import below, hashed
 from fraud_core.simulator.signals import CURRENCIES, worth
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources import schema
 from fraud_core.sources.partitions import Cadence, key_range, window
 
 NEW_YORK = ZoneInfo("America/New_York")
