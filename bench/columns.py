@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -32,8 +33,7 @@ from fraud_assets.training.card import model_card
 from fraud_assets.training.rows import read_rows
 from fraud_assets.training.training import fit_preprocessor, train
 from fraud_core import gate
-from fraud_core.features import catalogue, wording
-from fraud_core.features.catalogue import Feature
+from fraud_core.features.feature import Feature
 from fraud_core.gate.baseline import make_reference, write_reference
 from fraud_core.models.bundle import read_bundle, write_bundle
 from fraud_core.models.explain import Explainer
@@ -41,8 +41,10 @@ from fraud_core.models.registry import point_at, read_latest
 from fraud_core.models.scorer import Scorer
 from fraud_core.settings import Settings
 from fraud_core.sources import partitions
+from fraud_core.sources.partitions import Cadence
 from fraud_core.sources.source import Source
 from fraud_core.storage.artifacts import Estimator, Table
+from fraud_core.training_data.transform import source_features
 from fraud_core.units.arrays import Flags
 
 ROOT = Path(__file__).parents[1]
@@ -56,35 +58,31 @@ GOALS = {"seconds": 720, "peak_mb": 6 * 1024}
 KINDS = {"tells": 12, "flag": 60, "category": 40, "some": 4, "many": 2, "window": 40, "constant": 10, "missing": 6, "copy": 10}
 
 
-def declared(columns: int) -> dict[str, Feature]:
-    """The features of the table, known to this process as if a source had declared them."""
+def declared(columns: int) -> dict[str, Any]:
+    """The fields and windows of the table, as a source declares them; what stands before the number in a name is its kind."""
     scale = columns / COLUMNS
     counts = {kind: max(1, round(count * scale)) for kind, count in KINDS.items()}
     counts["number"] = columns - sum(counts.values())
-    made = {f"{kind}_{place}": _feature(kind, f"{kind}_{place}") for kind, count in counts.items() for place in range(count)}
-    catalogue.BY_NAME = made
-    catalogue.PLAIN = tuple(feature for feature in made.values() if not feature.is_history)
-    catalogue.FEATURES = tuple(made.values())
-    words = wording.Wording("MADE", "The unknown", str, scale=True)
-    wording.WORDINGS = dict.fromkeys(made, words)
-    return made
+    windows = counts.pop("window")
+    return {
+        "fields": {f"{kind}_{place}": _field(kind) for kind, count in counts.items() for place in range(count)},
+        "windows": [
+            {"of": "card", "measure": "count", "spans": [f"{place + 1}h"], "name": f"window_{place}"} for place in range(windows)
+        ],
+        "standard_windows": False,
+        "excluded_features": ["log_amount", "hour", "weekday", "night"],
+    }
 
 
-def _feature(kind: str, name: str) -> Feature:
-    is_name, is_window = kind in {"category", "some", "many"}, kind == "window"
-    return Feature(
-        name=name,
-        kind="category" if is_name else "card" if is_window else "person",
-        needs=frozenset({"timestamp"}),
-        unit="",
-        dtype=pl.String() if is_name else pl.Int64() if kind == "flag" else pl.Float64(),
-        drift="reported" if kind in {"missing", "many", "window"} else "blocks",
-        compute=lambda inputs: inputs["timestamp"],
-        state=frozenset({"made"}) if is_window else frozenset(),
-    )
+def _field(kind: str) -> dict[str, str]:
+    is_name = kind in {"category", "some", "many"}
+    return {
+        "kind": "category" if is_name else "flag" if kind == "flag" else "number",
+        "drift": "reported" if kind in {"missing", "many"} else "blocks",
+    }
 
 
-def source() -> Source:
+def source(columns: int = COLUMNS) -> Source:
     """A year of monthly partitions, split by time."""
     names = ("timestamp", "amount", "label", "card")
     return Source.model_validate(
@@ -98,6 +96,7 @@ def source() -> Source:
             "history_days": 30,
             "columns": {name: {"column": name} if name in {"timestamp", "label"} else name for name in names},
             "split": {"protocol": "time", "holdout_days": 45, "validation_days": 45, "training_days": 90},
+            **declared(columns),
         }
     )
 
@@ -105,7 +104,7 @@ def source() -> Source:
 def drawn(key: str, rows: int, features: dict[str, Feature]) -> pl.DataFrame:
     """A transformed partition of so many rows."""
     rng = np.random.default_rng([SEED, int(key.replace("-", ""))])
-    start, end = (int(at.timestamp() * 1e6) for at in partitions.window(key, source().cadence, source().zone))
+    start, end = (int(at.timestamp() * 1e6) for at in partitions.window(key, Cadence.MONTHLY, ZoneInfo("UTC")))
     label, card = rng.random(rows) < FRAUDS, rng.integers(0, CARDS, rows)
     columns: dict[str, Any] = {
         "transaction_id": [f"{key}-{number}" for number in range(rows)],
@@ -241,10 +240,11 @@ MEASURED = ("gate", "preprocessor", "model", "champion")  # from transformed to 
 
 def _run(stage: str, home: Path, columns: int, rows: int, told: Any) -> None:
     """A stage, in a process of its own."""
-    features = declared(columns)
+    declared_source = source(columns)
+    features = {feature.name: feature for feature in source_features(declared_source)}
     settings = Settings(_env_file=None, home=home, dvc_remote="off", mlflow_url="off", drift_detector="scipy")
     begun = time.monotonic()
-    said = STAGES[stage](Installation(settings, source()), features, rows)
+    said = STAGES[stage](Installation(settings, declared_source), features, rows)
     used = resource.getrusage(resource.RUSAGE_SELF)
     told.put(
         {
