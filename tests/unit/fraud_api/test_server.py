@@ -18,7 +18,7 @@ def test_workers_that_take_long_to_start_are_not_killed_for_it(installation: Any
         def run(self) -> None:
             """Nothing."""
 
-    monkeypatch.setattr(server, "Multiprocess", Supervisor)
+    monkeypatch.setattr(server, "Workers", Supervisor)
     monkeypatch.setattr(server, "configure_logging", lambda settings: None)
     monkeypatch.setenv(server.FOLDER_VARIABLE, "")  # which is set for the workers, and put back after the test
     server.serve(installation.settings, port=0, workers=2)
