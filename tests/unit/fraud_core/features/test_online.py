@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fraud_core.features import batch, online
 from fraud_core.features.catalogue import STANDARD_PLAN, catalogue_of, plan_of
 from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Past, Query
-from fraud_core.features.windows import Plan, Reach
+from fraud_core.features.windows import Plan, Reach, Tally
 from fraud_core.fields.declared import Declared
 from fraud_core.history.sqlite import SqliteHistory
 from fraud_core.history.store import Heard, hours_key
@@ -235,7 +235,8 @@ def test_one_payment_through_sqlite_has_the_past_that_the_columns_have(
     payments, corrected = table(rows), changes(corrections)
     with tempfile.TemporaryDirectory() as folder:
         # Kept for longer than it is counted, so that each payment can be asked about after all of them came in.
-        store = SqliteHistory(Path(folder) / "history.sqlite", Reach.of_days(30, 30), 1_000, plan)
+        kept = plan.joined(Plan.of(Tally("seen", (entity,)) for entity in plan.sights))
+        store = SqliteHistory(Path(folder) / "history.sqlite", Reach.of_days(30, 30), 1_000, kept)
         store.load(payments)
         store.correct({hours_key(*entity): some for entity, some in corrected.items()}, Heard(), Heard(1, ()))
         store.reach = reach
