@@ -22,7 +22,8 @@ from tests.desk import DeskServer
 
 pytestmark = pytest.mark.integration
 
-FORM = ("2020-06-21T12:14:25", 2.86, "personal_care", "Kirlin", "tok", "1968-03-19", 333497, 33.9, -80.9, 33.98, -81.2)
+OWN = {"headers": ["Field", "Value"], "data": []}  # the table of a model's own fields, of which this one has none
+FORM = ("2020-06-21T12:14:25", 2.86, "personal_care", "Kirlin", "tok", "1968-03-19", 333497, 33.9, -80.9, 33.98, -81.2, OWN)
 # What each endpoint is called with; what has no line is called by the page alone.
 CALLS: dict[str, tuple[Any, ...]] = {
     "/arrive": ("Europe/Zurich",),
@@ -33,9 +34,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "/example_a_far_away_purchase": (),
     "/load_case": ("case-001",),
     "/test_case": FORM,
-    "/what_if_amount": (250.0, 3, 10.0),
-    "/what_if_hour": (250.0, 4, 10.0),
-    "/what_if_distance": (250.0, 3, 400.0),
+    "/what_if_amount": (250.0, 3, 10.0, None),
+    "/what_if_hour": (250.0, 4, 10.0, None),
+    "/what_if_distance": (250.0, 3, 400.0, None),
+    "/what_if_number": (250.0, 3, 10.0, None),
     "/cancel_file": (),
     "/open_queue": (),
     "/read_queue": (),
@@ -267,17 +269,19 @@ def test_tests_and_what_ifs_record_nothing(desk: DeskServer) -> None:
     before = recorded()
     for amount in (1.0, 10.0, 100.0):
         analyst.predict(FORM[0], amount, *FORM[2:], api_name="/test_case")
-        analyst.predict(amount, 3, 10.0, api_name="/what_if_amount")
+        analyst.predict(amount, 3, 10.0, None, api_name="/what_if_amount")
     assert recorded() == before
     assert before["fraud.sqlite decisions"] == 60
 
 
 def test_what_is_wrong_is_named_and_nothing_typed_is_lost(desk: DeskServer) -> None:
     analyst = client(desk, desk.newcomer("typo"))
-    result = analyst.predict("21.06.2020 12:14", 1.234, "x", "m", "", "1968", None, 140, None, None, None, api_name="/test_case")
+    result = analyst.predict(
+        "21.06.2020 12:14", 1.234, "x", "m", "", "1968", None, 140, None, None, None, OWN, api_name="/test_case"
+    )
     for said in (LABELS["when"], "at most two decimals", LABELS["birth_date"], "must be at most 90", "still there"):
         assert said in result[0]
-    assert len(result) == 5  # the result, the sliders and the curves: no field of the form
+    assert len(result) == 6  # the result, the sliders, the choice of a number and the curves: no field of the form
 
 
 def test_twenty_analysts_at_once_see_their_own_cases_alone(desk: DeskServer) -> None:
@@ -291,7 +295,7 @@ def test_twenty_analysts_at_once_see_their_own_cases_alone(desk: DeskServer) -> 
             result = analyst.predict(FORM[0], amount, *FORM[2:], api_name="/test_case")
             mine.append(result[0])
             assert f"The amount of {amount:,.2f}" in result[0]
-            curves = analyst.predict(amount, 3, 10.0, api_name="/what_if_amount")
+            curves = analyst.predict(amount, 3, 10.0, None, api_name="/what_if_amount")
             assert f"<strong>{amount:,.2f} at 03:00" in curves
         case = analyst.predict(api_name="/take_case")[0]
         found = re.search(r"case-\d{3}", case)
@@ -311,7 +315,7 @@ def test_a_score_comes_to_the_last_digit(desk: DeskServer) -> None:
         expected = score_together(desk.scorer, [Transaction.model_validate(sent)], None).probabilities[0]
         named = ("category", "merchant", "card", "birth_date", "city_population")
         places = ("home_latitude", "home_longitude", "merchant_latitude", "merchant_longitude")
-        typed = (sent["timestamp"], amount, *(sent[name] for name in (*named, *places)))
+        typed = (sent["timestamp"], amount, *(sent[name] for name in (*named, *places)), OWN)
         assert f"Exactly <code>{float(expected)!r}</code>" in analyst.predict(*typed, api_name="/test_case")[0]
 
 

@@ -10,6 +10,7 @@ import redis
 from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
+from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.history.open import open_history
 from fraud_core.history.store import HistoryStore
 from fraud_core.settings import Settings
@@ -70,7 +71,7 @@ def test_a_silent_server_is_given_up_and_a_password_is_not_told(server: RedisSer
     server.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(StoreError) as told:
-            hasty.look([])
+            hasty.look([], STANDARD_PLAN)
     finally:
         server.process.send_signal(signal.SIGCONT)
         hasty.close()

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from fastapi.testclient import TestClient
 
 from fraud_api.app import create_app
 from fraud_core.gate.records import verdict_of
@@ -16,6 +15,7 @@ from fraud_core.transactions.transaction import EXAMPLE
 from tests.few_trees import few_trees
 from tests.home import Home
 from tests.simulated import SHORT
+from tests.unit.fraud_api.conftest import Caller
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +52,8 @@ def trained(home: Home) -> None:
     """Take every partition through the graph, and train."""
     assert home.run("land").success
     for week in WEEKS:
-        assert home.run("materialize_partition", week).success
+        done = home.run("materialize_partition", week)
+        assert done.success, [event.event_specific_data for event in done.all_events if event.is_failure]
     with few_trees():
         assert home.run("train").success
 
@@ -60,12 +61,15 @@ def trained(home: Home) -> None:
 def test_two_lines_of_toml_bring_a_field_to_training_drift_api_and_reasons(home: Home) -> None:
     trained(home)
     payment = {name: value for name, value in EXAMPLE.items() if name != "transaction_id"} | {"timestamp": "2024-01-30T12:00:00Z"}
-    with TestClient(create_app(home.installation.settings, asks_for_keys=False), base_url="http://127.0.0.1") as api:
+    with Caller(create_app(home.installation.settings, asks_for_keys=False)) as api:
         assert "entry_mode" not in api.get("/v1/model").json()["features"]
         assert api.post("/v1/score", json=payment | {"entry_mode": "typed"}).status_code == 422
 
         home.source.write_text(home.source.read_text() + OWN)
         home.load()
+        # What is judged for drift is a rule of the gate, which a person lets change.
+        confirmed = {"who": "ann", "reason": "the entry mode was declared"}
+        assert home.run("confirm_rules", config={"ops": {"confirm": {"config": confirmed}}}).success
         trained(home)
         bundle = home.installation.artifacts.estimator("model").bundle
         assert "entry_mode" in bundle.encoder.features
@@ -74,7 +78,7 @@ def test_two_lines_of_toml_bring_a_field_to_training_drift_api_and_reasons(home:
         assert verdict is not None
         assert "entry_mode" in {result.name for result in verdict.features}
 
-        api.app.state.services.follower.poll()  # type: ignore[attr-defined]
+        api.app.state.services.follower.poll()
         assert "entry_mode" in api.get("/v1/model").json()["features"]
         answers = {
             mode: api.post("/v1/score?explain=true", json=payment | {"entry_mode": mode}).json() for mode in ("typed", "chip")

@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("few_trees_alone"
 
 ROOT = Path(__file__).parents[3]
 JULY = "2024-07"
-COUNTS = ["rows", "quarantined", "repaired", "partitions", "accepted", "rejected"]
+COUNTS = ["rows", "quarantined", "repaired", "rounded", "partitions", "accepted", "rejected"]
 FIGURES = [
     *("version", "model", "average_precision", "average_precision_ci", "roc_auc"),
     *("average_precision_validation", "average_precision_without_history", "holdout_looks"),
