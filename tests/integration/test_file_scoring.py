@@ -108,7 +108,7 @@ def test_a_reader_that_stalls_loses_its_place_and_is_told_what_is_missing(server
         eventually(lambda: sent(server, one).status_code == 200)
         text = whole(stalled)
     last = json.loads(text[text.rindex(b'{"rows":') :].partition(b"\n")[0])
-    assert last["problem"] == "Nothing of the answer was taken for 2 s; send the rest again."
+    assert last["problem"] == f"Nothing of the answer was taken for {STALL:.0f} s; send the rest again."
     assert (last["complete"], 0 < last["rows"] < 100_000) == (False, True)
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
