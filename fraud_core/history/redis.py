@@ -1,7 +1,7 @@
 """History in Redis (or Valkey): for several machines that score. Every call is one script, and so whole or not at all.
 
-What was answered survives the end of the Redis process where `appendonly yes` is set, and a loss of power with
-`appendfsync always`.
+What was answered survives the end of the Redis process where `appendonly yes` is set, but for what `appendfsync everysec` holds
+back while the disk is busy (two seconds at most), and a loss of power with `appendfsync always`.
 `maxmemory-policy` must be `noeviction`: nothing here may be dropped but by its own rule. Keys begin with `fraud:`
 
     sequence, head      strings: the number of the newest recorded payment; up to which they were removed

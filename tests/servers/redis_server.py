@@ -1,6 +1,7 @@
 """A real Redis on a port of its own, for tests."""
 
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,7 +29,10 @@ class RedisServer:
         self.process = self._running.enter_context(running(command, self.folder / "redis.log", self._answers))
 
     def kill(self) -> None:
-        """As if the machine went."""
+        """Kill it once the disk has taken what was answered: a busy one may keep it waiting for two seconds."""
+        with redis.Redis(port=self.port) as client:
+            while client.info("persistence")["aof_buffer_length"]:  # type: ignore[index]
+                time.sleep(0.01)
         self.process.send_signal(signal.SIGKILL)
         self.stop()
 
