@@ -53,7 +53,7 @@ def trained(home: Home) -> None:
     assert home.run("land").success
     for week in WEEKS:
         done = home.run("materialize_partition", week)
-        assert done.success, [event.event_specific_data for event in done.all_events if event.is_failure]
+        assert done.success, [evaluation.description for evaluation in done.get_asset_check_evaluations()]
     with few_trees():
         assert home.run("train").success
 
