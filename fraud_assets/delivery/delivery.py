@@ -144,7 +144,8 @@ def _log_waiting(installation: Installation, place: Server) -> Iterator[dg.Asset
             continue
         yield observation
         waiting.done(entry)
-    refused += [wrong] if wrong else []
+    if wrong:
+        refused.append(wrong)
     with _told(place):
         _follow_champion(installation, place, records)
     if refused:

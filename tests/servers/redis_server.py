@@ -1,13 +1,13 @@
 """A real Redis on a port of its own, for tests."""
 
 import signal
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import redis
 
 from fraud_cli.stack import servers
+from tests.api_server import eventually
 from tests.servers.processes import free_port, running
 
 REDIS = servers.find("redis")
@@ -31,8 +31,7 @@ class RedisServer:
     def kill(self) -> None:
         """Kill it once the disk has taken what was answered: a busy one may keep it waiting for two seconds."""
         with redis.Redis(port=self.port) as client:
-            while client.info("persistence")["aof_buffer_length"]:  # type: ignore[index]
-                time.sleep(0.01)
+            eventually(lambda: client.info("persistence")["aof_buffer_length"] == 0)
         self.process.send_signal(signal.SIGKILL)
         self.stop()
 
