@@ -37,22 +37,32 @@ def blocking_findings(present: pl.DataFrame, features: Sequence[Feature]) -> lis
     return findings
 
 
-def incomparable(present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature]) -> list[Finding]:
-    """What cannot be compared. With `blocking_findings`, every blocking feature is either compared or has a blocking finding."""
+def incomparable(present: pl.DataFrame, reference: pl.DataFrame, features: Sequence[Feature], may_be_new: bool) -> list[Finding]:
+    """What cannot be compared.
+
+    With `blocking_findings`, every blocking feature is compared or has a blocking finding; but for one that was declared since
+    the reference was judged, which is told, and is then what the next partition is compared with.
+
+    Args:
+        may_be_new: whether the reference was judged by other rules than are in force: a person has confirmed what is looked at.
+    """
     if reference.height < MINIMUM_ROWS:
         message = f"the accepted partitions before it offer {reference.height} rows to compare with, of at least {MINIMUM_ROWS}"
         return [Finding(name="no_reference", message=message, value=reference.height, bound=MINIMUM_ROWS)]
-    return [
-        Finding(
-            name="no_reference",
-            feature=feature.name,
-            message=f"no accepted partition before it has values of {feature.name} to compare with",
-            value=0,
-            bound=1,
+    findings: list[Finding] = []
+    for feature in features:
+        if feature.drift != "blocks" or not has_values(present, feature.name) or has_values(reference, feature.name):
+            continue
+        is_new = may_be_new and feature.name not in reference.columns
+        message = (
+            f"{feature.name} was declared after the accepted partitions before it were judged: nothing to compare it with yet"
+            if is_new
+            else f"no accepted partition before it has values of {feature.name} to compare with"
         )
-        for feature in features
-        if feature.drift == "blocks" and has_values(present, feature.name) and not has_values(reference, feature.name)
-    ]
+        findings.append(
+            Finding(name="no_reference", feature=feature.name, blocking=not is_new, message=message, value=0, bound=1)
+        )
+    return findings
 
 
 def warning_findings(
@@ -63,10 +73,12 @@ def warning_findings(
     for feature in features:
         if not (has_values(present, feature.name) and has_values(reference, feature.name)):
             continue
-        values, usual = present[feature.name], reference[feature.name]
+        samples = [sample[feature.name] for sample in past.samples if feature.name in sample.columns]
+        # A sample of before the feature was declared is not one in which it is missing.
+        usual = reference[feature.name] if len(samples) == len(past.samples) else pl.concat(samples)
+        values = present[feature.name]
         found = [_nulls(values, usual, settings.null_share), _constant(values, usual)]
         if feature.is_category:
-            samples = [sample[feature.name] for sample in past.samples if feature.name in sample.columns]
             found.append(_unseen(values, samples))
         findings += [
             finding.model_copy(update={"blocking": feature.drift == "blocks"}) for finding in found if finding is not None

@@ -109,7 +109,7 @@ def judge(
 
     short = compared("last", past.references, past.samples)
     broken = blocking_findings(present, watched)
-    strange = incomparable(present, short.reference, watched) + warning_findings(
+    strange = incomparable(present, short.reference, watched, _by_other_rules(past, rules)) + warning_findings(
         present, short.reference, watched, past, settings
     )
     if not bootstrap:
@@ -161,6 +161,12 @@ def is_bootstrap(position: int, content: str, past: Past, settings: Drift) -> bo
         return not past.has_begun
     former, _ = past.former
     return former.content == content and former.kind == "bootstrap"
+
+
+def _by_other_rules(past: Past, rules: Rules | None) -> bool:
+    """Whether no reference was judged by the rules in force. Of a former self it is not known, and its sample tells."""
+    verdicts = [reference for reference in past.references if isinstance(reference, Verdict)]
+    return rules is not None and rules.confirmed is not None and not any(rules.holds(verdict.rules) for verdict in verdicts)
 
 
 def _instead(past: Past, content: str) -> Past:

@@ -35,8 +35,8 @@ OWN = '\n[fields.entry_mode]\nkind = "category"\n'
 def home(tmp_path: Path) -> Home:
     """Five weeks of payments in a file, which has a column that nobody has declared."""
     rows = simulate(CONFIG, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 5, tzinfo=UTC), ZoneInfo("UTC"))
-    typed = pl.when(pl.col("label").cast(pl.Boolean)).then(pl.col("transaction_id").hash(1) % 10 < 7)
-    entered = typed.otherwise(pl.col("transaction_id").hash(2) % 10 < 2)
+    typed = pl.when(pl.col("label").cast(pl.Boolean)).then(pl.col("transaction_id").hash(1) % 10 < 9)
+    entered = typed.otherwise(pl.col("transaction_id").hash(2) % 10 < 1)
     modes = pl.when(entered).then(pl.lit("typed")).otherwise(pl.lit("chip"))
     amounts = (pl.col("amount_cents") / 100).alias("amount")
     rows.with_columns(amounts, modes.alias("entry_mode")).drop("kind", "amount_cents").write_parquet(

@@ -16,6 +16,7 @@ from fraud_core import gate
 from fraud_core.errors import GateRefusalError, IntegrityError, StoreConflictError
 from fraud_core.features.feature import Feature
 from fraud_core.gate import statistics
+from fraud_core.gate.rules import Rules, RulesChange
 from fraud_core.settings import Settings
 from fraud_core.signing.card_numbers import MASK
 from fraud_core.signing.keys import Key, sign, verify
@@ -61,6 +62,7 @@ def judged(
     partition: str = "2024-06",
     features: Sequence[Feature] = FEATURES,
     detector: statistics.Detector = statistics.scipy_detector,
+    rules: Rules | None = None,
 ) -> gate.Judgement:
     return gate.judge(
         partition=partition,
@@ -73,6 +75,7 @@ def judged(
         seed=3,
         detector=detector,
         now=NOW,
+        rules=rules,
     )
 
 
@@ -593,6 +596,37 @@ def test_the_position_of_a_partition_is_by_the_calendar() -> None:
 def test_a_later_partition_materialized_first_is_no_bootstrap() -> None:
     verdict = judged(transformed(), gate.Past(), position=SETTINGS.bootstrap_partitions).verdict
     assert names(verdict) == {("no_reference", None)}
+
+
+def rules_of(*changes: str) -> Rules:
+    """The rules of the gate after so many changes; the first is the record of the first start."""
+    decision = gate.Decision(action="confirm", who="ann", reason=REASON, at=NOW)
+    return Rules(rules={}, history=tuple(RulesChange(sha256=one, changes=(one,), decision=decision) for one in changes))
+
+
+def test_a_feature_declared_since_blocks_nothing_until_there_is_one_to_compare_with() -> None:
+    walk, before, now = gate.Walk(SETTINGS), rules_of("first"), rules_of("first", "the category is declared")
+    without = [feature for feature in FEATURES if feature.name != "category"]
+    walk.add(judged(transformed(seed=1), walk.past("2024-01"), position=0, partition="2024-01", features=without, rules=before))
+    first = judged(transformed(seed=2), walk.past("2024-06"), rules=now)
+    assert first.verdict.is_accepted
+    assert ("no_reference", "category") in names(first.verdict, blocking=False)
+
+    walk.add(first)
+    past = walk.past("2024-07")
+    strangers = transformed(seed=3).with_columns(category=pl.lit("new"))
+    assert ("unseen_category", "category") in names(judged(strangers, past, rules=now).verdict)
+    missing = transformed(seed=3).with_columns(category=pl.when(pl.col("hour") > 12).then("category"))
+    assert ("null_share", "category") in names(judged(missing, past, rules=now).verdict), "before, it was not missing but unknown"
+
+
+def test_a_feature_that_the_reference_was_judged_by_is_not_one_declared_since() -> None:
+    walk, rules = gate.Walk(SETTINGS), rules_of("first", "the category is declared")
+    lost = judged(transformed(seed=1).drop("category"), walk.past("2024-01"), position=0, partition="2024-01", rules=rules)
+    assert names(lost.verdict) == {("missing_column", "category")}
+    decision = gate.Decision(action="accept", who="ann", reason=REASON, at=NOW)
+    walk.add(dataclasses.replace(lost, verdict=lost.verdict.model_copy(update={"decisions": (decision,)})))
+    assert ("no_reference", "category") in names(judged(transformed(seed=2), walk.past("2024-06"), rules=rules).verdict)
 
 
 # ---- the verdict in the store
