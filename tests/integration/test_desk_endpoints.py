@@ -34,10 +34,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "/example_a_far_away_purchase": (),
     "/load_case": ("case-001",),
     "/test_case": FORM,
-    "/what_if_amount": (250.0, 3, 10.0, None),
-    "/what_if_hour": (250.0, 4, 10.0, None),
-    "/what_if_distance": (250.0, 3, 400.0, None),
-    "/what_if_number": (250.0, 3, 10.0, None),
+    "/what_if_amount": (250.0, 3, 10.0, "city_population"),
+    "/what_if_hour": (250.0, 4, 10.0, "city_population"),
+    "/what_if_distance": (250.0, 3, 400.0, "city_population"),
+    "/what_if_number": (250.0, 3, 10.0, "city_population"),
     "/cancel_file": (),
     "/open_queue": (),
     "/read_queue": (),
@@ -70,7 +70,7 @@ def sent(folder: Path, content: str) -> Path:
 
 def call_raw(desk: DeskServer, cookie: str, function: dict[str, Any]) -> httpx.Response:
     """An endpoint called by its number with nothing, as anybody on the network could."""
-    data = [5 if kind == "slider" else None for kind in function["kinds"]]
+    data = [{"slider": 5, "dataframe": OWN}.get(kind) for kind in function["kinds"]]
     body = {"data": data, "fn_index": function["id"], "session_hash": "anybody"}
     return send(desk, cookie, "run/predict", json=body)
 
