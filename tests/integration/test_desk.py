@@ -4,6 +4,7 @@ import csv
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from fraud_core.features.encoder import Encoder
-from tests.api_server import eventually
 from tests.conftest import new_installation
 from tests.desk import DeskServer
 from tests.servers.postgres_server import POSTGRES, PostgresServer
