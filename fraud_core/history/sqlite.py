@@ -32,6 +32,7 @@ from fraud_core.history.layout import (
 )
 from fraud_core.history.store import Entry, Heard, Kept, Loaded, Place, Recorded, entity_key, hours_key, places_of
 from fraud_core.storage.database import file_identity, moved_away
+from fraud_core.storage.write_ahead import opening
 from fraud_core.units.time import DAY_US
 
 _SCHEMA = """
@@ -249,12 +250,12 @@ class SqliteHistory:
             found = sqlite3.connect(self.path, timeout=_OPENING_SECONDS, isolation_level=None, check_same_thread=False)
             self._local.connection = found
             self._opened.append(found)
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=1073741824", "cache_size=-65536"):
-                found.execute(f"PRAGMA {pragma}")
-            found.executescript(_SCHEMA)
-            if "own" not in {row[1] for row in found.execute("PRAGMA table_info(events)")}:  # a file of a release before
-                with suppress(sqlite3.OperationalError):  # two may come at once
+            with opening(found, self.path, "NORMAL"):
+                found.executescript(_SCHEMA)
+                if "own" not in {row[1] for row in found.execute("PRAGMA table_info(events)")}:  # a file of a release before
                     found.execute("ALTER TABLE events ADD COLUMN own TEXT")
+            for pragma in ("mmap_size=1073741824", "cache_size=-65536"):
+                found.execute(f"PRAGMA {pragma}")
             found.execute(f"PRAGMA busy_timeout={self._timeout}")
             self._local.file = file_identity(self.path)
             self._was_there = True

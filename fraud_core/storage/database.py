@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlc
 
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
+from fraud_core.storage.write_ahead import opening
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
 GONE_SECONDS = 3  # a server that does not answer for so long is taken to be gone
@@ -34,8 +35,9 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
         url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
         engine = create_engine(url, connect_args={"timeout": seconds}, execution_options={"patience": patience})
         synchronous = "FULL" if settings.decision_sync == "power" else "NORMAL"
-        event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, synchronous))
-        _stay_with_the_file(engine, settings.home / "fraud.sqlite")
+        path = settings.home / "fraud.sqlite"
+        event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, path, synchronous))
+        _stay_with_the_file(engine, path)
         return engine
     url = postgresql_url(settings.database, "FRAUD_DATABASE")
     silent = GONE_SECONDS * 1_000 if patience is None else patience
@@ -92,11 +94,10 @@ def described(engine: Engine) -> str:
     return f"The {engine.url.get_backend_name()} database {engine.url.render_as_string(hide_password=True)}"
 
 
-def _prepare_sqlite(connection: Any, synchronous: str) -> None:
-    """Readers and one writer do not wait for each other; a commit survives the end of the process (FULL: of power)."""
+def _prepare_sqlite(connection: Any, path: Path, synchronous: str) -> None:
     assert isinstance(connection, sqlite3.Connection)
-    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    with opening(connection, path, synchronous):
+        connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _give_up_after(connection: Any, milliseconds: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fraud_core.errors import StoreError
+from fraud_core.storage.write_ahead import opening
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +107,10 @@ class Spool:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(f"PRAGMA synchronous={self._synchronous}")
-                connection.execute("CREATE TABLE IF NOT EXISTS spool (number INTEGER PRIMARY KEY AUTOINCREMENT, line TEXT)")
-                connection.execute("CREATE TABLE IF NOT EXISTS looks (number INTEGER PRIMARY KEY, at REAL)")
-                connection.execute("CREATE TABLE IF NOT EXISTS damaged (number INTEGER PRIMARY KEY, line TEXT)")
+                with opening(connection, self.path, self._synchronous):
+                    connection.execute("CREATE TABLE IF NOT EXISTS spool (number INTEGER PRIMARY KEY AUTOINCREMENT, line TEXT)")
+                    connection.execute("CREATE TABLE IF NOT EXISTS looks (number INTEGER PRIMARY KEY, at REAL)")
+                    connection.execute("CREATE TABLE IF NOT EXISTS damaged (number INTEGER PRIMARY KEY, line TEXT)")
                 yield connection
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
