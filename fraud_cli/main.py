@@ -2,10 +2,12 @@
 
 import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -31,6 +33,8 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     *(source, data, db, keys, ui, users, served, simulate, settings, client_types),
 )
 
+_ABOUT = "Card-payment fraud detection that you run yourself."
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
@@ -50,11 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def application() -> typer.Typer:
     """All commands, in plain text: scripts and logs read what they print."""
     app = typer.Typer(
-        help="Card-payment fraud detection that you run yourself.",
+        help=_ABOUT,
         add_completion=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback(help=_ABOUT)(_every)
     for command in COMMANDS:
         # What stands after the first argument is an argument: `fraud webserver -- --port 3000`.
         passes_on = {"allow_interspersed_args": command is not webserver}
@@ -63,6 +68,19 @@ def application() -> typer.Typer:
             _declared(command)
         )
     return app
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"fraud-detection {metadata.version('fraud-detection')}")
+        raise typer.Exit
+
+
+_Version = Annotated[bool, typer.Option("--version", help="Say which release this is.", is_eager=True, callback=_tell_version)]
+
+
+def _every(version: _Version = False) -> None:
+    """What stands before a command."""
 
 
 def _declared(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -89,9 +107,25 @@ def _status(command: Callable[[], int | None]) -> int:
     except (FraudError, OSError) as error:
         print(f"fraud: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing.startswith("fraud_"):
+            raise
+        print(f"fraud: {without(missing)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("fraud: stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
         return 130
+
+
+def without(module: str) -> str:
+    """What to say where a library is not installed that a part of the product needs: which one, and how to get it."""
+    ours = "fraud-detection"
+    named = {module.lower().replace("_", "-"), *(name.lower() for name in metadata.packages_distributions().get(module, ()))}
+    asked = [re.match(r"""([\w.-]+).*?extra == ["'](\w+)["']""", one) for one in metadata.requires(ours) or ()]
+    extras = {found[2] for found in asked if found is not None and found[1].lower() in named}
+    extra = next((one for one in ("pipeline", "scorer", "ui", "distributed", "alibi") if one in extras), "pipeline")
+    return f"This needs {module}, which is not installed here. Install that part: `pip install '{ours}[{extra}]'`."
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from fraud_core.errors import IntegrityError, SettingsError
 from fraud_core.settings import Settings
+from fraud_core.system.private import keep_out_of_git
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,6 +95,7 @@ def signing_key(settings: Settings) -> Key:
 def create_if_missing(path: Path) -> str:
     """A secret of 32 random bytes in hex, made on first use in a file that its owner alone can read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keep_out_of_git(path.parent)
     # Two processes may come here at once: the secret is written whole to a file of its own, and the first link wins.
     if not path.exists():
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

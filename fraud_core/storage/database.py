@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlc
 from fraud_core.errors import SettingsError, StoreError
 from fraud_core.settings import Settings
 from fraud_core.storage.write_ahead import opening
+from fraud_core.system.private import keep_out_of_git
 
 BUSY_SECONDS = 10.0  # how long a writer waits for another one
 GONE_SECONDS = 3  # a server that does not answer for so long is taken to be gone
@@ -31,6 +32,7 @@ def open_database(settings: Settings, patience: int | None = None) -> Engine:
     """
     if settings.database is None:
         settings.home.mkdir(parents=True, exist_ok=True)
+        keep_out_of_git(settings.home)
         seconds = BUSY_SECONDS if patience is None else patience / 1_000
         url = URL.create("sqlite", database=str(settings.home / "fraud.sqlite"))
         engine = create_engine(url, connect_args={"timeout": seconds}, execution_options={"patience": patience})

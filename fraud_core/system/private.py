@@ -1,4 +1,4 @@
-"""File permissions of the home: its databases, keys and payments are their owner's alone (700 and 600), repaired at start."""
+"""File permissions of the home: its databases, keys and payments are their owner's alone (700 and 600) and no commit's."""
 
 import os
 import stat
@@ -23,12 +23,24 @@ def keep_private(settings: Settings) -> str | None:
     if not _is_shared(settings):
         os.umask(OTHERS)
     home = settings.home
+    keep_out_of_git(home)
     if not home.is_dir() or home in (Path("/"), Path.home()) or not any(_is_open(path) for path in (home, *home.iterdir())):
         return None
     closed = sum(_close(path) for path in (home, *_below(home)))
     return (
         f"{home} could be read by others: it, and what is in it ({closed} in all), is its owner's alone now." if closed else None
     )
+
+
+def keep_out_of_git(home: Path) -> None:
+    """Let no `git add .` take what lies in a home, which has keys: it gets a `.gitignore` of its own, unless it has one.
+
+    A folder that is somebody's whole home directory, or a repository itself, is left as it is.
+    """
+    ignored = home / ".gitignore"
+    if home.is_dir() and home not in (Path("/"), Path.home()) and not (home / ".git").exists() and not ignored.exists():
+        with suppress(OSError):  # a home that is mounted for reading alone
+            ignored.write_text("*\n")
 
 
 def _is_shared(settings: Settings) -> bool:

@@ -155,3 +155,19 @@ def test_every_error_of_ours_is_one_that_ends_in_a_sentence() -> None:
     from fraud_cli.jobs import JobFailedError
 
     assert issubclass(JobFailedError, FraudError)
+
+
+def test_the_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"fraud-detection \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"), [("serve", "uvicorn", "scorer"), ("ui", "gradio", "ui"), ("pipeline", "dagster", "pipeline")]
+)
+def test_a_part_that_is_not_installed_is_named_with_its_extra(command: str, missing: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from fraud_cli.main import main; sys.exit(main([{command!r}]))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert f"`pip install 'fraud-detection[{extra}]'`" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,12 +1,14 @@
 """What lies in the home is its owner's alone."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fraud_core.settings import Settings
+from fraud_core.signing.keys import signing_key
 from fraud_core.system.private import keep_private
 
 
@@ -19,7 +21,8 @@ def umask() -> Iterator[None]:
 
 
 def rights(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder.parent)): oct(path.stat().st_mode & 0o777)[2:] for path in (folder, *folder.rglob("*"))}
+    found = [folder, *(path for path in folder.rglob("*") if path.name != ".gitignore")]
+    return {str(path.relative_to(folder.parent)): oct(path.stat().st_mode & 0o777)[2:] for path in found}
 
 
 def test_a_home_of_old_that_others_could_read_is_closed_once_and_what_is_written_from_then_on_is_closed(tmp_path: Path) -> None:
@@ -68,3 +71,15 @@ def test_a_store_that_is_shared_on_purpose_stays_shared(tmp_path: Path) -> None:
     (shared / "latest.json").write_text("x")
     assert rights(shared) == {"shared": "755", "shared/latest.json": "644"}
     assert rights(home) == {"home": "700"}
+
+
+def test_no_commit_takes_what_lies_in_a_home(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    home = tmp_path / "any-name"
+    settings = Settings(_env_file=None, home=home)
+    signing_key(settings)
+    status = ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"]
+    assert subprocess.run(status, capture_output=True, text=True, check=True).stdout == ""
+    (home / ".gitignore").write_text("mine\n")
+    keep_private(settings)
+    assert (home / ".gitignore").read_text() == "mine\n"
