@@ -1,7 +1,7 @@
 """What declared fields and windows tell of fraud in `sources/simulated_online.toml`: each alone, and models that learn from them.
 
 `python bench/signals.py` simulates the source by several seeds, makes raw and features of it as the pipeline does, trains the
-pipeline's candidates with and without the declared windows, and writes its tables into docs/simulator.md after each seed.
+pipeline's boosting with and without the declared windows, and writes its tables into docs/simulator.md after each seed.
 `--quick` takes one seed and fewer cards, and writes nothing.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fraud_assets.training.candidates import fit_candidates
+from fraud_assets.training.candidates import fixed_threads
 from fraud_assets.training.columns import unlearnable
 from fraud_assets.training.preprocessing import fit_encoder, training_matrix
 from fraud_assets.training.rows import Data, Rows, read_rows, read_training_rows
@@ -29,6 +29,7 @@ from fraud_core.fields.declared import NOTHING
 from fraud_core.gate import PartitionRef
 from fraud_core.intake.landing import Landing
 from fraud_core.intake.raw import build_raw
+from fraud_core.models.kinds.catalogue import KINDS
 from fraud_core.models.kinds.kind import Examples
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import Key
@@ -180,7 +181,7 @@ class Judged:
         rows: of the hold-out: label, kind, cluster, and how many days it has.
         days: of the hold-out.
         trained: rows and frauds that were learned from.
-        chosen: by set of features, the name of the candidate that was best on validation A.
+        chosen: by set of features, the model's name with the number of trees that was best on validation A.
         scores: by set of features, float64[n], higher: more suspicious.
     """
 
@@ -245,7 +246,7 @@ def _share(weights: Floats, share: Floats, of: Flags) -> float:
 
 
 def judged(portfolio: Portfolio, settings: Settings) -> Judged:
-    """Fit the pipeline's candidates on each set of features, take the best on validation A, and score the hold-out."""
+    """Fit the pipeline's boosting on each set of features, with as many trees as are best on validation A; score the hold-out."""
     artifacts, source = portfolio.artifacts, portfolio.source
     pointers = artifacts.pointers("transformed")
     refs = [PartitionRef(partition=key, content=pointer.content) for key, pointer in pointers.items()]
@@ -271,14 +272,13 @@ def _fitted(
     dropped = unlearnable(training.frame, features)
     encoder = fit_encoder(training, [one for one in features if one.name not in dropped])
     X = training_matrix(training, np.ones(len(training.frame), dtype=bool), encoder, settings.seed)
-    best, *_ = fit_candidates(
-        Examples(X, training.labels, training.weights),
-        Examples(encoder.frame_matrix(validation.frame), validation.labels, validation.weights),
-        seed=settings.seed,
-        threads=settings.threads,
-        progress=lambda said: print(f"      {said}", flush=True),
-    )
-    return best.name, best.margins(encoder.frame_matrix(holdout.frame), settings.threads)
+    examples = Examples(X, training.labels, training.weights)
+    validated = Examples(encoder.frame_matrix(validation.frame), validation.labels, validation.weights)
+    kind = KINDS["boosting"]
+    with fixed_threads(settings.threads):  # the first of its candidates, that of small trees
+        chosen, estimator = next(iter(kind.fit(examples, validated, seed=settings.seed, threads=settings.threads)))
+    model = kind.load(kind.export(estimator), settings.threads)
+    return chosen, model.margins(encoder.frame_matrix(holdout.frame))
 
 
 def pooled(of_seeds: Sequence[Floats]) -> Floats:
