@@ -178,7 +178,7 @@ class Judged:
 
     Attributes:
         seed: of the simulator.
-        rows: of the hold-out: label, kind, cluster, and how many days it has.
+        rows: of the hold-out: label, kind and cluster.
         days: of the hold-out.
         trained: rows and frauds that were learned from.
         chosen: by set of features, the model's name with the number of trees that was best on validation A.
@@ -345,15 +345,13 @@ def together_table(found: Sequence[Judged]) -> list[str]:
     return [*lines, f"Average precision, mean (least to most of a seed): {said}."]
 
 
-def page_text(told: Mapping[int, list[Told]], shown: pl.DataFrame, found: Sequence[Judged]) -> str:
+def page_text(commit: str, told: Mapping[int, list[Told]], shown: pl.DataFrame, found: Sequence[Judged]) -> str:
     """What stands between the page's marks; the table of each feature alone is that of the first seed, whose rows are shown."""
     first, *_ = found
     every = [one for ones in told.values() for one in ones]
     most = max(every, key=lambda one: one.precision)
     of_kind = [(kind.value, max(every, key=lambda one: one.of_kind[kind.value])) for kind in ONLINE_KINDS]
     own = "; ".join(f"{kind} {one.of_kind[kind]:.3f} (`{one.feature}`)" for kind, one in of_kind)
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()  # noqa: S603
     lines = [
         f"Measured at {commit} with the seeds {', '.join(map(str, told))}; this table is that of seed {first.seed}.",
         "",
@@ -396,6 +394,8 @@ def main() -> None:
     given = parser.parse_args()
     source, settings = load_source(SOURCE), Settings(_env_file=None, max_training_rows=TRAINING_ROWS)
     seeds, fewer = (SEEDS[:1], {"cardholders": 1_000}) if given.quick else (SEEDS, {})
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()  # noqa: S603
     told: dict[int, list[Told]] = {}
     found: list[Judged] = []
     shown = pl.DataFrame()
@@ -408,7 +408,7 @@ def main() -> None:
             shown = shown if found else rows.select("label", "kind")
             print(f"seed {seed}: {len(rows):,} rows after {time.monotonic() - begun:.0f} s", flush=True)
             found.append(judged(portfolio, settings))
-        text = page_text(told, shown, found)
+        text = page_text(commit, told, shown, found)
         if not given.quick:
             write_page(PAGE, text)
         print(f"{text}\n\nseed {seed}: {time.monotonic() - begun:.0f} s", flush=True)

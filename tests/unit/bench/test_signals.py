@@ -29,6 +29,22 @@ def test_no_declared_field_or_window_alone_tells_fraud(portfolio: Portfolio) -> 
     assert max(one.precision for one in told.values()) > 0.05  # and yet they tell something
 
 
+@pytest.mark.parametrize(
+    ("window", "kind", "shared"),
+    [
+        ("device_distinct_card_1d", FraudKind.DEVICE_RING, 500),  # call centres and tills
+        ("network_distinct_email_7d", FraudKind.ACCOUNT_FARM, 500),  # carriers
+        ("bin_count_cvv_false_1h", FraudKind.BIN_ENUMERATION, 10),  # an issuer's outage
+    ],
+)
+def test_legitimate_payments_have_shared_devices_networks_and_failed_checks_as_frauds_do(
+    portfolio: Portfolio, window: str, kind: FraudKind, shared: int
+) -> None:
+    rows = portfolio.transformed()
+    typical = rows.filter(pl.col("kind") == kind.value)[window].median()
+    assert rows.filter(~pl.col("label"), pl.col(window) >= typical).height > shared
+
+
 def test_windows_are_what_one_model_has_beyond_the_other(portfolio: Portfolio) -> None:
     without, whole = ({one.name for one in features} for features in portfolio.features.values())
     assert without < whole
