@@ -1,200 +1,417 @@
-"""What signals of payments tell of fraud in `sources/simulated_online.toml`: each alone, and a model that learns from all.
+"""What declared fields and windows tell of fraud in `sources/simulated_online.toml`: each alone, and models that learn from them.
 
-`python bench/signals.py` prints the tables of docs/simulator.md. What it measures is made here by hand, with Polars alone, and by
-no engine of features: signals of a payment, and measures of what its device, network, e-mail, BIN and card did strictly before.
+`python bench/signals.py` simulates the source by several seeds, makes raw and features of it as the pipeline does, trains the
+pipeline's boosting with and without the declared windows, and writes its tables into docs/simulator.md after each seed.
+`--quick` takes one seed and fewer cards, and writes nothing.
 """
 
-import tomllib
+import argparse
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import average_precision_score
 
-from fraud_core.simulator.config import ONLINE_KINDS, SimulatorConfig
+from fraud_assets.training.candidates import fixed_threads
+from fraud_assets.training.columns import unlearnable
+from fraud_assets.training.preprocessing import fit_encoder, training_matrix
+from fraud_assets.training.rows import Data, Rows, read_rows, read_training_rows
+from fraud_assets.training.split import split_of
+from fraud_core.evaluation.metrics import average_precision, sorted_by_score
+from fraud_core.features.catalogue import catalogue_of
+from fraud_core.features.feature import Feature
+from fraud_core.fields.declared import NOTHING
+from fraud_core.gate import PartitionRef
+from fraud_core.intake.landing import Landing
+from fraud_core.intake.raw import build_raw
+from fraud_core.models.kinds.catalogue import KINDS
+from fraud_core.models.kinds.kind import Examples
+from fraud_core.settings import Settings
+from fraud_core.signing.keys import Key
+from fraud_core.simulator.config import ONLINE_KINDS, FraudKind
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources.partitions import Cadence, window
+from fraud_core.sources import partitions
+from fraud_core.sources.source import Source, load_source
+from fraud_core.storage.artifacts import Artifacts
+from fraud_core.storage.directory import DirectoryStore
+from fraud_core.training_data.transform import build_transformed, source_features
+from fraud_core.units.arrays import Array, Flags, Floats
 
-SOURCE = Path(__file__).parents[1] / "sources" / "simulated_online.toml"
-_SPANS = ("1h", "1d", "7d", "30d")
-_REMOTE = pl.col("channel") != "pos"
-_BAD_CHECK, _DECLINED = pl.col("cvv") == "N", pl.col("authorised") == "declined"
+ROOT = Path(__file__).parents[1]
+SOURCE, PAGE = ROOT / "sources" / "simulated_online.toml", ROOT / "docs" / "simulator.md"
+BEGIN, END = "<!-- signals: made by `python bench/signals.py` -->", "<!-- end of signals -->"
+SEEDS = (21, 22, 23)  # the first is the TOML's own
+DRAWS = 1_000
+TRAINING_ROWS = 40_000  # at most, as FRAUD_MAX_TRAINING_ROWS has it: all frauds, legitimate rows thinned and weighted up
+KEY = Key(b"\x16" * 32)
+HOLDER = ("birth_date", "home_latitude", "home_longitude")
+SETS = ("with fields", "and windows")
+BUDGETS = ("as many as frauds", "50 a day")
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """A simulated source, with raw and features in a store as the pipeline makes them.
+
+    Attributes:
+        source: as its TOML declares it, by whatever seed.
+        artifacts: with `raw` and `transformed` of every partition.
+        told: transaction_id, `kind` of fraud (null: none), and `cluster`: payments of one are not independent.
+    """
+
+    source: Source
+    artifacts: Artifacts
+    told: pl.DataFrame
+
+    @classmethod
+    def simulated(cls, source: Source, folder: Path) -> "Portfolio":
+        """Simulate every partition from `first` to `last`."""
+        artifacts = Artifacts(DirectoryStore(folder), KEY)
+        nothing_landed = Landing(parse="", files={})
+        for key in source.keys:
+            artifacts.write("raw", key, build_raw(source, nothing_landed, key, artifacts.store, KEY).rows)
+            artifacts.write("transformed", key, build_transformed(source, artifacts, key))
+        assert source.simulator is not None
+        start, end = (
+            partitions.window(key, source.cadence, source.zone)[at] for at, key in enumerate((source.first, source.last))
+        )
+        return cls(source, artifacts, clusters(simulate(source.simulator, start, end, source.zone)))
+
+    @cached_property
+    def features(self) -> dict[str, tuple[Feature, ...]]:
+        """By name (see `SETS`): what the source has without its own windows, standard ones included, and all that it has."""
+        every = source_features(self.source)
+        without = catalogue_of(self.source.declared.model_copy(update={"windows": ()})).by_name
+        return dict(zip(SETS, (tuple(one for one in every if one.name in without), every), strict=True))
+
+    @property
+    def own(self) -> tuple[Feature, ...]:
+        """The features of declared fields and windows."""
+        standard = catalogue_of(NOTHING).by_name
+        return tuple(one for one in source_features(self.source) if one.name not in standard)
+
+    def transformed(self) -> pl.DataFrame:
+        """What models learn from, with `kind` and `cluster`."""
+        return self.with_told(pl.concat(pl.collect_all([self.artifacts.scan("transformed", key) for key in self.source.keys])))
+
+    def with_told(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of transformed with `kind` and `cluster`."""
+        return rows.join(self.told, on="transaction_id", how="left", maintain_order="left", validate="1:1")
+
+
+def clusters(simulated: pl.DataFrame) -> pl.DataFrame:
+    """Of each simulated payment its kind of fraud, and the cluster that it belongs to.
+
+    Attacks are independent of each other, and their payments are not: a ring is its device, a farm its network, an enumeration
+    what is tried under a BIN without an hour's pause. Two that share these are taken for one. All other payments belong to
+    their cardholder.
+    """
+    kind, network, bin_ = pl.col("kind"), pl.col("ip").str.extract(r"^(\d+\.\d+\.\d+)\."), pl.col("card").str.head(6)
+    tried = (kind == FraudKind.BIN_ENUMERATION.value).fill_null(value=False)
+    pause = pl.col("timestamp").diff().over("tried", "bin", order_by="timestamp") > pl.duration(hours=1)
+    numbered = simulated.with_columns(tried=tried, bin=bin_).with_columns(attack=pause.fill_null(value=False).cast(pl.Int64))
+    numbered = numbered.with_columns(pl.col("attack").cum_sum().over("tried", "bin", order_by="timestamp"))
+    attacks = {
+        FraudKind.DEVICE_RING: pl.col("device"),
+        FraudKind.BIN_ENUMERATION: pl.format("{} {}", "bin", "attack"),
+        FraudKind.ACCOUNT_FARM: network,
+    }
+    whose = pl.concat_str(*(pl.col(name).cast(pl.String) for name in HOLDER), separator=" ")
+    for one, name in attacks.items():
+        whose = pl.when(kind == one.value).then(pl.format(f"{one.value} {{}}", name)).otherwise(whose)
+    return numbered.select("transaction_id", "kind", cluster=whose)
+
+
+# ---- each alone
 
 
 @dataclass(frozen=True)
 class Told:
-    """How well one signal orders payments, most suspicious first, in whichever direction tells more.
+    """How well one feature orders payments, most suspicious first, in whichever direction tells more.
 
     Attributes:
-        signal: its name.
+        feature: its name.
         precision: average precision against all fraud.
         of_kind: against one kind of fraud and legitimate payments alone.
     """
 
-    signal: str
+    feature: str
     precision: float
     of_kind: dict[str, float]
 
 
-def derived(simulated: pl.DataFrame) -> pl.DataFrame:
-    """Simulated payments with the derived fields that the TOML declares; refunds are left out, for nobody scores them."""
-    return simulated.filter(pl.col("amount_cents") > 0).with_columns(
-        bin=pl.col("card").str.head(6),
-        network=pl.col("ip").str.extract(r"^(\d+\.\d+\.\d+)\."),
-        email_domain=pl.col("email").str.extract(r"@(.*)$"),
-        account_hours=(pl.col("timestamp") - pl.col("account_opened")).dt.total_seconds() / 3_600,
-        same_country=pl.col("billing_country") == pl.col("shipping_country"),
-        dollars=pl.col("amount_cents") / pl.col("currency").replace_strict({"USD": 100, "EUR": 92, "JPY": 15_000}),
-    )
-
-
-def signals_of(payments: pl.DataFrame) -> pl.DataFrame:
-    """One column a signal; whether high or low is suspicious is not said. A category counts by the fraud it has."""
-    rate = {name: pl.col("label").mean().over(name) for name in ("channel", "three_ds", "email_domain", "billing_country", "bin")}
-    online = pl.when(_REMOTE)
-    own = payments.select(
-        amount="dollars",
-        hour=pl.col("timestamp").dt.convert_time_zone("America/New_York").dt.hour(),
-        foreign_currency=pl.col("currency") != "USD",
-        failed_cvv=_BAD_CHECK,
-        no_cvv=pl.col("cvv").is_null() & _REMOTE,
-        declined=_DECLINED,
-        other_country=~pl.col("same_country"),
-        account_age="account_hours",
-        new_account=pl.col("account_hours") < 24 * 7,
-        new_card=pl.col("card").is_first_distinct(),
-        device_cards_1d_online=online.then(_before("device", pl.col("card").n_unique(), "1d")),
-        device_emails_1d=_before("device", pl.col("email").drop_nulls().n_unique(), "1d"),
-        bin_declined_1h=_before("bin", _DECLINED.sum(), "1h"),
-        network_cards_7d=_before("network", pl.col("card").n_unique(), "7d"),
-        network_devices_1d=_before("network", pl.col("device").n_unique(), "1d"),
-        ip_cards_1h=_before("ip", pl.col("card").n_unique(), "1h"),
-        email_count_7d=_before("email", pl.len(), "7d"),
-        card_emails_7d=_before("card", pl.col("email").drop_nulls().n_unique(), "7d"),
-        **rate,
-    )
-    return own.hstack(windows_of(payments))
-
-
-def told_by(payments: pl.DataFrame) -> list[Told]:
-    """Each signal's average precision, the best first."""
-    label, kind = payments["label"].to_numpy(), payments["kind"].fill_null("")
-    parts = {one.value: (kind.is_in(["", one.value])).to_numpy() for one in ONLINE_KINDS}
+def told_by(rows: pl.DataFrame, features: Sequence[Feature]) -> list[Told]:
+    """Each feature's average precision, the best first; a category is ranked by the fraud that it has in these very rows."""
+    label, kind = rows["label"].to_numpy(), rows["kind"].fill_null("")
+    parts = {one.value: kind.is_in(["", one.value]) for one in ONLINE_KINDS}
     found = []
-    for column in signals_of(payments).cast(pl.Float64).iter_columns():
-        # Where there is no value, there is the least of suspicion in either direction.
-        of_kind = {name: _best(label[part], column.filter(pl.Series(part))) for name, part in parts.items()}
-        found.append(Told(column.name, _best(label, column), of_kind))
+    for feature in features:
+        column = rows[feature.name]
+        if feature.is_category:
+            column = rows.select(pl.col("label").mean().over(feature.name)).to_series()
+        values = column.cast(pl.Float64).fill_null(float("nan"))
+        of_kind = {name: _best(label[part.to_numpy()], values.filter(part).to_numpy()) for name, part in parts.items()}
+        found.append(Told(feature.name, _best(label, values.to_numpy()), of_kind))
     return sorted(found, key=lambda one: -one.precision)
 
 
-def usual_of(payments: pl.DataFrame) -> pl.DataFrame:
-    """What can be known without any signal: amount, time, category, place, and what card and merchant did before."""
-    local = pl.col("timestamp").dt.convert_time_zone("America/New_York")
-    north, east = (pl.col(f"home_{way}") - pl.col(f"merchant_{way}") for way in ("latitude", "longitude"))
-    return payments.select(
-        "dollars",
-        "city_population",
-        hour=local.dt.hour(),
-        weekday=local.dt.weekday(),
-        category=pl.col("category").rank("dense"),
-        distance=(north**2 + (east * 0.77) ** 2).sqrt(),
-        **{f"card_count_{span}": _before("card", pl.len(), span) for span in _SPANS},
-        **{f"card_sum_{span}": _before("card", pl.col("dollars").sum(), span) for span in _SPANS},
-        card_merchants=_before("card", pl.col("merchant").n_unique(), "1d"),
-        since_last=pl.col("timestamp").diff().over("card").dt.total_seconds(),
-        merchant_new=pl.struct("card", "merchant").is_first_distinct(),
-        **{f"merchant_count_{span}": _before("merchant", pl.len(), span) for span in ("1d", "7d")},
-    )
+def _best(label: Flags, values: Floats) -> float:
+    """Where there is no value, there is the least of suspicion in either direction."""
+    if np.isnan(values).all():
+        return float(label.mean())
+    least, most = np.nanmin(values) - 1, np.nanmax(values) + 1
+    ways = (np.nan_to_num(values, nan=least), -np.nan_to_num(values, nan=most))
+    return max(average_precision(label, way) for way in ways)
 
 
-def fields_of(payments: pl.DataFrame) -> pl.DataFrame:
-    """What the payment's own fields say."""
-    names = ("channel", "three_ds", "cvv", "email_domain", "billing_country")
-    return payments.select(*(pl.col(name).rank("dense") for name in names), "same_country", "account_hours")
+# ---- together
 
 
-def windows_of(payments: pl.DataFrame) -> pl.DataFrame:
-    """The windows that the TOML declares."""
-    age = {of: (pl.col("timestamp") - pl.col("timestamp").first().over(of)).dt.total_seconds() for of in ("device", "email")}
-    seen = {two: pl.struct(two, "card").is_first_distinct() for two in ("device", "email")}
-    return payments.select(
-        device_cards_1h=_before("device", pl.col("card").n_unique(), "1h"),
-        device_cards_1d=_before("device", pl.col("card").n_unique(), "1d"),
-        device_networks_1d=_before("device", pl.col("network").n_unique(), "1d"),
-        device_count_1d=_before("device", pl.len(), "1d"),
-        device_since=age["device"],
-        device_new=seen["device"],
-        card_devices_7d=_before("card", pl.col("device").n_unique(), "7d"),
-        card_declined_1d=_before("card", _DECLINED.sum(), "1d"),
-        bin_failed_cvv_10m=_before("bin", _BAD_CHECK.sum(), "10m"),
-        bin_failed_cvv_1h=_before("bin", _BAD_CHECK.sum(), "1h"),
-        bin_cards_10m=_before("bin", pl.col("card").n_unique(), "10m"),
-        bin_count_10m=_before("bin", pl.len(), "10m"),
-        bin_count_1h=_before("bin", pl.len(), "1h"),
-        bin_cvv_share_1h=_before("bin", (~_BAD_CHECK).mean(), "1h"),
-        network_emails_1d=_before("network", pl.col("email").drop_nulls().n_unique(), "1d"),
-        network_emails_7d=_before("network", pl.col("email").drop_nulls().n_unique(), "7d"),
-        network_account_age_7d=_before("network", pl.col("account_hours").mean(), "7d"),
-        email_cards_7d=_before("email", pl.col("card").n_unique(), "7d"),
-        email_since=age["email"],
-        email_new=seen["email"],
-    )
+@dataclass(frozen=True)
+class Judged:
+    """What models of one seed's portfolio do on its hold-out.
 
-
-def recalls(payments: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Average precision, and recall of each kind at as many alerts as there are frauds, of a model by what it learns from.
-
-    It learns from January to August and is judged from October on.
+    Attributes:
+        seed: of the simulator.
+        rows: of the hold-out: label, kind and cluster.
+        days: of the hold-out.
+        trained: rows and frauds that were learned from.
+        chosen: by set of features, the model's name with the number of trees that was best on validation A.
+        scores: by set of features, float64[n], higher: more suspicious.
     """
-    label, kind = payments["label"].to_numpy(), payments["kind"].fill_null("").to_numpy()
-    month = payments["timestamp"].dt.convert_time_zone("America/New_York").dt.month().to_numpy()
-    train, test = month <= 8, month >= 10
-    found, features = {}, usual_of(payments)
-    for name, more in {"usual": None, "and fields": fields_of, "and windows": windows_of}.items():
-        features = features if more is None else features.hstack(more(payments))
-        values = features.cast(pl.Float64).to_numpy()
-        model = HistGradientBoostingClassifier(learning_rate=0.08, max_iter=150, min_samples_leaf=40, random_state=0)
-        score = model.fit(values[train], label[train]).predict_proba(values[test])[:, 1]
-        alert = score >= np.sort(score)[-label[test].sum()]
-        told = {one: float(alert[kind[test] == one].mean()) for one in sorted(set(kind) - {""})}
-        found[name] = {"average precision": float(average_precision_score(label[test], score)), **told}
-    return found
+
+    seed: int
+    rows: pl.DataFrame
+    days: int
+    trained: tuple[int, int]
+    chosen: dict[str, str]
+    scores: dict[str, Floats]
+
+    @property
+    def alerts(self) -> tuple[float, ...]:
+        """How many payments are alerted, by budget."""
+        return float(self.rows["label"].sum()), 50.0 * self.days
+
+    def average_precision(self, name: str) -> float:
+        """Of the model with this set of features."""
+        return average_precision(self.rows["label"].to_numpy(), self.scores[name])
+
+    @cached_property
+    def recalls(self) -> Floats:
+        """Recall of each kind at equal alerts, of shape (1 + DRAWS, budgets, sets, kinds); NaN where a draw has none of a kind.
+
+        The first is that of the rows as they are; each draw takes as many clusters as there are with replacement, the same for
+        all sets of features. The number of alerts is the same for all of them, as many as the draw has frauds, or so many a day.
+        """
+        codes = self.rows["cluster"].rank("dense").to_numpy() - 1
+        count, generator = int(codes.max()) + 1, np.random.default_rng(self.seed)
+        kinds = [(self.rows["kind"] == one.value).fill_null(value=False).to_numpy() for one in FraudKind]
+        label = self.rows["label"].to_numpy()
+        ranked = [sorted_by_score(self.scores[name]) for name in SETS]
+        found = np.empty((1 + DRAWS, len(BUDGETS), len(SETS), len(kinds)))
+        for draw in range(1 + DRAWS):
+            times = np.ones(count) if draw == 0 else np.bincount(generator.integers(0, count, count), minlength=count)
+            weights = times[codes].astype(np.float64)
+            most = (weights[label].sum(), 50.0 * self.days)
+            for at, (order, starts) in enumerate(ranked):
+                for budget, alerts in enumerate(most):
+                    share = alerted(weights[order], starts, alerts)
+                    found[draw, budget, at] = [_share(weights[order], share, one[order]) for one in kinds]
+        return found
 
 
-def _before(entity: str, measure: pl.Expr, span: str) -> pl.Expr:
-    """A measure of the entity's payments in [t - span, t)."""
-    there = pl.col(entity).is_not_null()
-    return pl.when(there).then(measure.rolling("timestamp", period=span, closed="left").over(entity))
+def alerted(weights: Floats, starts: Array, alerts: float) -> Floats:
+    """Which share of each row is alerted, float64[n]: the first `alerts` of the ranking; of a tie at the border all alike.
+
+    Args:
+        weights: of the rows, in the order of the ranking.
+        starts: where in it each distinct score begins.
+        alerts: how many rows may be alerted.
+    """
+    sizes = np.add.reduceat(weights, starts)
+    before = np.cumsum(sizes) - sizes
+    share = np.clip(np.divide(alerts - before, sizes, out=np.zeros(len(sizes)), where=sizes > 0), 0, 1)
+    repeated: Floats = np.repeat(share, np.diff(starts, append=len(weights)))
+    return repeated
 
 
-def _best(label: np.ndarray, column: pl.Series) -> float:
-    values = column.fill_null(float("nan")).to_numpy()
-    least = np.nanmin(values) - 1
-    ways = (np.nan_to_num(values, nan=least), -np.nan_to_num(values, nan=np.nanmax(values) + 1))
-    return max(float(average_precision_score(label, way)) for way in ways)
+def _share(weights: Floats, share: Floats, of: Flags) -> float:
+    whole = weights[of].sum()
+    return float((weights[of] * share[of]).sum() / whole) if whole else float("nan")
+
+
+def judged(portfolio: Portfolio, settings: Settings) -> Judged:
+    """Fit the pipeline's boosting on each set of features, with as many trees as are best on validation A; score the hold-out."""
+    artifacts, source = portfolio.artifacts, portfolio.source
+    pointers = artifacts.pointers("transformed")
+    refs = [PartitionRef(partition=key, content=pointer.content) for key, pointer in pointers.items()]
+    split, data = split_of(source, pointers), Data.of(artifacts, source)
+    training = read_training_rows(data, refs, split.training, settings.max_training_rows, settings.seed)
+    validation, holdout = (read_rows(data, refs, block) for block in (split.validation_a, split.holdout))
+    chosen, scores = {}, {}
+    for name, features in portfolio.features.items():
+        chosen[name], scores[name] = _fitted(features, training, validation, holdout, settings)
+        print(f"    {name}: {chosen[name]}", flush=True)
+    assert split.holdout.start is not None
+    assert split.holdout.end is not None
+    rows = portfolio.with_told(holdout.frame.select("transaction_id", "label")).drop("transaction_id")
+    days = round((split.holdout.end - split.holdout.start).total_seconds() / 86_400)
+    assert source.simulator is not None
+    trained = len(training.frame), int(training.labels.sum())
+    return Judged(source.simulator.seed, rows, days, trained, chosen, scores)
+
+
+def _fitted(
+    features: Sequence[Feature], training: Rows, validation: Rows, holdout: Rows, settings: Settings
+) -> tuple[str, Floats]:
+    dropped = unlearnable(training.frame, features)
+    encoder = fit_encoder(training, [one for one in features if one.name not in dropped])
+    X = training_matrix(training, np.ones(len(training.frame), dtype=bool), encoder, settings.seed)
+    examples = Examples(X, training.labels, training.weights)
+    validated = Examples(encoder.frame_matrix(validation.frame), validation.labels, validation.weights)
+    kind = KINDS["boosting"]
+    with fixed_threads(settings.threads):  # the first of its candidates, that of small trees
+        chosen, estimator = next(iter(kind.fit(examples, validated, seed=settings.seed, threads=settings.threads)))
+    model = kind.load(kind.export(estimator), settings.threads)
+    return chosen, model.margins(encoder.frame_matrix(holdout.frame))
+
+
+def pooled(of_seeds: Sequence[Floats]) -> Floats:
+    """Recalls of each seed as the mean over seeds; each draw takes as many seeds as there are, with replacement.
+
+    So the interval holds both what differs between attacks of one portfolio and what differs between portfolios and trainings.
+    """
+    stacked = np.stack(of_seeds)
+    seeds, draws = len(stacked), stacked.shape[1]
+    picked = np.random.default_rng(seeds).integers(0, seeds, (draws, seeds))
+    picked[0] = np.arange(seeds)
+    drawn = stacked[picked.T, np.arange(draws)]
+    known = (~np.isnan(drawn)).sum(axis=0)
+    return np.divide(np.nansum(drawn, axis=0), known, out=np.full(known.shape, np.nan), where=known > 0)
+
+
+# ---- tables
+
+
+def alone_table(told: Sequence[Told], rows: pl.DataFrame) -> list[str]:
+    """Average precision of each feature alone, as Markdown."""
+    legitimate = rows.filter(~pl.col("label")).height
+    base = {one.value: rows.filter(pl.col("kind") == one.value).height for one in ONLINE_KINDS}
+    shares = " | ".join(f"{count / (count + legitimate):.4f}" for count in base.values())
+    return [
+        f"| feature | all fraud | {' | '.join(base)} |",
+        f"|---|---:|{'---:|' * len(base)}",
+        f"| (base rate, of {rows.height:,} payments) | {rows['label'].mean():.4f} | {shares} |",
+        *(f"| `{one.feature}` | {one.precision:.3f} | {' | '.join(f'{v:.3f}' for v in one.of_kind.values())} |" for one in told),
+    ]
+
+
+def together_table(found: Sequence[Judged]) -> list[str]:
+    """Recall of each kind at equal alerts by set of features, and the difference that windows make, as Markdown."""
+    of_seeds = [one.recalls for one in found]
+    means = pooled(of_seeds)
+    lines = []
+    for budget, title in enumerate(BUDGETS):
+        alerts = np.mean([one.alerts[budget] for one in found])
+        share = np.mean([one.alerts[budget] / len(one.rows) for one in found])
+        lines += [
+            f"Alerts: {title}, {alerts:,.0f} of a hold-out ({share:.1%}).",
+            "",
+            f"| kind | frauds | attacks | {' | '.join(SETS)} | what windows add, in points | least and most of a seed |",
+            "|---|---:|---:|---:|---:|---|---|",
+        ]
+        for at, kind in enumerate(FraudKind):
+            of_kind = [one.rows.filter(pl.col("kind") == kind.value) for one in found]
+            if not sum(map(len, of_kind)):
+                continue
+            attacks = sum(one["cluster"].n_unique() for one in of_kind) if kind in ONLINE_KINDS else None
+            values = means[:, budget, :, at]
+            added = 100 * (values[:, 1] - values[:, 0])
+            low, high = np.nanquantile(added[1:], [0.025, 0.975])
+            each = [100 * (one[0, budget, 1, at] - one[0, budget, 0, at]) for one in of_seeds]
+            name = f"**{kind.value}**" if kind in ONLINE_KINDS else kind.value
+            lines.append(
+                f"| {name} | {sum(map(len, of_kind)):,} | {attacks or ''} | {' | '.join(f'{v:.2f}' for v in values[0])} | "
+                f"{added[0]:+.0f} ({low:+.0f} to {high:+.0f}) | {min(each):+.0f}, {max(each):+.0f} |"
+            )
+        lines.append("")
+    precision = {name: [one.average_precision(name) for one in found] for name in SETS}
+    said = "; ".join(f"{name} {np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for name, v in precision.items())
+    return [*lines, f"Average precision, mean (least to most of a seed): {said}."]
+
+
+def page_text(commit: str, told: Mapping[int, list[Told]], shown: pl.DataFrame, found: Sequence[Judged]) -> str:
+    """What stands between the page's marks; the table of each feature alone is that of the first seed, whose rows are shown."""
+    first, *_ = found
+    every = [one for ones in told.values() for one in ones]
+    most = max(every, key=lambda one: one.precision)
+    of_kind = [(kind.value, max(every, key=lambda one: one.of_kind[kind.value])) for kind in ONLINE_KINDS]
+    own = "; ".join(f"{kind} {one.of_kind[kind]:.3f} (`{one.feature}`)" for kind, one in of_kind)
+    lines = [
+        f"Measured at {commit} with the seeds {', '.join(map(str, told))}; this table is that of seed {first.seed}.",
+        "",
+        *alone_table(told[first.seed], shown),
+        "",
+        f"The greatest of all seeds against all fraud is {most.precision:.3f} (`{most.feature}`).",
+        f"Against its own kind and legitimate payments alone: {own}.",
+        "",
+        f"Models of seed {first.seed} learned from {first.trained[0]:,} rows with {first.trained[1]:,} frauds, and were judged",
+        f"on {len(first.rows):,} payments with {int(first.rows['label'].sum()):,} frauds in {first.days} later days.",
+        "",
+        *together_table(found),
+    ]
+    return "\n".join(lines)
+
+
+def write_page(page: Path, text: str) -> None:
+    """Put a text between the page's two marks.
+
+    Raises:
+        ValueError: the page does not have them.
+    """
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has lost the marks between which the tables go: {BEGIN} and {END}.")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def seeded(source: Source, seed: int, **more: object) -> Source:
+    """The source by another seed."""
+    assert source.simulator is not None
+    return source.model_copy(update={"simulator": source.simulator.model_copy(update={"seed": seed, **more})})
 
 
 def main() -> None:
-    """Print the tables."""
-    declared = tomllib.loads(SOURCE.read_text(encoding="utf-8"))
-    config = SimulatorConfig.model_validate(declared["simulator"])
-    zone = ZoneInfo(declared["timezone"])
-    payments = derived(simulate(config, *window("2024", Cadence.YEARLY, zone), zone))
-    legitimate = payments.filter(~pl.col("label")).height
-    base = {one.value: payments.filter(pl.col("kind") == one.value).height for one in ONLINE_KINDS}
-    print(f"| signal | all fraud | {' | '.join(base)} |\n|---|---|{'---|' * len(base)}")
-    shares = " | ".join(f"{count / (count + legitimate):.4f}" for count in base.values())
-    print(f"| (base rate, of {payments.height:,} payments) | {payments['label'].mean():.4f} | {shares} |")
-    for one in told_by(payments):
-        print(f"| `{one.signal}` | {one.precision:.3f} | {' | '.join(f'{value:.3f}' for value in one.of_kind.values())} |")
-    found = recalls(payments)
-    print(f"\n| | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
-    for measure in found["usual"]:
-        print(f"| {measure} | {' | '.join(f'{told[measure]:.2f}' for told in found.values())} |")
+    """Measure, tell, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    source, settings = load_source(SOURCE), Settings(_env_file=None, max_training_rows=TRAINING_ROWS)
+    seeds, fewer = (SEEDS[:1], {"cardholders": 1_000}) if given.quick else (SEEDS, {})
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()  # noqa: S603
+    told: dict[int, list[Told]] = {}
+    found: list[Judged] = []
+    shown = pl.DataFrame()
+    for seed in seeds:
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            portfolio = Portfolio.simulated(seeded(source, seed, **fewer), Path(folder))
+            rows = portfolio.transformed()
+            told[seed] = told_by(rows, portfolio.own)
+            shown = shown if found else rows.select("label", "kind")
+            print(f"seed {seed}: {len(rows):,} rows after {time.monotonic() - begun:.0f} s", flush=True)
+            found.append(judged(portfolio, settings))
+        text = page_text(commit, told, shown, found)
+        if not given.quick:
+            write_page(PAGE, text)
+        print(f"{text}\n\nseed {seed}: {time.monotonic() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

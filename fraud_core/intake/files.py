@@ -387,7 +387,7 @@ def _require(name: str, present: Sequence[str], wanted: Sequence[str], elsewhere
     if missing:
         raise SourceError(
             f"{name}, line 1: there is no column '{missing[0]}'{f' (nor {missing[1:]})' if missing[1:] else ''}. "
-            f"It has: {', '.join(present)}. Correct [columns] in the source's TOML."
+            f"It has: {', '.join(present)}. Correct [columns] or [fields] in the source's TOML."
         )
     twice = [column for column in wanted if present.count(column) > 1]
     if twice:

@@ -5,15 +5,21 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
+from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from fraud_cli.main import application
-from fraud_core.sources.source import load_source
+from fraud_core.fields.declaration import From, Kind, Measure, WindowDeclaration
+from fraud_core.sources.columns import AmountColumn, CardColumn, LabelColumn, TimeColumn
+from fraud_core.sources.fields import SourceField
+from fraud_core.sources.source import Source, load_source
 from tests.documents import PAGES, ROOT, Block, blocks, spans
 from tests.systems.test_documents import ALL, LINTED, NOT_RUN, READ, RUN_WITH, SERVERS, WALKS, is_run, plain
 
@@ -58,6 +64,38 @@ def test_what_is_shown_as_json_or_toml_is_some_and_a_source_loads(block: Block, 
         source = tmp_path / "source.toml"
         source.write_text(block.text, encoding="utf-8")
         assert load_source(source).columns.declared("amount")
+
+
+def test_what_the_page_of_sources_shows_in_parts_is_one_source_together() -> None:
+    whole: dict[str, Any] = {}
+    for block in ALL:
+        if (block.page, block.language) == ("docs/sources.md", "toml"):
+            for key, given in tomllib.loads(block.text).items():
+                if isinstance(given, dict) and isinstance(whole.get(key), dict):
+                    whole[key] |= given
+                else:
+                    whole[key] = whole.get(key, []) + given if isinstance(given, list) else given
+    source = Source.model_validate(whole)
+    assert len(source.declared.windows) == len(whole["windows"]) > 2
+    assert {field.kind for field in source.fields.values()} == set(get_args(Kind))
+    rules = {field.derivation.rule for field in source.fields.values() if field.derivation is not None}
+    assert rules == set(From.model_fields) - {"of"}
+
+
+def test_the_page_of_sources_names_every_key_and_every_measure() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+    models = (SourceField, WindowDeclaration, From, AmountColumn, TimeColumn, LabelColumn, CardColumn, *_within(Source))
+    keys = {field.alias or name for model in models for name, field in model.model_fields.items()} - {"clock"}
+    assert {key for key in keys | set(get_args(Measure)) if re.search(rf"\b{key}\b", page) is None} == set()
+
+
+def _within(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A source's TOML and the tables in it, but that of the simulator, which has a page of its own."""
+    yield model
+    for name, field in model.model_fields.items():
+        for one in (field.annotation, *get_args(field.annotation)):
+            if name != "simulator" and isinstance(one, type) and issubclass(one, BaseModel):
+                yield from _within(one)
 
 
 def test_what_is_not_run_stands_in_a_document_and_exists() -> None:

@@ -279,13 +279,11 @@ def _standard(columns: Mapping[str, Column]) -> tuple[dict[str, tuple[str, list[
         if canonical in chosen:
             continue
         taken = {column for column, _ in chosen.values()}
-        named = [
-            c for c in columns.values() if re.search(hint, c.plain, re.IGNORECASE) and c.name not in taken | asked and c.present
-        ]
+        named = [c for c in columns.values() if _may_be(canonical, hint, c.plain) and c.name not in taken | asked and c.present]
         fitting = [(column, lines) for column in named if (lines := _FITS[canonical](column)) is not None]
         if not fitting:
             continue
-        exact = [one for one in fitting if re.fullmatch(hint, one[0].plain, re.IGNORECASE)]
+        exact = [one for one in fitting if re.fullmatch(rf"{hint}|{canonical}", one[0].plain, re.IGNORECASE)]
         if len(fitting) > 1 and canonical in {"amount", "label", "card", "timestamp"} and len(exact) != 1:
             names = ", ".join(f"'{column.name}'" for column, _ in fitting)
             unsure[canonical] = f"unsure which of {names} it is; write the one that is meant"
@@ -298,6 +296,11 @@ def _standard(columns: Mapping[str, Column]) -> tuple[dict[str, tuple[str, list[
         else:
             chosen[canonical] = (column.name, [f"{canonical} = {lines[0]}   # {lines[1]}"])
     return chosen, unsure, asked
+
+
+def _may_be(canonical: str, hint: str, name: str) -> bool:
+    """Whether a column may be a standard field by its name; one that bears the name of a standard field is no other one."""
+    return name.lower() == canonical or (name.lower() not in _HINTS and re.search(hint, name, re.IGNORECASE) is not None)
 
 
 def _parts_of_time(columns: Mapping[str, Column]) -> tuple[list[str], list[str]] | None:

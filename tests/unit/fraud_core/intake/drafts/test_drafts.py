@@ -6,12 +6,14 @@ import polars as pl
 import pytest
 
 from fraud_core.errors import SourceError
+from fraud_core.fields.schema import STANDARD
 from fraud_core.intake.drafts.guess import draft
 from fraud_core.intake.drafts.sample import take_sample, to_text
 from fraud_core.intake.landing import land
 from fraud_core.sources.source import load_source
 from fraud_core.storage.directory import DirectoryStore
 from tests.commands import fraud
+from tests.simulated import SHORT
 from tests.unit.fraud_core.intake.shop import CARD_KEY
 
 PERSONAL = "ada{}@mail.example"
@@ -48,6 +50,22 @@ def export(tmp_path: Path) -> Path:
     path = tmp_path / "Bank Export.csv"
     frame().write_csv(path, separator=";")
     return path
+
+
+def test_a_column_that_bears_the_name_of_a_standard_field_is_that_one_and_no_other(tmp_path: Path) -> None:
+    path, toml = tmp_path / "simulated.csv", tmp_path / "simulated.toml"
+    toml.write_text(SHORT, encoding="utf-8")
+    assert fraud("simulate", "--out", str(path), "--until", "2024-01-01", "--source-config", str(toml)).status == 0
+    posted = pl.read_csv(path, infer_schema=False).with_columns(posted_date=pl.lit("2024-05-17"), shop_name=pl.lit("x"))
+    posted.write_csv(path)
+    guessed = tmp_path / "guessed.toml"
+    guessed.write_text(draft(path), encoding="utf-8")
+    source = load_source(guessed)
+    assert source.columns.timestamp.column == "timestamp"
+    assert source.columns.birth_date is not None
+    assert source.columns.birth_date.column == "birth_date"
+    assert set(source.columns.canonical) == set(STANDARD)
+    assert take_sample(source).kept == len(posted)
 
 
 def test_a_guess_loads_lands_every_row_and_has_its_evidence_beside_it(export: Path) -> None:
