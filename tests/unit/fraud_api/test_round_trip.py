@@ -21,9 +21,11 @@ from fraud_core.intake.raw import build_raw
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
 from fraud_core.signing.keys import canonical_json, card_key
+from fraud_core.sources import partitions
 from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.storage.database import open_database
+from fraud_core.storage.directory import DirectoryStore
 from fraud_core.training_data.transform import build_transformed, source_features
 from tests.unit.fraud_api.test_served import SERVED
 
@@ -45,7 +47,7 @@ windows = [
   { of = "bin", measure = "mean", over = "account_age", spans = ["7d"] },
 ]
 [columns]
-timestamp = { column = "when", formats = ["%Y-%m-%d %H:%M:%S"] }
+timestamp = { column = "when", formats = ["%Y-%m-%dT%H:%M:%S%.f%#z"] }
 amount = { column = "sum", negative = "refund" }
 transaction_id = "id"
 card = "pan"
@@ -73,7 +75,7 @@ kind = "flag"
 values = { true = ["M"], false = ["N"] }
 [fields.opened]
 kind = "time"
-formats = ["%Y-%m-%d %H:%M:%S"]
+formats = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%.f%#z"]
 [fields.basket]
 kind = "number"
 lowest = -5
@@ -167,6 +169,33 @@ def payments(count: int) -> list[dict[str, Any]]:
     return made
 
 
+COLUMNS = {
+    "transaction_id": "id", "timestamp": "when", "amount": "sum", "currency": "cur", "card": "pan", "merchant": "shop",
+    "category": "kind", "device": "dev",
+}  # fmt: skip
+
+
+def as_file(sent: Mapping[str, Any]) -> dict[str, str | None]:
+    """A payment or refund that was sent, as a row of the source's own file."""
+    texts = {True: "M", False: "N"}
+    row = {COLUMNS.get(name, name): texts[value] if isinstance(value, bool) else str(value) for name, value in sent.items()}
+    return {name: row.get(name) for name in [*COLUMNS.values(), *OWN]}
+
+
+OWN = ("ip", "email", "income", "channel", "cvv", "opened", "basket")
+
+
+def trained_on(source: Source, artifacts: Artifacts, key: Any) -> pl.DataFrame:
+    """The features of March."""
+    landing = land(source, artifacts.store, key, None)
+    for month in partitions.key_range(source.first, "2024-03", source.cadence):
+        made = build_raw(source, landing, month, artifacts.store, key)
+        assert made.quarantine.frame.is_empty(), made.quarantine.frame
+        artifacts.write("raw", month, made.rows)
+    artifacts.write("transformed", "2024-03", build_transformed(source, artifacts, "2024-03"))
+    return artifacts.scan("transformed", "2024-03").collect()
+
+
 def test_features_of_training_are_those_that_were_served(call: Any, installation: Any, tmp_path: Path) -> None:
     source = source_in(tmp_path)
     bundle = bundle_of(source)
@@ -176,12 +205,14 @@ def test_features_of_training_are_those_that_were_served(call: Any, installation
     settings = installation.settings.model_copy(update={"source": tmp_path / "online.toml", "features_logged": 1.0})
     api = call(settings)
     refunds, folder = 0, tmp_path / "exported"
+    file: list[dict[str, str | None]] = []
     for at, one in enumerate(payments(110)):
         is_refund = at % 11 == 10
         sent = {**one, "amount": -float(one["amount"])} if is_refund and at % 2 else one
         answer = api.post("/v1/refunds" if is_refund else "/v1/score", json=sent)
         assert answer.status_code == 200, answer.text
         refunds += is_refund
+        file.append(as_file({**one, "amount": -float(one["amount"])} if is_refund else one))
         if at % 20 == 9:  # as every day: a store keeps payments for as long as features look back
             export(api.app.state.services.history.store, folder, source.declared)
 
@@ -191,21 +222,18 @@ def test_features_of_training_are_those_that_were_served(call: Any, installation
     assert Source.model_validate(served.model_dump(mode="json")) == served
     assert served.declared == source.declared  # what is trained from here is served there
     artifacts, key = Artifacts(installation.store, installation.key), card_key(settings)
-    landing = land(served, artifacts.store, key, None)
-    for month in ("2024-02", "2024-03"):
-        made = build_raw(served, landing, month, artifacts.store, key)
-        assert made.quarantine.frame.is_empty(), made.quarantine.frame
-        artifacts.write("raw", month, made.rows)
+    rows = trained_on(served, artifacts, key)
     raw = artifacts.scan("raw", "2024-03").collect()
     assert (len(raw), raw[REFUND].sum()) == (110, refunds)
     assert raw.filter(pl.col("email").is_not_null())["email"].str.contains("^[0-9a-f]{32}$").all()
-    artifacts.write("transformed", "2024-03", build_transformed(served, artifacts, "2024-03"))
-    rows = artifacts.scan("transformed", "2024-03").collect()
     names = [feature.name for feature in source_features(source)]
     assert [feature.name for feature in source_features(served)] == names
+    # The same payments, as the source's own file has them.
+    pl.DataFrame(file).write_csv(tmp_path / "payments.csv")
+    landed = trained_on(source, Artifacts(DirectoryStore(tmp_path / "another"), installation.key), key)
     log = DecisionLog(open_database(settings), 400)
     differing = {}
-    for row in rows.iter_rows(named=True):
+    for row in (*rows.iter_rows(named=True), *landed.iter_rows(named=True)):
         found = log.find(row["transaction_id"])
         assert found is not None
         assert found.features is not None
@@ -213,6 +241,7 @@ def test_features_of_training_are_those_that_were_served(call: Any, installation
         wrong = {n: (row[n], found.features[n]) for n in names if bits(row[n]) != bits(found.features[n])}
         differing |= {row["transaction_id"]: wrong} if wrong else {}
     assert differing == {}
+    assert len(landed) == len(rows)
     assert len(rows) == 110 - refunds
     counted = rows["card_count_refund_true_7d"]
     assert counted.sum() > 0  # the window over refunds has seen some
