@@ -20,13 +20,16 @@ from fraud_core.intake.landing import land
 from fraud_core.intake.raw import build_raw
 from fraud_core.models.bundle import Bundle, Fitted, make_bundle
 from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
+from fraud_core.review.retest import Starting, score_again
 from fraud_core.signing.keys import canonical_json, card_key
 from fraud_core.sources import partitions
+from fraud_core.sources.money import RateTable
 from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.storage.database import open_database
 from fraud_core.storage.directory import DirectoryStore
 from fraud_core.training_data.transform import build_transformed, source_features
+from fraud_ui.views import case
 from tests.unit.fraud_api.test_served import SERVED
 
 ONLINE = """
@@ -246,6 +249,52 @@ def test_features_of_training_are_those_that_were_served(call: Any, installation
     counted = rows["card_count_refund_true_7d"]
     assert counted.sum() > 0  # the window over refunds has seen some
     assert rows["over_income"].null_count() == 0
+
+
+def test_the_table_of_rates_is_told_and_read_anew_and_without_one_only_the_base_currency_is_taken(
+    call: Any, installation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RateTable, "LOOK_SECONDS", 0.0)
+    bundle = bundle_of(source_in(tmp_path))
+    installation.write(bundle)
+    installation.point(bundle.version)
+    sent = {**payments(3)[1], "timestamp": "2024-03-30T12:00:00Z", "amount": "10"}
+
+    def said(api: Any) -> Any:
+        return api.get("/v1/model").json()["amounts"]
+
+    def answered(api: Any, currency: str, identity: str) -> Any:
+        return api.post("/v1/score", json=sent | {"currency": currency, "transaction_id": identity}).status_code
+
+    alone = call(installation.settings.model_copy(update={"source": tmp_path / "not-here.toml"}))
+    assert said(alone) == {
+        "currency": "EUR",
+        "by": "currency",
+        "negative": "refund",
+        "decimals": "exact",
+        "rates": "not-here.toml cannot be read here; name the table of rates by FRAUD_RATES. "
+        "Payments in other currencies are refused.",
+    }
+    assert (answered(alone, "EUR", "a"), answered(alone, "USD", "b")) == (200, 422)
+    api = call(installation.settings.model_copy(update={"rates": tmp_path / "rates.csv", "features_logged": 1.0}))
+    assert said(api)["rates"] == "rates.csv has rates of JPY, KWD, USD, the newest of 2024-03-29."
+    assert answered(api, "USD", "c") == 422
+    (tmp_path / "rates.csv").write_text(RATES + "2024-03-30,USD,0.9\n")
+    assert answered(api, "USD", "c") == 200
+    found = DecisionLog(open_database(installation.settings), 400).find("c")
+    assert found is not None
+    assert (found.transaction.amount_cents, found.transaction.own["currency"]) == (900, "USD")
+    served = api.app.state.services.follower.served
+    again = case.logged_form(found, served.scorer.zone, served)  # as the desk loads it: in the base currency, converted once
+    assert (again.amount, {row[0]: row[2] for row in again.own}["currency"]) == (9.0, "EUR")
+    assert case.typed_payment(again, served.scorer.zone, served.scorer.reading, served.payment()).amount_cents == 900
+    starting = Starting(found, case.logged_payment(found, served.payment()))
+    scored = score_again(starting, served.scorer, [starting.transaction], api.app.state.services.lookup)
+    assert scored.probabilities.tolist() == [found.probability]
+    # What was read before stays, and is said, where the file cannot be read any more.
+    (tmp_path / "rates.csv").write_text("nonsense")
+    assert answered(api, "USD", "d") == 200
+    assert said(api)["rates"].endswith("rates.csv cannot be read; the log has more.")
 
 
 def bits(value: Any) -> str:
