@@ -22,6 +22,7 @@ from fraud_api.http.rates import SharedRate
 from fraud_api.http.security import OPEN_PATHS, Guard, OwnPagesOnly
 from fraud_api.metrics.registry import Metrics
 from fraud_api.metrics.workers import join_registry, shared_folder
+from fraud_api.newer import NewerChampion
 from fraud_api.services import Services
 from fraud_api.uploads import Uploads
 from fraud_core.access.api_keys import ApiKeys, KeyRing
@@ -35,6 +36,7 @@ from fraud_core.labels.log import LabelLog
 from fraud_core.models.follower import ModelFollower
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.sources.money import RateTable
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.storage.open import open_store
@@ -69,7 +71,7 @@ def create_app(
     key = signing_key(settings)
     metrics = Metrics(store, key)
     engine = open_database(settings)
-    follower = ModelFollower(store, key, metrics.follow, Heads(engine, store.url))
+    follower = ModelFollower(store, key, metrics.follow, Heads(engine, store.url), RateTable.of(settings))
     services = _services(settings, follower, metrics, engine)
     ring = KeyRing(ApiKeys.of(settings, engine)) if asks_for_keys else None
     own_door = settings.metrics_port != 0
@@ -145,6 +147,7 @@ def _services(settings: Settings, follower: ModelFollower, metrics: Metrics, eng
     return Services(
         settings=settings,
         follower=follower,
+        newer=NewerChampion(follower),
         metrics=metrics,
         lookup=lookup,
         deciding=Deciding(settings, lookup, writer, decisions, metrics),

@@ -21,13 +21,14 @@ from pydantic import SecretStr
 
 from fraud_api.http.problems import Refused
 from fraud_api.metrics.registry import Metrics
-from fraud_api.schemas import Explanation, Reason, Score
+from fraud_api.schemas import Explanation, Reason, Refunded, Score
 from fraud_core.decisions.log import DecisionRecord, same_payment
 from fraud_core.decisions.record import columns_of, own_columns_of
 from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.errors import StoreError
 from fraud_core.features import catalogue
 from fraud_core.features.online import Event
+from fraud_core.fields.declared import REFUND
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.history.store import Entry, Kept
 from fraud_core.history.writer import HistoryWriter
@@ -91,6 +92,65 @@ class Deciding:
         if len(self._waiting) == MOST_AT_ONCE:
             self._decide_waiting()
         return await future
+
+    def refund(self, served: LoadedModel, refund: Transaction) -> Refunded:
+        """Record a refund, which nobody decides about, once under its id.
+
+        Raises:
+            Refused: another payment or refund has this id; or it can be recorded nowhere.
+        """
+        identity = refund.transaction_id or made_id()
+        answer = Refunded(transaction_id=identity, recorded=self.records)
+        if not self.records:
+            return answer
+        if served.scorer.reach is not None:
+            self._recall.prepare(served.scorer.plan, served.scorer.reach)
+        entry = self.entry_of(refund, identity, answer=answer.model_dump_json().encode(), is_refund=True)
+        try:
+            (kept,) = self._history.record([entry])
+        except StoreError:  # the writer has said why, once
+            raise not_recorded() from None
+        if kept.content != entry.content:
+            raise another_payment()
+        return answer
+
+    def entry_of(
+        self, transaction: Transaction, identity: str, *, answer: bytes, declined: bool = False, is_refund: bool = False
+    ) -> Entry:
+        """What history keeps of a payment or a refund."""
+        card = self.card(transaction)
+        columns = {"transaction_id": identity, "card": card, **columns_of(transaction)}
+        declared = transaction.model_declared
+        brought: dict[str, Any] = {}
+        derived: dict[str, Any] = {}
+        if declared.own:
+            brought, derived = own_columns_of(transaction, self.hashed)
+        if is_refund:
+            columns[REFUND] = True
+        content = payment = pydantic_core.to_json(columns | brought)
+        if derived:
+            payment = pydantic_core.to_json(columns | brought | derived)
+        kept = brought | derived
+        if declared.amounts.negative == "refund":  # as raw has it, of every payment
+            kept[REFUND] = is_refund
+        return Entry(
+            transaction_id=identity,
+            content=hashlib.sha256(content).hexdigest(),
+            card=card,
+            event=Event(
+                to_microseconds(transaction.timestamp),
+                identity,
+                transaction.amount_cents,
+                transaction.merchant,
+                transaction.category,
+                NAN if transaction.merchant_latitude is None else transaction.merchant_latitude,
+                NAN if transaction.merchant_longitude is None else transaction.merchant_longitude,
+                kept,
+            ),
+            answer=answer,
+            payment=payment,
+            declined=declined,
+        )
 
     def _decide_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -199,33 +259,9 @@ class _Draft:
     @cached_property
     def entry(self) -> Entry:
         """What history keeps."""
-        asked, transaction = self.asked, self.asked.transaction
-        columns = {"transaction_id": asked.identity, "card": self._card, **columns_of(transaction)}
-        brought: dict[str, Any] = {}
-        derived: dict[str, Any] = {}
-        if transaction.model_declared.own:
-            brought, derived = own_columns_of(transaction, self._deciding.hashed)
-        content = payment = pydantic_core.to_json(columns | brought)
-        if derived:
-            payment = pydantic_core.to_json(columns | brought | derived)
-        return Entry(
-            transaction_id=asked.identity,
-            content=hashlib.sha256(content).hexdigest(),
-            card=self._card,
-            event=Event(
-                to_microseconds(transaction.timestamp),
-                asked.identity,
-                transaction.amount_cents,
-                transaction.merchant,
-                transaction.category,
-                NAN if transaction.merchant_latitude is None else transaction.merchant_latitude,
-                NAN if transaction.merchant_longitude is None else transaction.merchant_longitude,
-                brought | derived,
-            ),
-            answer=self.score.__pydantic_serializer__.to_json(self.score, exclude=_UNSHOWN),
-            payment=payment,
-            declined=self.score.decision == "decline",
-        )
+        answer = self.score.__pydantic_serializer__.to_json(self.score, exclude=_UNSHOWN)
+        declined = self.score.decision == "decline"
+        return self._deciding.entry_of(self.asked.transaction, self.asked.identity, answer=answer, declined=declined)
 
     def record(self, score: Score, kept: Kept) -> DecisionRecord:
         """What the log keeps. Of a payment that was sent again the log has it already, unless it was lost on the way there."""

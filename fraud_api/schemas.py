@@ -58,6 +58,13 @@ class Score(BaseModel):
     explanation: Explanation | None = Field(None, description="Given with ?explain=true.")
 
 
+class Refunded(BaseModel):
+    """A refund that was recorded. It is no payment, so nothing is decided about it."""
+
+    transaction_id: str
+    recorded: bool = Field(description="Whether it is in the history; false where nothing is recorded (FRAUD_RECORD=off).")
+
+
 class Batch(BaseModel):
     """Up to 10,000 payments. Each is judged by itself: a wrong one does not sink the others."""
 
@@ -177,6 +184,18 @@ class FieldDetails(BaseModel):
     )
 
 
+class AmountDetails(BaseModel):
+    """How amounts are read."""
+
+    currency: str | None = Field(description="That amounts are kept in, by ISO 4217; null: none is declared.")
+    by: str | None = Field(description="The field that says in which currency a payment was made; null: all are in that one.")
+    negative: Literal["refuse", "refund", "keep"] = Field(
+        description="What one below zero is: refused; a refund, for POST /v1/refunds; or kept."
+    )
+    decimals: Literal["exact", "round"] = Field(description="Whether more decimals than the currency has are refused or rounded.")
+    rates: str | None = Field(description="In a sentence, which table of daily rates this process converts by.")
+
+
 class ModelDetails(BaseModel):
     """The model that scores."""
 
@@ -186,6 +205,7 @@ class ModelDetails(BaseModel):
     features: list[str]
     needs: list[str] = Field(description="Fields of a transaction that it looks at; one that is not given counts as missing.")
     fields: list[FieldDetails] = Field(description="All fields that a transaction may have, in order.")
+    amounts: AmountDetails
     thresholds: DecisionThresholds
     partitions: list[TrainedOn]
     promoted_at: AwareDatetime | None

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from fraud_api.deciding import Deciding
 from fraud_api.http.access_log import Draining
 from fraud_api.metrics.registry import Metrics
+from fraud_api.newer import NewerChampion
 from fraud_api.uploads import Uploads
 from fraud_core.decisions.writer import DecisionWriter
 from fraud_core.history.lookup import HistoryLookup
@@ -25,6 +26,7 @@ class Services:
 
     settings: Settings
     follower: ModelFollower
+    newer: NewerChampion
     metrics: Metrics
     lookup: HistoryLookup
     deciding: Deciding
@@ -39,6 +41,10 @@ class Services:
     def payment(self, served: LoadedModel) -> type[Transaction]:
         """The type of the payments that a model is asked about."""
         return served.payment(self.settings.api_unknown_fields)
+
+    def refund(self, served: LoadedModel) -> type[Transaction]:
+        """The type of the refunds that are recorded beside them."""
+        return served.refund(self.settings.api_unknown_fields)
 
     @property
     def unrecorded(self) -> str | None:

@@ -65,6 +65,14 @@ def score(transaction: Transaction, explain: bool) -> Call[Score]:
     return Call("POST", "/v1/score", score_of, transaction.transaction_id is not None, content)
 
 
+def refund(transaction: Transaction) -> Call[str]:
+    """Record a refund."""
+    content = {"json": transaction.to_json()}
+    return Call(
+        "POST", "/v1/refunds", lambda document: str(document["transaction_id"]), bool(transaction.transaction_id), content
+    )
+
+
 def score_batch(transactions: Sequence[Transaction]) -> Call[BatchScore]:
     """Score many payments."""
     body = {"transactions": [transaction.to_json() for transaction in transactions]}

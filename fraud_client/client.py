@@ -58,6 +58,15 @@ class FraudClient:
         """
         return self._result(calls.score(transaction, explain))
 
+    def refund(self, transaction: Transaction) -> str:
+        """Record money that came back, under an id of its own, where the source declares refunds; returns the id. Not scored.
+
+        Raises:
+            RefusedError: something about it is wrong.
+            UnavailableError: the API cannot be reached, or has no model.
+        """
+        return self._result(calls.refund(transaction))
+
     def score_batch(self, transactions: Sequence[Transaction]) -> BatchScore:
         """Score up to 10,000 payments; nothing is recorded, so it is repeated where the connection fails.
 
@@ -194,6 +203,10 @@ class AsyncFraudClient:
     async def score(self, transaction: Transaction, *, explain: bool = False) -> Score:
         """See `FraudClient.score`."""
         return await self._result(calls.score(transaction, explain))
+
+    async def refund(self, transaction: Transaction) -> str:
+        """See `FraudClient.refund`."""
+        return await self._result(calls.refund(transaction))
 
     async def score_batch(self, transactions: Sequence[Transaction]) -> BatchScore:
         """See `FraudClient.score_batch`."""

@@ -203,6 +203,11 @@ class Settings(BaseSettings):
         1.0, description="After SIGTERM the API goes on answering for so long, and asks its callers to go elsewhere."
     )
     api_stop_seconds: Count = Field(60, description="After that, running requests have so long to finish.")
+    rates: Path | None = Field(
+        None,
+        description="CSV of daily rates (date, currency, rate) by which the API and the desk convert amounts, read anew when it "
+        "changes. Empty: the one that the TOML of FRAUD_SOURCE names.",
+    )
     poll_seconds: Seconds = Field(2.0, description="How often the scorer looks for a newer champion.")
     max_upload: Count = Field(2_000_000_000, description="Longest file that may be sent for scoring, in bytes.")
     max_upload_seconds: Seconds = Field(3_600.0, description="A file must have arrived after so long.")

@@ -22,6 +22,7 @@ from fraud_core.review.claims import Claims
 from fraud_core.review.queue import ReviewQueue
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.sources.money import RateTable
 from fraud_core.storage.artifacts import Artifacts
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
@@ -81,7 +82,7 @@ class Desk:
         artifacts = Artifacts(store, key)
         return cls(
             settings=settings,
-            follower=ModelFollower(store, key, heads=Heads(engine, store.url)),
+            follower=ModelFollower(store, key, heads=Heads(engine, store.url), rates=RateTable.of(settings)),
             artifacts=artifacts,
             users=Users(engine) if signs_in else None,
             visits=Visits(),

@@ -18,12 +18,14 @@ from fraud_api.endpoints import models
 from fraud_api.endpoints.openapi import EVERYWHERE
 from fraud_core.access.api_keys import ApiKeys
 from fraud_core.errors import StoreError
+from fraud_core.fields.declared import Declared
 from fraud_core.labels.log import LabelLog
 from fraud_core.transactions.transaction import EXAMPLE
 
 Examples = dict[str, dict[str, dict[str, dict[str, Any]]]]  # operation, status, media type, name -> what was answered
 
 WRONG = EXAMPLE | {"transaction_id": "b", "amount": "-1", "birth_date": "1868-03-19"}
+REFUND = EXAMPLE | {"transaction_id": "refund-1001", "amount": "-2.86"}
 FILE = "transaction_id,timestamp,amount\norder-1001,2020-06-21T12:14:25Z,2.86\norder-1002,2020-06-21T12:20:00Z,\n"
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
@@ -67,6 +69,7 @@ def recorded(call: Callable[..., Any], installation: Any, patch: pytest.MonkeyPa
     _scores(recorder, api, version)
     _labels(recorder, api, patch)
     _models(recorder, api, version, patch)
+    _refunds(recorder, call(quick), installation)
     return recorder.examples
 
 
@@ -75,6 +78,7 @@ def _without_model(recorder: Recorder, api: Any) -> None:
         ("score", "/v1/score", {"json": EXAMPLE}),
         ("score_batch", "/v1/score/batch", {"json": {"transactions": [EXAMPLE]}}),
         ("score_file", "/v1/score/file", {"content": FILE, "headers": CSV}),
+        ("refund", "/v1/refunds", {"json": EXAMPLE}),
     ):
         recorder.take(operation, api.post(path, **content))
     recorder.take("model", api.get("/v1/model"))
@@ -133,6 +137,15 @@ def _labels(recorder: Recorder, api: Any, patch: pytest.MonkeyPatch) -> None:
     with patch.context() as away:
         away.setattr(LabelLog, "append_all", gone)
         recorder.take("label", api.post("/v1/labels", json=LABEL))
+
+
+def _refunds(recorder: Recorder, api: Any, installation: Any) -> None:
+    recorder.take("refund", api.post("/v1/refunds", json=REFUND))  # this source has none
+    installation.promote(2, declared=Declared.model_validate({"amounts": {"negative": "refund"}}))
+    api.post("/v1/admin/reload")
+    recorder.take("refund", api.post("/v1/refunds", json=REFUND))
+    recorder.take("refund", api.post("/v1/refunds", json=REFUND | {"amount": "-9.00"}))
+    recorder.take("refund", api.post("/v1/refunds", content=b"amount=-2.86"))
 
 
 def _models(recorder: Recorder, api: Any, version: str, patch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,10 @@ def answers(url: str) -> bool:
 
 @dataclass
 class Load:
-    """Callers that never pause: what they were told, and what went wrong."""
+    """Callers that never pause: what they were told, and what went wrong. They send `payment`, which may change meanwhile."""
 
     url: str
+    payment: dict[str, Any] = field(default_factory=lambda: dict(NAMELESS))
     told: list[tuple[float, float, str, float]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -69,7 +70,7 @@ class Load:
             while not self.ended.is_set():
                 begin = time.monotonic()
                 try:
-                    answer = http.post("/v1/score", json=NAMELESS)
+                    answer = http.post("/v1/score", json=self.payment)
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
                     continue

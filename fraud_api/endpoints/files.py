@@ -30,5 +30,7 @@ async def score_file(request: Request) -> StreamingResponse:
     wanted = openapi.wanted_answer(request.headers.get("accept", ""))
     if wanted is None:
         raise Refused(406, "not-acceptable", f"The answer comes as {' or '.join(openapi.ANSWER_TYPES.values())}.")
+    served = await services.newer.than(served) or served  # its columns are judged once, by this one
+    request.scope["state"]["model_version"] = served.version
     stream = await services.uploads.score(request, served, kind, wanted)
     return StreamingResponse(stream, media_type=openapi.ANSWER_TYPES[wanted], headers={"X-Model-Version": served.version})

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Request
 from fraud_api.endpoints import openapi
 from fraud_api.endpoints.requests import model_of, operation_id
 from fraud_api.http.problems import Refused
-from fraud_api.schemas import DecisionThresholds, FieldDetails, ModelChange, ModelDetails, ModelList, ModelState, TrainedOn
+from fraud_api.schemas import (
+    AmountDetails,
+    DecisionThresholds,
+    FieldDetails,
+    ModelChange,
+    ModelDetails,
+    ModelList,
+    ModelState,
+    TrainedOn,
+)
 from fraud_api.services import services_of
 from fraud_core.errors import StoreError
 from fraud_core.models.follower import LoadedModel
@@ -56,6 +65,7 @@ def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
         features=list(manifest.learned.features),
         needs=sorted(_FIELD_OF.get(name, name) for name in served.scorer.needs),
         fields=[FieldDetails(**vars(field)) for field in told_fields(served.accepts, served.scorer.declared)],
+        amounts=_amounts(served),
         thresholds=DecisionThresholds(review=served.scorer.thresholds.review, decline=served.scorer.thresholds.decline),
         partitions=[
             TrainedOn(partition=key, content=content, verdict=verdict) for key, content, verdict in manifest.lineage.partitions
@@ -64,6 +74,14 @@ def details(store: ObjectStore, key: Key, served: LoadedModel) -> ModelDetails:
         loaded_at=served.loaded_at,
         card=card.body if card is not None and card.is_signed else None,
         unsigned_card=card.body if card is not None and not card.is_signed else None,
+    )
+
+
+def _amounts(served: LoadedModel) -> AmountDetails:
+    said = served.scorer.declared.amounts
+    rates = served.rates.told if said.by and served.rates is not None else None
+    return AmountDetails(
+        currency=said.base or None, by=said.by or None, negative=said.negative, decimals=said.decimals, rates=rates
     )
 
 

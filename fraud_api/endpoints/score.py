@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraud_api.endpoints import openapi
 from fraud_api.endpoints.requests import document_of, json_body, model_of, operation_id, refused
-from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Score, most_batch_marks
+from fraud_api.schemas import MOST_ROWS, Batch, BatchScore, Refunded, Score, most_batch_marks
 from fraud_api.services import services_of
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.follower import LoadedModel
 from fraud_core.scoring.score import score_rows
-from fraud_core.transactions.declared_type import fields_of
+from fraud_core.transactions.declared_type import fields_of, required_of
 from fraud_core.transactions.refusals import MOST_PROBLEMS, FieldProblem, trimmed, wrong_fields
 from fraud_core.transactions.transaction import Transaction
 
@@ -35,9 +35,31 @@ async def score(request: Request, explain: Annotated[bool, Query(description="Ad
     """The probability of fraud and a decision, by the newest champion."""
     services = services_of(request)
     served = model_of(request, services)
-    transaction = _checked(await json_body(request), served, services.payment(served))
+    body = await json_body(request)
+    served, transaction = await services.newer.checked(request, served, lambda by: _checked(body, by, services.payment(by)))
     result = await services.deciding.decide(served, transaction, explain=explain)
     return Response(result.__pydantic_serializer__.to_json(result, exclude_none=not explain), media_type="application/json")
+
+
+@router.post(
+    "/v1/refunds",
+    tags=["scoring"],
+    summary="Record a refund",
+    responses=openapi.refusals(400, 408, 409, 413, 415, 422, 503),
+    openapi_extra=openapi.body(Transaction),
+)
+async def refund(request: Request) -> Refunded:
+    """Money that came back, under an id of its own and with the fields of a payment; its amount may have a minus or not.
+
+    It is not scored, and counts where a window of the source asks for refunds."""
+    services = services_of(request)
+    served = model_of(request, services)
+    body = await json_body(request)
+    served, sent = await services.newer.checked(request, served, lambda by: _checked(body, by, services.refund(by)))
+    if served.scorer.declared.amounts.negative != "refund":
+        reason = 'is not taken: the source of this model declares no refunds (negative = "refund" beside the amount)'
+        raise refused([FieldProblem(field="amount", reason=reason)])
+    return services.deciding.refund(served, sent)
 
 
 @router.post(
@@ -59,6 +81,10 @@ async def score_batch(request: Request) -> Response:
     # All in a thread of their own, so that single payments do not wait, and chunk by chunk, so that other batches do not.
     payment = services.payment(served)
     rows = await loop.run_in_executor(services.batches, _rows, body, payment)
+    if await loop.run_in_executor(services.batches, _has_other_fields, rows, payment):
+        served = await services.newer.than(served) or served
+        request.scope["state"]["model_version"] = served.version
+        payment = services.payment(served)
     results: list[bytes] = []
     wrong_rows = 0
     for begin in range(0, len(rows), ROWS_AT_ONCE):
@@ -97,6 +123,12 @@ def _rows(body: bytes, payment: type[Transaction]) -> list[Any]:
         return _Envelope.model_validate(trimmed(document, ("transactions",))).transactions
     except ValidationError as error:
         raise refused(wrong_fields(error)) from None
+
+
+def _has_other_fields(rows: list[Any], payment: type[Transaction]) -> bool:
+    """Whether a row has a field that is not declared, or lacks one that is demanded."""
+    known, demanded = frozenset(fields_of(payment)), frozenset(required_of(payment))
+    return any(not demanded <= row.keys() <= known for row in rows if isinstance(row, dict))
 
 
 def _scored(

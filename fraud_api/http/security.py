@@ -23,6 +23,7 @@ SCOPES_OF = {
     "/v1/score": ("score",),
     "/v1/score/batch": ("score",),
     "/v1/score/file": ("score",),
+    "/v1/refunds": ("score",),
     "/v1/labels": ("label",),
     "/v1/model": ("score", "admin"),
     "/metrics": ("metrics", "admin"),

@@ -98,6 +98,22 @@ class From(Declaration):
                 return (str(self.of),)
 
 
+class Amounts(Declaration):
+    """How amounts are read, from a file as over HTTP. They are kept as hundredths of the unit of one currency.
+
+    Attributes:
+        base: that currency, by ISO 4217; empty: none is declared, and amounts have two decimals.
+        by: the field that says in which currency a payment was made, to be converted by daily rates; empty: all are in `base`.
+        negative: what one below zero is: refused; a refund, which is no payment to be judged; or kept as it is.
+        decimals: whether more decimals than the currency has are refused or rounded.
+    """
+
+    base: str = ""
+    by: str = ""
+    negative: Literal["refuse", "refund", "keep"] = "refuse"
+    decimals: Literal["exact", "round"] = "exact"
+
+
 class FieldDeclaration(Declaration):
     """One field of a payment: what it means, and what may stand in it.
 

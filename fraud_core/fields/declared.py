@@ -7,12 +7,21 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field, SerializationInfo, field_serializer, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
 from fraud_core.fields.declaration import (
     IN_HOURS,
     NAME,
     OF_NUMBERS,
+    Amounts,
     Declaration,
     FieldDeclaration,
     WindowDeclaration,
@@ -22,6 +31,7 @@ from fraud_core.fields.schema import STANDARD, STANDARD_WINDOWS, Column, own_col
 ALIASES = {"amount": "amount_cents"}  # what people write, and what raw calls it
 NIGHT = "night"  # whether a past payment was made at night, by the source's clocks: for `where` alone
 REFUND = "refund"  # whether money came back: no payment to be judged, and counted only where a window asks for it
+_USUAL_AMOUNTS = Amounts()
 _OVERRIDABLE = {"meaning", "drift", "learns", "required", "missing", "values", "unit", "lowest", "highest"}
 
 
@@ -32,6 +42,7 @@ class Declared(Declaration):
         fields: own fields by their canonical names; under a standard name what is declared otherwise than the catalogue has it.
         windows: own windows.
         standard_windows: whether card and merchant have the windows of the shipped catalogue, too.
+        amounts: how amounts are read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
@@ -39,6 +50,15 @@ class Declared(Declaration):
     fields: dict[str, FieldDeclaration] = Field(default_factory=dict)
     windows: tuple[WindowDeclaration, ...] = ()
     standard_windows: bool = True
+    amounts: Amounts = Amounts()
+
+    @model_serializer(mode="wrap")
+    def _without_usual_amounts(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles of before amounts were declared are known by what was declared then."""
+        written: dict[str, Any] = write(self)
+        if self.amounts == _USUAL_AMOUNTS:
+            written.pop("amounts", None)
+        return written
 
     @field_serializer("fields")
     def _as_declared(self, fields: dict[str, FieldDeclaration], info: SerializationInfo) -> dict[str, Any]:

@@ -89,6 +89,32 @@ def own_column(name: str, field: FieldDeclaration) -> Column:
     )
 
 
+_SHOWN_VALUES = 8  # of a category, in a refusal
+
+
+def out_of_bounds(lowest: float | None, highest: float | None, unit: str = "") -> str:
+    """Why a number is refused, from a file as over HTTP."""
+    match lowest, highest:
+        case lowest, None:
+            return f"is out of bounds (from {lowest:g}{unit})"
+        case None, highest:
+            return f"is out of bounds (to {highest:g}{unit})"
+        case lowest, highest:
+            return f"is out of bounds ({lowest:g} to {highest:g}{unit})"
+
+
+def none_of(values: tuple[str, ...]) -> str:
+    """Likewise of a category that has none of its declared values."""
+    more = " ..." if len(values) > _SHOWN_VALUES else ""
+    return f"is none of the declared values ({', '.join(values[:_SHOWN_VALUES])}{more})"
+
+
+def no_flag(texts: Mapping[str, bool]) -> str:
+    """Likewise of a flag that has none of its texts."""
+    true, false = ("/".join([said for said, outcome in texts.items() if outcome is which][:5]) for which in (True, False))
+    return f"is neither {true} (true) nor {false} (false)"
+
+
 PERSONAL = frozenset(column.name for column in CANONICAL if column.personal)
 
 # What raw carries beside the canonical columns: where a row came from, and its unkeyed bucket for splits by cardholder.

@@ -17,7 +17,7 @@ from fraud_core.decisions.record import table_of
 from fraud_core.features.catalogue import STANDARD_PLAN
 from fraud_core.features.online import Query
 from fraud_core.fields import schema
-from fraud_core.fields.declared import NOTHING, Declared
+from fraud_core.fields.declared import NOTHING, REFUND, Declared
 from fraud_core.history.store import HistoryStore, Recorded
 
 AT_ONCE = 50_000  # payments in one file
@@ -88,7 +88,9 @@ def frame_of(page: Sequence[Recorded], declared: Declared = NOTHING) -> pl.DataF
 def _row(recorded: Recorded) -> dict[str, Any]:
     payment: dict[str, Any] = json.loads(recorded.payment)
     cents = payment.pop("amount_cents")
-    amount = f"{cents // 100}.{cents % 100:02d}"
+    size = abs(cents)
+    is_negative = cents < 0 or payment.pop(REFUND, False)  # as files have refunds
+    amount = f"{'-' if is_negative else ''}{size // 100}.{size % 100:02d}"
     return payment | {"amount": amount, "sequence": recorded.sequence, "declined": recorded.declined}
 
 

@@ -64,6 +64,15 @@ class HistoryLookup:
             asked[name] = hashed_card(value.get_secret_value(), self._card_key) if isinstance(value, SecretStr) else value
         return asked
 
+    def prepare(self, plan: Plan, reach: Reach) -> None:
+        """See that the store keeps of payments what a model asks for."""
+        if self._reach is None or not self._reach.holds(reach):
+            # The new champion looks further back than the one before.
+            self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
+        if self._plan is not plan:
+            self._plan = plan
+            self.store.plan = self.store.plan.joined(plan)
+
     def past(
         self, transactions: Sequence[Transaction], plan: Plan, reach: Reach, zone: ZoneInfo, unnamed: str | None = None
     ) -> Recalled:
@@ -81,12 +90,7 @@ class HistoryLookup:
         """
         if time.monotonic() < self._rests_until:
             raise StoreError("The history store did not answer a moment ago; it is asked again within a second.")
-        if self._reach is None or not self._reach.holds(reach):
-            # The new champion looks further back than the one before.
-            self._reach = self.store.reach = reach if self._reach is None else self._reach.widened(reach)
-        if self._plan is not plan:
-            self._plan = plan
-            self.store.plan = self.store.plan.joined(plan)
+        self.prepare(plan, reach)
         queries = []
         for transaction in transactions:
             values = self.values(transaction, plan)

@@ -191,8 +191,11 @@ class Place(NamedTuple):
 
 
 def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[Place]:
-    """Where a payment counts: for its card or merchant, and for each further entity that the plan has."""
+    """Where a payment counts: for its card or merchant, and for each further entity that the plan has. A refund counts where a
+    window asks for them, else nowhere."""
     is_refund = event.own.get(REFUND) is True
+    if is_refund and REFUND not in plan.own:
+        return []
 
     def hours_of(entity: str, name: str | None) -> str | None:
         return None if name is None or is_refund else hours_key(entity, name)

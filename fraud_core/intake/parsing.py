@@ -16,7 +16,7 @@ from fraud_core.fields.derive import derive_columns
 from fraud_core.fields.schema import Column
 from fraud_core.intake.files import LINE
 from fraud_core.intake.values.money import ROUNDED, amount
-from fraud_core.intake.values.readings import READINGS, SEPARATOR, Reading, column_of, flag, with_declared
+from fraud_core.intake.values.readings import READINGS, SEPARATOR, Reading, column_of, flag, recorded, with_declared
 from fraud_core.signing.card_numbers import hashed_card
 from fraud_core.signing.keys import Key
 from fraud_core.sources import partitions
@@ -67,7 +67,7 @@ def parse(chunk: pl.DataFrame, file: str, source: Source, card_key: Key, now: da
     bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
     kept = read.filter(~bad)
     said = [*source.raw_columns, *(column.name for column in own.columns)]
-    unkeyed = derive_columns(own, kept).select(*said, pl.lit(file).alias("source_file"), "source_line", PARTITION)
+    unkeyed = _derived(kept, source).select(*said, pl.lit(file).alias("source_file"), "source_line", PARTITION)
 
     def digest(partition: str) -> bytes:
         text = unkeyed.filter(pl.col(PARTITION) == partition).select(said).write_csv()
@@ -98,6 +98,11 @@ def _within_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.to_physical().clip(*bounds).cast(dtype)
 
 
+def _derived(kept: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """The rows with the fields that are derived, unless a scorer has done so."""
+    return derive_columns(source.declared, kept) if source.recorded is None else kept
+
+
 def _read(chunk: pl.DataFrame, source: Source, now: datetime | None) -> tuple[pl.DataFrame, pl.DataFrame, list["_Check"]]:
     """The chunk within the calendar; what it gives (`name?`) and what that is (`name`), row by row; and what refuses a row."""
     chunk = chunk.with_columns(_within_calendar(name, dtype) for name, dtype in chunk.schema.items() if dtype.is_temporal())
@@ -105,12 +110,11 @@ def _read(chunk: pl.DataFrame, source: Source, now: datetime | None) -> tuple[pl
     given = chunk.select(
         pl.col(LINE).alias("source_line"),
         *(reading.given.alias(f"{name}?") for name, reading in readings.items()),
-        *(beside.alias(name) for reading in readings.values() for name, beside in reading.beside.items()),
     )
-    # What is made of columns beside its own, as an amount is of the payment's currency and day, comes last.
-    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items() if not reading.beside)
+    # What is made of other fields, as an amount is of the payment's currency and day, comes last.
+    read = given.with_columns(reading.value.alias(name) for name, reading in readings.items() if not reading.comes_last)
     read = read.with_columns(
-        *(reading.value.alias(name) for name, reading in readings.items() if reading.beside),
+        *(reading.value.alias(name) for name, reading in readings.items() if reading.comes_last),
         *(made.alias(name) for reading in readings.values() for name, made in reading.also.items()),
     )
     read = read.with_columns(partitions.key_expression(pl.col("timestamp"), source.cadence, source.zone).alias(PARTITION))
@@ -162,8 +166,8 @@ def examine(chunk: pl.DataFrame, source: Source, now: datetime | None = None) ->
         told = () if name in hidden else _examples(given)
         found.append(FieldSummary(name, len(values), int(missing.sum()), int(refused.sum()), first, values.n_unique(), told))
     bad = read.select(pl.any_horizontal(check.fails for check in checks)).to_series()
-    kept = derive_columns(source.declared, read.filter(~bad))
-    for name in source.declared.derived:
+    kept = _derived(read.filter(~bad), source)
+    for name in source.declared.derived if source.recorded is None else ():
         values = kept[name].drop_nulls()
         found.append(FieldSummary(name, len(values), len(kept) - len(values), 0, "", values.n_unique(), _examples(values)))
     return found
@@ -179,6 +183,9 @@ def _reading_of(name: str, chunk: pl.Schema, source: Source) -> Reading:
     """How a field that a source's files bring is read from a chunk of such types."""
     column, declared = column_of(name, source), source.reading(name)
     said = source.declared.own.get(name) or source.declared.overridden(name)
+    if source.recorded is not None and name in source.declared.own:
+        is_name = name in source.declared.given and column.parser in {"text", "id"}
+        return READINGS[column.parser](column, declared, chunk, source) if is_name else recorded(column)
     if column.parser == "flag" and said is not None:
         assert isinstance(declared, TextColumn)
         reading = flag(column, declared, chunk, said.flag_texts)
@@ -219,16 +226,10 @@ def _bounds(column: Column, source: Source, now: datetime | None) -> tuple[tuple
 
 def _outside(column: Column, value: pl.Expr) -> tuple[tuple[pl.Expr, str], ...]:
     unit = " cents" if column.parser == "money" else ""
-    match column.lowest, column.highest:
-        case None, None:
-            return ()
-        case lowest, None:
-            return ((value < lowest, f"is out of bounds (from {lowest:g}{unit})"),)
-        case None, highest:
-            return ((value > highest, f"is out of bounds (to {highest:g}{unit})"),)
-        case lowest, highest:
-            reason = f"is out of bounds ({lowest:g} to {highest:g}{unit})"
-            return (((value < lowest) | (value > highest), reason),)
+    lowest, highest = column.lowest, column.highest
+    outside = [] if lowest is None else [value < lowest]
+    outside += [] if highest is None else [value > highest]
+    return ((pl.any_horizontal(outside), schema.out_of_bounds(lowest, highest, unit)),) if outside else ()
 
 
 # --- refused rows --------------------------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ def _keyed(rows: pl.DataFrame, source: Source, card_key: Key) -> pl.DataFrame:
         ).to_series()
         ids = [card_key.digest(b"transaction\x00" + content.encode()).hex()[:32] for content in contents.to_list()]
         rows = rows.with_columns(pl.Series("transaction_id", ids, dtype=pl.String))
-    secret = [column.name for column in source.declared.columns if column.personal]
+    secret = [column.name for column in source.declared.columns if column.personal and source.recorded is None]
     rows = rows.with_columns(_by_value(rows[name], lambda text: hashed_card(text, card_key)) for name in secret)
     card = source.columns.card
     if card is None:

@@ -21,6 +21,7 @@ from fraud_core.models.explain import Explainer
 from fraud_core.models.registry import LATEST, ChampionPointer, latest_of
 from fraud_core.models.scorer import Scorer
 from fraud_core.signing.keys import Key
+from fraud_core.sources.money import RateTable
 from fraud_core.storage.heads import Heads, ProcessHeads
 from fraud_core.storage.objects import ObjectStore
 from fraud_core.transactions.declared_type import Unknown, together, transaction_type
@@ -35,6 +36,7 @@ class LoadedModel:
 
     Attributes:
         before: what the champion before it declared: callers may still send that, or send it again after a rollback.
+        rates: by which amounts in other currencies are converted.
     """
 
     scorer: Scorer
@@ -43,6 +45,7 @@ class LoadedModel:
     loaded_at: datetime
     explainer_without_history: Explainer | None = None
     before: Declared = NOTHING
+    rates: RateTable | None = None
 
     @cached_property
     def accepts(self) -> Declared:
@@ -55,7 +58,11 @@ class LoadedModel:
         Args:
             unknown: what becomes of a field that is not among these.
         """
-        return transaction_type(self.accepts, self.scorer.zone.key, unknown)
+        return transaction_type(self.accepts, self.scorer.zone.key, unknown, self.rates)
+
+    def refund(self, unknown: Unknown = "refuse") -> type[Transaction]:
+        """The type of the refunds that are recorded beside them; see `payment`."""
+        return transaction_type(self.accepts, self.scorer.zone.key, unknown, self.rates, refunds=True)
 
     @property
     def version(self) -> str:
@@ -97,6 +104,7 @@ class ModelFollower:
         signing_key: verifies pointer and manifests.
         listen: told the status after every look, in the thread that looked.
         heads: remembers over restarts which change of the pointer was seen; without, the first look takes what lies there.
+        rates: by which amounts in other currencies are converted.
     """
 
     def __init__(
@@ -105,10 +113,12 @@ class ModelFollower:
         signing_key: Key,
         listen: Callable[[Status], None] | None = None,
         heads: Heads | None = None,
+        rates: RateTable | None = None,
     ) -> None:
         self.store = store
         self.signing_key = signing_key
         self._listen = listen
+        self._rates = rates
         self._pointer = latest_of(store, signing_key, ProcessHeads(heads))
         self._status = Status()
         self._tag: str | None = None
@@ -200,7 +210,7 @@ class ModelFollower:
             scorer = Scorer(bundle)
             explainer = warmed_up(scorer)
             plain = None if scorer.without_history is None else warmed_up(scorer.without_history)
-            served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain, self._before(latest))
+            served = LoadedModel(scorer, explainer, latest, datetime.now(UTC), plain, self._before(latest), self._rates)
         self._tag = found.tag
         return served
 

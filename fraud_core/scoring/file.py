@@ -38,6 +38,7 @@ from fraud_core.scoring.file_parsing import PROBLEM, FileFormat, Piece, Progress
 from fraud_core.scoring.score import Record, Validate, from_text, from_values, score_rows
 from fraud_core.settings import Settings
 from fraud_core.signing.keys import Key, card_key
+from fraud_core.sources.money import RateTable
 from fraud_core.system.sandbox import hide
 from fraud_core.transactions.declared_type import transaction_type
 from fraud_core.transactions.refusals import FieldProblem
@@ -54,7 +55,8 @@ class Order(BaseModel):
     """What to score, by which model, and where the past of cards and merchants is (on the way, secrets are in a pipe alone).
 
     `repeated` names fields of a payment that its record repeats; none is personal. `accepts` are the own fields that payments may
-    have, where these are more than the model's; with `leaves_out`, others are left out.
+    have, where these are more than the model's; with `leaves_out`, others are left out. By the table `rates` amounts in other
+    currencies are converted.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -65,6 +67,7 @@ class Order(BaseModel):
     repeated: tuple[str, ...] = ()
     accepts: Declared | None = None
     leaves_out: bool = False
+    rates: Path | None = None
     memory: int
     step_seconds: float
     bundle: Bundle
@@ -76,7 +79,7 @@ class Order(BaseModel):
     def payment(self, scorer: Scorer) -> type[Transaction]:
         """The type of the payments in the file."""
         declared = scorer.declared if self.accepts is None else self.accepts
-        return transaction_type(declared, scorer.bundle.manifest.learned.timezone)
+        return transaction_type(declared, scorer.bundle.manifest.learned.timezone, rates=RateTable(self.rates))
 
     def lookup(self, reach: Reach) -> HistoryLookup:
         """Tells the past of payments."""
@@ -126,6 +129,7 @@ def order_bytes(
         repeated=repeated,
         accepts=accepts,
         leaves_out=settings.api_unknown_fields != "refuse",
+        rates=RateTable.of(settings).path,
         memory=settings.file_memory,
         step_seconds=settings.file_step_seconds,
         bundle=bundle,

@@ -281,7 +281,8 @@ def _csv_pieces(binary: BinaryIO, wanted: Wanted) -> Iterator[Piece]:
         records = iter(reader)
         _, header = next(records, (0, []))
         columns, notes = columns_of(header, wanted)
-        texts = frozenset(name for name in columns.values() if name != "card" and wanted.names_something(name))
+        # Of an own field it is declared what means that there is none.
+        texts = frozenset(n for n in columns.values() if n != "card" and (n in wanted.own or wanted.names_something(n)))
         if delimiter != ",":
             notes.insert(0, f"The cells are parted by {DELIMITERS[delimiter]}, and were read so.")
         yield Piece(state="opened", expected=expected, notes=notes)

@@ -20,6 +20,7 @@ from fraud_core.decisions.record import table_of
 from fraud_core.features import catalogue
 from fraud_core.features.batch import columns_for, states
 from fraud_core.fields import schema
+from fraud_core.fields.declared import REFUND
 from fraud_core.history.catch_up import CatchUp, corrections_of, unlabelled
 from fraud_core.models.scorer import Scorer
 from fraud_core.sources import partitions
@@ -135,7 +136,7 @@ class _Snapshot:
             for sequence, payment in _recorded(known)
             if any(payment.get(entity) in some for entity, some in names.items())
         ]
-        recorded = table_of(rows, {**needed, "sequence": pl.Int64()})
+        recorded = table_of(rows, {**needed, "sequence": pl.Int64()}).with_columns(pl.col(REFUND).fill_null(value=False))
         oldest = min(decision.timestamp for decision in decisions) - timedelta(days=known.source.lookback_days)
         words = log_since(known.labels, 0)
         decided = known.decisions.find_all(words["transaction_id"].unique().to_list())

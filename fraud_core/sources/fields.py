@@ -14,6 +14,7 @@ from fraud_core.fields.schema import STANDARD
 from fraud_core.sources.columns import Columns, TextColumn, TimeColumn
 
 MOST_OF_A_GROUP = 10_000
+CURRENCY = "currency"
 _BRACES = re.compile(r"\{(\d{1,5})\.\.(\d{1,5})\}")
 _WRITTEN = {canonical: written for written, canonical in ALIASES.items()}
 Header = Callable[[], Sequence[str] | None]  # the names of a file's columns; None: there is none on this machine
@@ -127,6 +128,40 @@ def expanded(values: Mapping[str, Any], header: Header | None = None) -> tuple[d
     if columns or "columns" in values:
         whole["columns"] = columns
     return whole, {name: written for name, written in groups.items() if name != written}
+
+
+def with_currency(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The written-out TOML with the field that says in which currency a payment was made, where there are several.
+
+    It is the declared field that is read from that column, or `currency`, which no model learns from. The API demands it.
+
+    Raises:
+        ValueError: no field can be it.
+    """
+    currency, fields = values.get("currency"), values.get("fields", {})
+    column = currency.get("column") if isinstance(currency, Mapping) else getattr(currency, "column", "")
+    if not isinstance(column, str) or not column or not isinstance(fields, Mapping):
+        return dict(values)
+    name = _reading_from(column, fields) or CURRENCY
+    if name == CURRENCY and name in fields and _reading_from(column, fields) is None:
+        raise ValueError(
+            f"fields.{name}: is read from another column than currency, '{column}'; give the field another name, or that column"
+        )
+    given = fields.get(name, {"column": column, "kind": "category", "learns": False, "drift": "left_out"})
+    said = given if isinstance(given, Mapping) else given.model_dump(by_alias=True, exclude_unset=True)
+    if said.get("kind") not in {"category", "id"} or said.get("personal"):
+        raise ValueError(f'fields.{name}: says in which currency a payment was made; declare kind = "category", not personal')
+    return {**values, "fields": {**fields, name: {**said, "required": True}}}
+
+
+def _reading_from(column: str, fields: Mapping[str, Any]) -> str | None:
+    """The field that is read from a column."""
+    for name, given in fields.items():
+        own = given.get("column", name) if isinstance(given, Mapping) else getattr(given, "column", "")
+        derived = isinstance(given, Mapping) and "from" in given
+        if own == column and not derived and name not in STANDARD:
+            return name
+    return None
 
 
 def _canonical(written: str) -> str:

@@ -2,17 +2,23 @@
 
 import csv
 import hashlib
+import logging
 import math
+import time
+import tomllib
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from pydantic import field_validator, model_validator
 
 from fraud_core.errors import SourceError
+from fraud_core.settings import Settings
 from fraud_core.sources.columns import Reading
 from fraud_core.units.currency import DECIMALS
+
+logger = logging.getLogger(__name__)
 
 HEADER = ["date", "currency", "rate"]
 SEPARATOR = "\x1f"
@@ -50,6 +56,19 @@ def currency_of(given: Any) -> Any:
     return {"base": given} if isinstance(given, str) else given
 
 
+class KnownRates(Protocol):
+    """Rates by which amounts are converted."""
+
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """That there are rates of."""
+        ...
+
+    def on(self, currency: str, day: date) -> float | None:
+        """The rate of a currency on a day; None: there is none."""
+        ...
+
+
 class Rates(NamedTuple):
     """Rates of a file.
 
@@ -74,11 +93,16 @@ def rates_of(currency: Currency) -> Rates:
     Raises:
         SourceError: the file is missing, or has something else than one positive rate a day and currency.
     """
+    return rates_in(currency.rates)
+
+
+def rates_in(path: str) -> Rates:
+    """The rates of a file; see `rates_of`."""
     try:
-        stat = Path(currency.rates).stat()
-        return _read(currency.rates, stat.st_mtime_ns, stat.st_size)
+        stat = Path(path).stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        raise SourceError(f"{currency.rates}: the rates of [currency] cannot be read: {error.strerror}.") from error
+        raise SourceError(f"{path}: the rates of [currency] cannot be read: {error.strerror}.") from error
 
 
 @lru_cache(maxsize=4)
@@ -107,3 +131,65 @@ def _read(path: str, changed: int, size: int) -> Rates:
             raise SourceError(f"{path}, line {line}: there is another rate of {code} on {day}; keep one of them.")
     currencies = tuple(sorted({key.partition(SEPARATOR)[0] for key in found}))
     return Rates(found, currencies, hashlib.sha256(content).hexdigest())
+
+
+class RateTable:
+    """The rates that a running scorer converts by: read anew when their file changes. What was read stays where it cannot be.
+
+    Args:
+        path: of the file; None: there is none.
+        why: in a sentence, why there is none.
+    """
+
+    LOOK_SECONDS = 1.0  # that a file is not looked at again
+
+    def __init__(self, path: Path | None, why: str = "No table of rates is set.") -> None:
+        self.path = path
+        self.problem = why if path is None else ""
+        self._rates = Rates({}, (), "")
+        self._looked = -math.inf
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The one of an installation: FRAUD_RATES, or what the TOML of its source names."""
+        if settings.rates is not None:
+            return cls(settings.rates.expanduser().resolve())
+        toml = settings.source
+        try:
+            said = tomllib.loads(toml.read_text(encoding="utf-8")).get("currency")
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+            return cls(None, f"{toml.name} cannot be read here; name the table of rates by FRAUD_RATES.")
+        named = said.get("rates") if isinstance(said, dict) else None
+        if not isinstance(named, str):
+            return cls(None, f"{toml.name} names no table of rates; name it there, or by FRAUD_RATES.")
+        return cls((toml.parent / named).resolve())
+
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """See `KnownRates`."""
+        return self._now().currencies
+
+    @property
+    def told(self) -> str:
+        """What it converts by, in a sentence."""
+        rates = self._now()
+        if self.path is None or not rates.by_day:
+            return f"{self.problem} Payments in other currencies are refused."
+        newest = max(key.partition(SEPARATOR)[2] for key in rates.by_day)
+        problem = f" {self.problem}" if self.problem else ""
+        return f"{self.path.name} has rates of {', '.join(rates.currencies)}, the newest of {newest}.{problem}"
+
+    def on(self, currency: str, day: date) -> float | None:
+        """See `KnownRates`."""
+        return self._now().on(currency, day)
+
+    def _now(self) -> Rates:
+        if self.path is not None and time.monotonic() - self._looked > self.LOOK_SECONDS:
+            self._looked = time.monotonic()
+            try:
+                self._rates, self.problem = rates_in(str(self.path)), ""
+            except SourceError as error:
+                if not self.problem:
+                    logger.error("rates as they were read before, if they were, stay in use: %s", error)
+                self.problem = f"{self.path.name} cannot be read; the log has more."
+        return self._rates

@@ -30,13 +30,13 @@ from fraud_core.features.catalogue import catalogue_of
 from fraud_core.features.past import window_features
 from fraud_core.features.windows import NEWEST_EVENTS, Reach
 from fraud_core.fields import schema
-from fraud_core.fields.declaration import WindowDeclaration, span_us
+from fraud_core.fields.declaration import Amounts, WindowDeclaration, span_us
 from fraud_core.fields.declared import ALIASES, NIGHT, NOTHING, REFUND, Declared
 from fraud_core.signing.keys import canonical_json
 from fraud_core.simulator.config import SimulatorConfig
 from fraud_core.sources import partitions
-from fraud_core.sources.columns import ColumnReading, Columns
-from fraud_core.sources.fields import DECIDING, SourceField, expanded
+from fraud_core.sources.columns import ColumnReading, Columns, TextColumn, TimeColumn
+from fraud_core.sources.fields import DECIDING, SourceField, expanded, with_currency
 from fraud_core.sources.header import file_sha256, header_of
 from fraud_core.sources.limits import Limits
 from fraud_core.sources.lines import line_of
@@ -125,6 +125,16 @@ class History(_Model):
         return self
 
 
+class Recorded(_Model):
+    """What the scorer declared whose payments these are: `served_from` in a TOML names its source.
+
+    Own fields come as the scorer recorded them: personal ids as their hashes, and derived ones as they were derived then.
+    """
+
+    declared: Declared
+    digits: dict[str, tuple[int, ...]] = {}
+
+
 class Source(_Model):
     """One data source."""
 
@@ -153,6 +163,9 @@ class Source(_Model):
     join: Join | None = Field(None, description="A second file, joined by a key.")
     fields: dict[str, SourceField] = Field(default_factory=dict, description="Own fields beside the standard columns.")
     windows: tuple[WindowDeclaration, ...] = Field((), description="Own windows beside the standard ones.")
+    recorded: Recorded | None = Field(
+        None, description="Instead of both: what is in `served_from`, the TOML of the scorer's source."
+    )
     standard_windows: bool = Field(True, description="Whether card and merchant have the windows of the shipped catalogue.")
     excluded_features: tuple[str, ...] = Field(
         (), description="Features this source must not use, with the reason in its comment."
@@ -170,7 +183,7 @@ class Source(_Model):
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, values: Any) -> Any:
-        return expanded(values)[0] if isinstance(values, Mapping) else values
+        return with_currency(expanded(values)[0]) if isinstance(values, Mapping) else values
 
     @model_validator(mode="before")
     @classmethod
@@ -249,7 +262,8 @@ class Source(_Model):
         unknown = [name for name in self.excluded_features if name not in known]
         if unknown:
             raise ValueError(f"excluded_features: there is no feature '{unknown[0]}' to exclude; there are {', '.join(known)}")
-        problems = [*self._unread_fields(declared), *self._unreachable_windows(), *self._repeated_features(declared)]
+        unread = [] if self.recorded is not None else self._unread_fields(declared)
+        problems = [*unread, *self._unreachable_windows(), *self._repeated_features(declared)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -310,20 +324,31 @@ class Source(_Model):
     @cached_property
     def declared(self) -> Declared:
         """Its own fields and windows, as features, scorers and people need them."""
+        if self.recorded is not None:
+            return self.recorded.declared
         fields = {name: field.declaration for name, field in self.fields.items()}
-        return Declared(fields=fields, windows=self.windows, standard_windows=self.standard_windows)
+        return Declared(fields=fields, windows=self.windows, standard_windows=self.standard_windows, amounts=self.amounts)
+
+    @property
+    def amounts(self) -> Amounts:
+        """How amounts are read, wherever a payment comes from; recorded ones are in the base currency."""
+        said = self.columns.amount
+        if self.currency is None:
+            return Amounts(negative=said.negative, decimals=said.decimals)
+        column = self.currency.column
+        by = next((name for name, field in self.fields.items() if column and field.column == column), "")
+        return Amounts(base=self.currency.base, by=by, negative=said.negative, decimals=said.decimals)
 
     @property
     def given(self) -> tuple[str, ...]:
         """Names of the fields that its files bring, standard ones in canonical order and own ones in theirs."""
-        return (*self.columns.canonical, *self.declared.given)
+        own = self.declared.given if self.recorded is None else [column.name for column in self.declared.columns]
+        return (*self.columns.canonical, *own)
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The columns of its files that are read; no other is ever looked at."""
         names = dict.fromkeys(column for name in self.given for column in self.reading(name).names)
-        if self.currency is not None and self.currency.column:
-            names |= {self.currency.column: None}
         if self.join is not None:
             names |= {self.join.key: None}
         return tuple(names)
@@ -331,7 +356,8 @@ class Source(_Model):
     @property
     def digits(self) -> dict[str, tuple[int, ...]]:
         """By field, of how many digits numbers are that stand in it by design."""
-        return self.columns.digits | {name: field.digits for name, field in self.fields.items() if field.digits}
+        own = {name: field.digits for name, field in self.fields.items() if field.digits}
+        return self.columns.digits | own | ({} if self.recorded is None else self.recorded.digits)
 
     @property
     def raw_columns(self) -> tuple[str, ...]:
@@ -345,7 +371,13 @@ class Source(_Model):
 
     def reading(self, name: str) -> ColumnReading:
         """How a field that its files bring is read."""
-        return self.fields[name].reading if name in self.declared.own else self.columns.declared(name)
+        if name not in self.declared.own:
+            return self.columns.declared(name)
+        if self.recorded is None:
+            return self.fields[name].reading
+        if self.declared.own[name].kind == "time":
+            return TimeColumn(column=name)
+        return TextColumn(column=name, digits=self.recorded.digits.get(name, ()))
 
     @property
     def zone(self) -> ZoneInfo:
@@ -394,6 +426,9 @@ class Source(_Model):
         if self.currency is not None:
             rates = rates_of(self.currency).sha256 if self.currency.rates else ""
             added["currency"] = [self.currency.base, self.currency.column, rates]
+        if self.recorded is not None:
+            names = [(column.name, column.parser, column.name in self.declared.derived) for column in self.declared.columns]
+            added["recorded"] = [names, self.recorded.digits]
         if self.join is not None:
             added["join"] = [self.join.key, file_sha256(self.join.file)]
         return canonical_json(dumped | added)
@@ -425,6 +460,8 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         if isinstance(said, dict) and isinstance(said.get(key), str) and "://" not in said[key]:
             said[key] = str((path.parent / said[key]).resolve())
     groups: dict[str, str] = {}
+    if "served_from" in values:
+        values = _served(values, path)
     try:
         values, groups = expanded(values, lambda: _header(values))
         return Source.model_validate(values)
@@ -434,6 +471,42 @@ def load_source(path: Path, files: tuple[str, ...] = ()) -> Source:
         problems = [_located((), str(error))]
     details = "; ".join(_told(text, place, said, groups) for several in problems for place, said in several)
     raise SourceError(f"{path} declares something impossible: {details}.")
+
+
+_AS_THE_SCORER = ("label_delay_days", "history_days", "history_events", "excluded_features")
+_OF_THE_SCORER = ("fields", "windows", "standard_windows", "currency", "history")
+
+
+def _served(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A TOML of recorded payments with what the source of their scorer declares.
+
+    Raises:
+        SourceError: that cannot be read, or something of it is declared here, too.
+    """
+    named = values["served_from"]
+    if not isinstance(named, str):
+        raise SourceError(f'{path}: served_from names the TOML of the scorer\'s source, such as served_from = "simulated.toml".')
+    scorers = load_source(path.parent / named)
+    twice = [key for key in _OF_THE_SCORER if key in values]
+    if twice or values.get("timezone", scorers.timezone) != scorers.timezone:
+        raise SourceError(f"{path}: {(*twice, 'timezone')[0]} comes from {named}, as the scorer has it; leave it out here.")
+    columns = values.get("columns", {})
+    known = {*scorers.columns.canonical, "amount", "transaction_id"}
+    columns = {name: _as_recorded(name, said, scorers) for name, said in columns.items() if name in known}
+    said = {name: getattr(scorers, name) for name in _AS_THE_SCORER}
+    history = scorers.history.model_dump() | {"reason": scorers.history.reason}
+    recorded = {"declared": scorers.declared.model_dump(mode="json", by_alias=True), "digits": scorers.digits}
+    whole = {**said, **values, "columns": columns, "timezone": scorers.timezone, "history": history, "recorded": recorded}
+    return {key: value for key, value in whole.items() if key != "served_from"}
+
+
+def _as_recorded(name: str, said: Any, scorers: Source) -> Any:
+    """A column of recorded payments: a refund has a minus again, and numbers of so many digits are no cards here either."""
+    if not isinstance(said, str):
+        return said
+    if name == "amount":
+        return {"column": said, "negative": scorers.columns.amount.negative}
+    return {"column": said, "digits": scorers.digits[name]} if name in scorers.digits else said
 
 
 # Keys of columns that came later, and what they are where nobody gives them: then files are read as they were before.

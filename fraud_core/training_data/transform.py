@@ -95,6 +95,8 @@ def build_transformed(source: Source, artifacts: Artifacts, key: str) -> Table:
         plan = catalogue.plan_of(chosen)
         history = lazy.select([name for name in columns_for(plan) if name in present]).collect()
         payments = _payments(source, artifacts, key, history)
+        if "label" not in present:  # what became of payments is in the log of labels alone
+            payments = payments.with_columns(label=pl.lit(None, pl.Boolean))
         known = _known(source, artifacts, key, payments, plan)
         asked = pl.concat([pl.repeat(False, len(payments) - len(whole), eager=True), is_payment])
         rows = rows.hstack(states(payments, asked, plan, source.reach, source.zone, known))

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -19,18 +19,21 @@ from pydantic import (
     Field,
     PlainValidator,
     SecretStr,
+    ValidationError,
     ValidationInfo,
     create_model,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticUndefined
+from pydantic_core import InitErrorDetails, PydanticUndefined
 
-from fraud_core.fields.declaration import FieldDeclaration
+from fraud_core.fields.declaration import Amounts, FieldDeclaration
 from fraud_core.fields.declared import ALIASES, Declared
 from fraud_core.fields.derive import derived_values
-from fraud_core.fields.schema import LONGEST_NAME, STANDARD
+from fraud_core.fields.schema import BY_NAME, LONGEST_NAME, STANDARD, no_flag, none_of, out_of_bounds
 from fraud_core.signing.card_numbers import holds_card_number
+from fraud_core.sources.amounts import amount_of, refusal
+from fraud_core.sources.money import KnownRates
 from fraud_core.transactions.refusals import shown_name
 from fraud_core.transactions.transaction import (
     EXAMPLE,
@@ -48,28 +51,37 @@ from fraud_core.units.canonical_text import canonical_text
 Unknown = Literal["refuse", "ignore", "keep"]
 Read = Callable[[Any, ValidationInfo], Any]
 MOST_KEPT = 50  # unknown fields of a payment, where they are kept
-_SHOWN_VALUES = 8  # of a category, in a refusal
 _MOST_TYPES = 32  # that are remembered
 _unshown: Any = SkipJsonSchema
-_made: OrderedDict[tuple[int, str, Unknown], tuple[Declared, type[Transaction]]] = OrderedDict()
+_made: OrderedDict[tuple[int, str, Unknown, int, bool], tuple[Declared, KnownRates | None, type[Transaction]]] = OrderedDict()
 
 
-def transaction_type(declared: Declared, timezone: str = "UTC", unknown: Unknown = "refuse") -> type[Transaction]:
+def transaction_type(
+    declared: Declared,
+    timezone: str = "UTC",
+    unknown: Unknown = "refuse",
+    rates: KnownRates | None = None,
+    *,
+    refunds: bool = False,
+) -> type[Transaction]:
     """The type of payments with these fields; the same one for the same declaration.
 
     Args:
-        declared: the fields beside the standard ones.
-        timezone: where a day begins that is given in the place of a time.
+        declared: the fields beside the standard ones, and how amounts are read.
+        timezone: where a day begins: one that is given in the place of a time, and one that has a rate.
         unknown: what becomes of a field that is not declared; nothing is learned from what is kept.
+        rates: by which amounts in other currencies are converted; None: such are refused.
+        refunds: whether it is of refunds, whose amount says how much money came back, with a minus or without.
     """
-    found = _made.get((id(declared), timezone, unknown))
+    key = id(declared), timezone, unknown, id(rates), refunds
+    found = _made.get(key)
     if found is None:
-        is_plain = declared.is_standard and unknown == "refuse"
-        found = declared, Transaction if is_plain else _type_of(declared, ZoneInfo(timezone), unknown)
-        _made[id(declared), timezone, unknown] = found
+        is_plain = declared.is_standard and unknown == "refuse" and not refunds
+        made = Transaction if is_plain else _type_of(declared, ZoneInfo(timezone), unknown, rates, refunds=refunds)
+        found = _made[key] = declared, rates, made
         if len(_made) > _MOST_TYPES:
             _made.popitem(last=False)
-    return found[1]
+    return found[2]
 
 
 def together(newer: Declared, older: Declared) -> Declared:
@@ -79,7 +91,12 @@ def together(newer: Declared, older: Declared) -> Declared:
     if not more:
         return newer
     lenient = {name: field.model_copy(update={"required": False}) for name, field in more.items()}
-    return Declared(fields={**newer.fields, **lenient}, windows=newer.windows, standard_windows=newer.standard_windows)
+    return Declared(
+        fields={**newer.fields, **lenient},
+        windows=newer.windows,
+        standard_windows=newer.standard_windows,
+        amounts=newer.amounts,
+    )
 
 
 def changed(payment: Transaction, changes: Mapping[str, Any]) -> Transaction:
@@ -121,6 +138,8 @@ def _example(declared: Declared, name: str, field: FieldDeclaration) -> Any:
         case "number":
             low, high = field.lowest, field.highest
             return low if high is None and low is not None else high if low is None and high is not None else _between(low, high)
+        case _ if name == declared.amounts.by:
+            return declared.amounts.base
         case "flag":
             return True
         case "time":
@@ -145,10 +164,14 @@ class _Declared(Transaction):
 
     model_config = ConfigDict(protected_namespaces=())
 
+    model_read: ClassVar["_ReadAmount | None"] = None  # where an amount is more than two decimals in the one currency
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         declared = self.model_declared
         values = self.__dict__
+        if self.model_read is not None:
+            values["amount_cents"] = self.model_read(values)
         if declared.derived:
             values.update(derived_values(declared, _known(self)))
         for name in declared.personal:
@@ -200,14 +223,103 @@ def _known(payment: Transaction) -> dict[str, Any]:
     return {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in payment.__dict__.items()}
 
 
-def _type_of(declared: Declared, zone: ZoneInfo, unknown: Unknown) -> type[Transaction]:
+class _ReadAmount:
+    """Reads the amount of a payment whose other fields are read: what it is in depends on the currency and the day.
+
+    Args:
+        declared: says how.
+        zone: of the source's clocks.
+        rates: by which it is converted.
+        refunds: whether it is of refunds; else these are refused.
+    """
+
+    def __init__(self, declared: Declared, zone: ZoneInfo, rates: KnownRates | None, *, refunds: bool) -> None:
+        self._amounts, self._zone, self._rates, self._refunds = declared.amounts, zone, rates, refunds
+        self._lowest, self._highest = bounds_of(declared)
+
+    def __call__(self, values: Mapping[str, Any]) -> int:
+        """The amount in cents of the base currency.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        amounts = self._amounts
+        currency = values[amounts.by] if amounts.by else None
+        day = values["timestamp"].astimezone(self._zone).date()
+        found = amount_of(values["amount_cents"], amounts, currency, day, self._rates)
+        if isinstance(found, str):
+            raise _of_amount(found)
+        if found.is_refund and not self._refunds:
+            raise _of_amount(REFUND_REFUSED)
+        low, high = self._lowest, self._highest
+        if not (low <= found.cents <= high):
+            raise _of_amount(out_of_bounds(low / 100, high / 100))
+        return found.cents
+
+
+REFUND_REFUSED = "is below zero: a refund, which is not scored; send it to POST /v1/refunds"
+
+
+def _of_amount(reason: str) -> ValidationError:
+    return ValidationError.from_exception_data("Transaction", [InitErrorDetails(type=wrong(reason), loc=("amount",), input=None)])
+
+
+def bounds_of(declared: Declared) -> tuple[float, float]:
+    """The least and the greatest amount in cents."""
+    column, said = BY_NAME["amount_cents"], declared.overridden("amount_cents")
+    assert column.lowest is not None
+    assert column.highest is not None
+    lowest = -column.highest if declared.amounts.negative == "keep" else column.lowest
+    if said is None:
+        return lowest, column.highest
+    return lowest if said.lowest is None else said.lowest * 100, column.highest if said.highest is None else said.highest * 100
+
+
+def _told_amount(amounts: Amounts) -> Callable[[Any], Any]:
+    """The amount as it came, if it is one at all; it is read when the other fields are."""
+
+    def told(value: Any) -> Any:
+        if number_of(value) is None:
+            raise wrong(refusal(amounts))
+        return value
+
+    return told
+
+
+def _amount_field(declared: Declared, *, refunds: bool) -> tuple[Any, Any]:
+    """The amount, where more is declared of it than two decimals in the one currency."""
+    amounts, said = declared.amounts, declared.overridden("amount_cents")
+    lowest = -1e9 if refunds or amounts.negative == "keep" else 0
+    shown = Annotated[float, Field(ge=lowest, le=1e9)] | Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,3})?$")]
+    words = ["Money that came back, with a minus or without." if refunds else "A number or decimal text."]
+    if amounts.by:
+        words.append(
+            f"In the currency that `{amounts.by}` says, with its decimals (ISO 4217); converted into {amounts.base} by the rate "
+            "of the payment's day."
+        )
+    elif amounts.base:
+        words.append(f"In {amounts.base}, with its decimals (ISO 4217).")
+    if amounts.negative == "refund" and not refunds:
+        words.append("Refunds go to POST /v1/refunds.")
+    read: Any = Annotated[Any, PlainValidator(_told_amount(amounts), json_schema_input_type=shown)]
+    if said is not None and said.missing:
+        read = Annotated[read, BeforeValidator(_without(said))]
+    return read, Field(alias="amount", description=" ".join(words))
+
+
+def _type_of(
+    declared: Declared, zone: ZoneInfo, unknown: Unknown, rates: KnownRates | None, *, refunds: bool
+) -> type[Transaction]:
     own: dict[str, Any] = {name: _own(name, field, zone, declared) for name, field in declared.given.items()}
     own |= {name: _derived(field) for name, field in declared.derived.items()}
     own |= {name: _overridden(name, field) for name, field in declared.fields.items() if name in STANDARD and name != "label"}
+    reads_amount = refunds or declared.amounts != Amounts()
+    if reads_amount:
+        own["amount_cents"] = _amount_field(declared, refunds=refunds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a field may be called as something that pydantic no longer wants used
         make: Any = create_model  # whose result mypy takes for a class of its own
-        made: type[Transaction] = make(
+        made: type[_Declared] = make(
             "Transaction",
             __base__=_BASES[unknown],
             __module__=__name__,
@@ -216,6 +328,8 @@ def _type_of(declared: Declared, zone: ZoneInfo, unknown: Unknown) -> type[Trans
             **own,
         )
     made.model_declared = declared
+    if reads_amount:
+        made.model_read = _ReadAmount(declared, zone, rates, refunds=refunds)
     return made
 
 
@@ -283,7 +397,7 @@ def _also(name: str, field: FieldDeclaration) -> Callable[[Any], Any]:
         if isinstance(field.values, tuple):
             return _among(field.values, value)
         if (low is not None and value < low * scale) or (high is not None and value > high * scale):
-            raise wrong(_out_of_bounds(low, high))
+            raise wrong(out_of_bounds(low, high))
         return value
 
     return checked
@@ -329,16 +443,10 @@ def _reads_number(field: FieldDeclaration, zone: ZoneInfo) -> Read:
         if number is None:
             raise wrong("is not a finite number")
         if (low is not None and number < low) or (high is not None and number > high):
-            raise wrong(_out_of_bounds(low, high))
+            raise wrong(out_of_bounds(low, high))
         return number
 
     return read
-
-
-def _out_of_bounds(low: float | None, high: float | None) -> str:
-    if high is None:
-        return f"must be at least {low:g}"
-    return f"must be at most {high:g}" if low is None else f"is out of bounds ({low:g} to {high:g})"
 
 
 def _reads_text(field: FieldDeclaration, zone: ZoneInfo) -> Read:
@@ -357,15 +465,13 @@ def _reads_text(field: FieldDeclaration, zone: ZoneInfo) -> Read:
 
 def _among(values: tuple[str, ...], text: str) -> str:
     if text not in values:
-        some = ", ".join(values[:_SHOWN_VALUES]) + (" ..." if len(values) > _SHOWN_VALUES else "")
-        raise wrong(f"is none of the declared values ({some})")
+        raise wrong(none_of(values))
     return text
 
 
 def _reads_flag(field: FieldDeclaration, zone: ZoneInfo) -> Read:
     texts = field.flag_texts
-    some = ["/".join([said for said, outcome in texts.items() if outcome is which][:5]) for which in (True, False)]
-    reason = f"is neither {some[0]} (true) nor {some[1]} (false)"
+    reason = no_flag(texts)
 
     def read(value: Any, info: ValidationInfo) -> bool | None:
         if isinstance(value, bool):

@@ -38,9 +38,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 def shown_name(name: str) -> str:
     """A field's name as it may be repeated: callers make names up, and could put anything into them."""
-    return (
-        name if _PLAIN_NAME.fullmatch(name) and not holds_card_number(name, alone=True) else "(a name that is not repeated here)"
-    )
+    return name if _PLAIN_NAME.fullmatch(name) and not holds_card_number(name) else "(a name that is not repeated here)"
 
 
 def _path(loc: Sequence[int | str]) -> str:

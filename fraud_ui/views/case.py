@@ -172,15 +172,22 @@ def logged_form(record: DecisionRecord, zone: ZoneInfo, served: LoadedModel | No
         city_population=known.city_population,
         merchant_latitude=known.merchant_latitude,
         merchant_longitude=known.merchant_longitude,
-        own=own_rows(served, known.own),
+        own=own_rows(served, None if served is None else _in_base(known.own, served.scorer.declared)),
     )
+
+
+def _in_base(own: Mapping[str, Any], declared: Declared) -> dict[str, Any]:
+    """Own fields of a logged payment, whose amount is in the base currency, whichever it was made in."""
+    amounts = declared.amounts
+    return {**own, amounts.by: amounts.base} if amounts.by else dict(own)
 
 
 def logged_payment(record: DecisionRecord, of: type[Transaction] = Transaction) -> Transaction:
     """A logged payment, as far as the log keeps it. It was checked when it came in."""
     columns = record.transaction._asdict()
     logged = columns.pop("own")
-    own = {name: logged.get(name) for name in of.model_declared.own}
+    logged = _in_base(logged, of.model_declared)
+    own: dict[str, Any] = {name: logged.get(name) for name in of.model_declared.own}
     for name, value in own.items():
         if value is not None and of.model_declared.own[name].kind == "time":
             own[name] = datetime.fromisoformat(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fraud_core.fields.declared import Declared
 from fraud_core.models.registry import LATEST
 from fraud_core.models.scorer import Scorer
 from fraud_core.scoring.score import inputs_of
@@ -15,7 +16,7 @@ from fraud_core.signing.keys import Key, canonical_json, sign
 from fraud_core.storage.database import open_database
 from fraud_core.storage.heads import Heads
 from fraud_core.transactions.transaction import EXAMPLE, Transaction
-from tests.api_server import Load, Servers, eventually, problem_of, version_of
+from tests.api_server import NAMELESS, Load, Servers, eventually, problem_of, version_of
 
 pytestmark = pytest.mark.integration
 
@@ -89,6 +90,37 @@ def test_no_request_fails_and_no_answer_mixes_models(servers: Servers, installat
             "store_away_seconds": away_seconds,
         },
     )
+
+
+DEVICE: dict[str, Any] = {"device": {"kind": "id"}}
+BASKET: dict[str, Any] = {"basket": {"kind": "number"}, "channel": {"kind": "category", "values": ["web", "app"]}}
+
+
+def test_two_workers_take_what_the_newest_champion_declares_before_they_have_it(servers: Servers, installation: Any) -> None:
+    """Callers send a newer champion's fields, or leave out an older one's, from the moment at which it is pointed to."""
+    heads = Heads(open_database(installation.settings), installation.store.url)
+    both, more = {"device": "d-1"}, {"device": "d-1", "basket": 2.5, "channel": "app"}
+    demanded = {"device": {"kind": "id", "required": True}}
+    steps = [
+        ({**DEVICE, **BASKET}, more),  # added
+        (DEVICE, both),  # removed, and no longer sent
+        ({**DEVICE, **BASKET}, more),
+        (DEVICE, more),  # removed, and still sent
+        (demanded, both),
+        ({}, {}),  # demanded by the one before, and no longer sent
+    ]
+    installation.promote(0, declared=Declared.model_validate({"fields": DEVICE}))
+    # A worker looks every two seconds by itself; in the meantime it hears of a champion from payments alone.
+    server = servers.start(installation.settings, FRAUD_API_WORKERS="2", FRAUD_POLL_SECONDS="2")
+    eventually(lambda: version_of(server.url))
+    with Load(server.url, NAMELESS | both).running(4) as load:
+        eventually(lambda: len(load.told) > 20)
+        for number, (declared, sent) in enumerate(steps, start=1):
+            version = installation.promote(number, heads, Declared.model_validate({"fields": declared}))
+            load.payment = NAMELESS | sent
+            seen = len(load.told)
+            eventually(lambda: len(load.told) > seen + 100 and {one[2] for one in load.told[-60:]} == {version})  # noqa: B023
+    assert load.failed == []
 
 
 def _pointers_that_must_not_be_followed(installation: Any, good: bytes) -> list[bytes]:

@@ -17,6 +17,7 @@ from fraud_core.units.canonical_number import numbers, wholes, with_points
 from fraud_core.units.canonical_text import LOST_DIGITS, canonical_text, canonical_texts, have_lost_digits
 
 SEPARATOR = "\x1f"  # between the parts of an identity
+_HASH = r"^[0-9a-f]{32}$"
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Reading:
         value: the canonical value, from `name?`; it becomes `name`.
         checks: conditions on the two that refuse a row, each with the reason; the first that holds is told.
         also: further columns that are made of `name?`, by their names.
-        beside: further columns of the chunk that `value` is made of, by their names.
+        comes_last: whether `value` is made of other fields, too, and so after them.
     """
 
     given: pl.Expr
     value: pl.Expr
     checks: tuple[tuple[pl.Expr, str], ...] = ()
     also: Mapping[str, pl.Expr] = field(default_factory=dict)
-    beside: Mapping[str, pl.Expr] = field(default_factory=dict)
+    comes_last: bool = False
 
 
 def column_of(name: str, source: Source) -> Column:
@@ -43,6 +44,8 @@ def column_of(name: str, source: Source) -> Column:
     declared = source.declared
     if name in declared.own:
         own = declared.own[name]
+        if source.recorded is not None:
+            return replace(schema.own_column(name, own), lowest=None, highest=None)
         if own.is_kept:
             return schema.own_column(name, own)
         return replace(schema.own_column(name, own.model_copy(update={"personal": False})), personal=True)
@@ -56,6 +59,16 @@ def column_of(name: str, source: Source) -> Column:
         lowest=column.lowest if lowest is None else lowest * scale,
         highest=column.highest if highest is None else highest * scale,
     )
+
+
+def recorded(column: Column) -> Reading:
+    """An own field as the scorer recorded it, which is taken as it is; a personal id is its hash."""
+    value = pl.col(column.name)
+    given = pl.col(column.name).cast(column.dtype, strict=False)
+    if not column.personal:
+        return Reading(given, pl.col(f"{column.name}?"))
+    is_hash = value.str.contains(_HASH)
+    return Reading(given, pl.col(f"{column.name}?"), ((value.is_not_null() & ~is_hash, "is not a keyed hash of an id"),))
 
 
 def with_declared(reading: Reading, name: str, first: str, chunk: pl.Schema, said: FieldDeclaration) -> Reading:
@@ -74,8 +87,7 @@ def with_declared(reading: Reading, name: str, first: str, chunk: pl.Schema, sai
         reading = replace(reading, given=pl.when(told.is_not_null() & ~told.is_in(texts)).then(reading.given))
     if isinstance(said.values, tuple):
         unknown = ~pl.col(f"{name}?").is_in(said.values)
-        some = ", ".join(said.values[:8]) + (" ..." if len(said.values) > 8 else "")
-        reading = replace(reading, checks=(*reading.checks, (unknown, f"is none of the declared values ({some})")))
+        reading = replace(reading, checks=(*reading.checks, (unknown, schema.none_of(said.values))))
     return reading
 
 
@@ -138,10 +150,8 @@ def flag(column: Column, declared: TextColumn, chunk: pl.Schema, texts: Mapping[
     text = canonical_texts(declared.column, dtype)
     text = text.str.strip_chars(declared.strip) if declared.strip else text
     lowered = pl.when(text != "").then(text.str.to_lowercase())
-    some = ["/".join([said for said, outcome in texts.items() if outcome is which][:5]) for which in (True, False)]
-    reason = f"is neither {some[0]} (true) nor {some[1]} (false)"
     read = given.replace_strict(dict(texts), default=None, return_dtype=pl.Boolean)
-    return Reading(lowered, read, ((given.is_not_null() & value.is_null(), reason),))
+    return Reading(lowered, read, ((given.is_not_null() & value.is_null(), schema.no_flag(texts)),))
 
 
 def _secret(column: Column, declared: TextColumn, chunk: pl.Schema, source: Source) -> Reading:
@@ -309,7 +319,7 @@ def _card(column: Column, declared: CardColumn, chunk: pl.Schema, source: Source
     if any(chunk[name].is_temporal() for name in declared.columns):
         return Reading(identity, value, (missing, (value.is_not_null(), NO_NAME)))
     if declared.hashed:
-        return Reading(identity, value, (missing, (~value.str.contains(r"^[0-9a-f]{32}$"), "is not a keyed hash of a card")))
+        return Reading(identity, value, (missing, (~value.str.contains(_HASH), "is not a keyed hash of a card")))
     if len(parts) == 1:
         return Reading(identity, value, (missing, *_wrong_text(column, value, _CONTROL)))
     long = value.str.len_chars() > LONGEST_CELL

@@ -1,5 +1,6 @@
 """A champion that declares fields of its own: what the API takes, answers, documents, records, and never repeats."""
 
+import asyncio
 import io
 import json
 import logging
@@ -96,6 +97,55 @@ def test_a_champion_with_other_fields_takes_over_and_callers_of_the_one_before_g
     assert again.post("/v1/score", json=SENT | till | {"transaction_id": "e"}).status_code == 200
 
 
+def test_a_process_that_has_not_looked_yet_takes_what_a_newer_champion_declares(
+    call: Any, installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_till = Declared.model_validate({"fields": {"device": {"kind": "id"}, "till": {"kind": "id"}}})
+    without = Declared.model_validate({"fields": {"device": {"kind": "id"}}})
+    demanded = Declared.model_validate({"fields": {"device": {"kind": "id", "required": True}}})
+    installation.promote(1, declared=without)
+    settings = installation.settings.model_copy(update={"poll_seconds": 600.0})  # so that neither looks by itself
+    first, second, third = (call(settings) for _ in range(3))
+    old, new = EXAMPLE | {"device": "d"}, EXAMPLE | {"device": "d", "till": "t"}
+
+    def taken(api: Any, payment: dict[str, Any], identity: str) -> str:
+        answer = api.post("/v1/score", json=payment | {"transaction_id": identity})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["model_version"])
+
+    newer = installation.promote(2, declared=with_till)
+    assert taken(first, new, "a") == newer
+    assert taken(second, old, "b") != newer  # nothing in it asks for a newer one
+    batch = second.post("/v1/score/batch", json={"transactions": [new, EXAMPLE | {"amount": "x"}]}).json()
+    assert (batch["model_version"], batch["refused"]) == (newer, 1)
+    file = third.post("/v1/score/file", content=_csv(new), headers=CSV)
+    assert json.loads(file.text.splitlines()[0])["decision"], file.text
+    assert file.headers["X-Model-Version"] == newer
+    # Removed: who sends it still is taken, and so is who has stopped, by whichever process.
+    fewer = installation.promote(3, declared=demanded)
+    assert taken(first, new, "c") == newer
+    assert taken(second, old, "d") == newer
+    first.post("/v1/admin/reload")
+    assert taken(first, new, "e") == fewer
+    least = installation.promote(4, declared=Declared())
+    assert taken(first, EXAMPLE, "f") == least
+    # Whatever else is wrong is refused at once, and what nobody declares after one look at the pointer.
+    looks: list[int] = []
+    follower = first.app.state.services.follower
+    monkeypatch.setattr(follower, "poll", lambda: looks.append(1))
+    assert _wrong(first.post("/v1/score", json=EXAMPLE | {"amount": "x"})) == {
+        "amount": "is not an amount with at most two decimals"
+    }
+    assert not looks
+    assert _wrong(first.post("/v1/score", json=EXAMPLE | {"nobody": 1})) == {"nobody": "is not a known field"}
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(first.http.post("/v1/score", json=EXAMPLE | {"nobody": 1}) for _ in range(30)))
+
+    assert {answer.status_code for answer in first.runner.run(many())} == {422}
+    assert 2 <= len(looks) <= 4
+
+
 @pytest.mark.parametrize("mode", ["refuse", "ignore", "keep"])
 def test_unknown_fields_are_refused_ignored_or_kept_for_people(call: Any, installation: Any, mode: str) -> None:
     installation.promote(1)
@@ -115,6 +165,49 @@ def test_unknown_fields_are_refused_ignored_or_kept_for_people(call: Any, instal
     assert dict(_logged(installation).own) == ({"coupon": "SPRING"} if mode == "keep" else {})
     if mode == "keep":
         assert list(_wrong(api.post("/v1/score", json=more | {"coupon": "4111111111111111"}))) == ["coupon"]
+
+
+CARD = "4111111111111111"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"coupon": CARD},
+        {"coupon": int(CARD)},
+        {"coupon": float(CARD)},
+        {"coupon": f"paid with {CARD[:4]}-{CARD[4:8]}-{CARD[8:12]}-{CARD[12:]}."},
+        {"coupon": "\uff14" + CARD[1:]},
+        {"coupon": [CARD]},
+        {"coupon": {"pan": CARD}},
+        {CARD: "x"},
+        {f"c{CARD}": "x"},
+        {"_".join(CARD[at : at + 4] for at in range(0, 16, 4)): "x"},
+        {"coupon": "x" * 201},
+        {"coupon": 10**60},
+        {f"coupon_{at}": "x" for at in range(51)},
+        {"c" * 65: "x"},
+    ],
+)
+def test_what_is_kept_of_unknown_fields_is_short_and_holds_no_card_number(
+    call: Any, installation: Any, caplog: pytest.LogCaptureFixture, more: dict[str, Any]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    installation.promote(1)
+    settings = installation.settings.model_copy(update={"api_unknown_fields": "keep"})
+    api = call(settings)
+    answer = api.post("/v1/score", json=EXAMPLE | more)
+    assert answer.status_code == 422
+    kept = EXAMPLE | {"coupon": "SPRING", "steps": 3, "gift": True}
+    first = api.post("/v1/score", json=kept)
+    assert api.post("/v1/score", json=kept | {"coupon": "AUTUMN", "other": 1}).json() == first.json()  # the same payment
+    assert dict(_logged(installation).own) == {"coupon": "SPRING", "steps": 3, "gift": True}
+    told = [
+        answer.text,
+        caplog.text,
+        *(path.read_bytes().decode("latin-1") for path in settings.home.rglob("*") if path.is_file()),
+    ]
+    assert not any(CARD in text or "4111_1111" in text for text in told)
 
 
 def test_the_documents_follow_the_champion(call: Any, installation: Any) -> None:

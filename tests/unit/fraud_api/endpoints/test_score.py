@@ -365,6 +365,7 @@ def test_the_openapi_document_names_every_route_with_an_example(call: Any, insta
         "/v1/score",
         "/v1/score/batch",
         "/v1/score/file",
+        "/v1/refunds",
         "/v1/labels",
         "/v1/model",
         "/v1/models",

@@ -2,7 +2,7 @@
 
 # ruff: noqa: DTZ001 - moments of these tests are in UTC
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import pytest
 
 from fraud_core.errors import SourceError
 from fraud_core.fields import schema
+from fraud_core.fields.declaration import Amounts
 from fraud_core.intake.landing import land
 from fraud_core.intake.parsing import Parsed, parse
 from fraud_core.intake.values.clocks import wrong_unit
+from fraud_core.sources.amounts import NO_RATE, amount_columns, amount_of, refusal, unknown_currency
 from fraud_core.sources.columns import TimeColumn
+from fraud_core.sources.money import rates_in
 from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.directory import DirectoryStore
 from fraud_core.units.currency import DECIMALS, in_base
@@ -102,6 +105,74 @@ def test_several_currencies_become_one_by_the_rate_of_their_local_day(tmp_path: 
     cents, reasons, _ = money(tmp_path, ["1"], '"sum"', MANY, cur=["USD"], when=["2024-03-06 00:30:00"])
     assert (cents, reasons) == ([], ["has no rate of its currency for its day"])
     assert in_base(1000, 0.925) == 925
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "learns"),
+    [
+        ("", "currency", False),
+        ('[fields.currency]\ncolumn = "cur"\nkind = "category"\n', "currency", True),
+        ('[fields.cur]\nkind = "category"\nmissing = ["-"]\n', "cur", True),
+    ],
+)
+def test_the_currency_is_a_field_too(tmp_path: Path, fields: str, name: str, learns: bool) -> None:
+    (tmp_path / "rates.csv").write_text(RATES)
+    load(tmp_path, TIME + 'amount = "sum"\n' + fields, MANY, cur=["USD", "-"])
+    source = load_source(tmp_path / "shop.toml")
+    assert (source.declared.amounts.by, source.declared.own[name].is_learned) == (name, learns)
+    assert source.declared.own[name].required  # by the API, for no amount can be read without it
+    assert Source.model_validate(source.model_dump(mode="json")) == source
+    result = parsed(tmp_path, source)
+    assert result.rows.select(name, "amount_cents").rows() == [("USD", 93)]
+    assert result.refused["reason"].to_list() == ["is in a currency without rates; there are EUR, JPY, KWD, USD"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            '[fields.currency]\ncolumn = "sum"\nkind = "category"\n',
+            r"fields\.currency: is read from another column than currency",
+        ),
+        ('[fields.cur]\nkind = "id"\npersonal = true\n', r"fields\.cur: says in which currency .* not personal"),
+        ('[fields.cur]\nkind = "number"\n', r'fields\.cur: says in which currency .* kind = "category"'),
+    ],
+)
+def test_a_field_that_cannot_be_the_currency_is_an_error(tmp_path: Path, fields: str, says: str) -> None:
+    (tmp_path / "rates.csv").write_text(RATES)
+    with pytest.raises(SourceError, match=says):
+        load(tmp_path, TIME + 'amount = "sum"\n' + fields, MANY, cur=["USD"])
+
+
+CODES = ("EUR", "USD", "JPY", "KWD", "CHF", None)
+WRITTEN = ("10", "-10", "1200.5", "1.234", "1.2345", "0.005", "1e3", "-0", " 7.10 ", "x", "", "69.470000000000006", "1000000000")
+NUMBERS = (10.0, -10.25, 1200.5, 1.234, 2.675, 0.1 + 0.2, 1e15, float("inf"), 7, -3, 0)
+
+
+@pytest.mark.parametrize("decimals", ["exact", "round"])
+@pytest.mark.parametrize("negative", ["refuse", "refund", "keep"])
+@pytest.mark.parametrize(("base", "by"), [("", ""), ("USD", ""), ("JPY", ""), ("KWD", ""), ("EUR", "currency")])
+def test_one_amount_is_read_as_a_column_of_them(tmp_path: Path, base: str, by: str, negative: Any, decimals: Any) -> None:
+    (tmp_path / "rates.csv").write_text(RATES)
+    rates, amounts = rates_in(str(tmp_path / "rates.csv")), Amounts(base=base, by=by, negative=negative, decimals=decimals)
+    days = (date(2024, 3, 5), date(2024, 3, 6))
+    for some, dtype in ((WRITTEN, pl.String()), (NUMBERS, pl.Float64())):
+        asked = [(value, code, day) for value in some for code in CODES for day in days]
+        frame = pl.DataFrame(asked, {"told": dtype, "code": pl.String(), "day": pl.Date()}, orient="row")
+        read = amount_columns(pl.col("told"), dtype, amounts, pl.col("code"), pl.col("day"), rates)
+        columns = frame.select(cents=read.cents, known=read.known, is_amount=read.is_amount, is_refund=read.is_refund).iter_rows(
+            named=True
+        )
+        for (value, code, day), row in zip(asked, columns, strict=True):
+            alone = amount_of(value, amounts, code, day, rates)
+            if not row["known"]:
+                assert alone == unknown_currency(base, rates.currencies)
+            elif not row["is_amount"]:
+                assert alone == refusal(amounts), (value, code)
+            elif row["cents"] is None:
+                assert alone == NO_RATE
+            else:
+                assert alone == (row["cents"], row["is_refund"]), (value, code)
 
 
 def test_other_rates_make_files_be_read_anew_and_wrong_ones_are_errors_with_their_line(tmp_path: Path) -> None:

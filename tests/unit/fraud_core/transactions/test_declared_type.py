@@ -131,7 +131,7 @@ def test_a_standard_field_can_be_demanded_bounded_and_told_what_means_missing() 
     assert _reasons(EXAMPLE | {"merchant": "NA", "category": "other", "amount": 101}, payment) == {
         "merchant": "is missing",
         "category": "is none of the declared values (personal_care)",
-        "amount": "must be at most 100",
+        "amount": "is out of bounds (to 100)",
     }
 
 
