@@ -3,20 +3,21 @@
 Two sources: a public file with the standard fields and windows, and `simulated_online` with fields, entities and windows of its
 own. Each payment is sent once all that its features look at was answered: the earlier payments of its entities whose payments are
 looked at one by one, and those of earlier hours where whole hours are counted. The labels of days gone by are loaded from raw as
-they become known, as the asset `history` does it. In the middle the scorer is killed, and started again.
+they become known, as the asset `history` does it. In the middle the scorer is killed, and started again. The stores in SQLite and
+Redis are replayed side by side, each by scorers of its own.
 """
 
 import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -259,24 +260,30 @@ class Turns:
 class Scene:
     """A scorer that is killed and comes back, and those who call it."""
 
-    def __init__(self, servers: Servers, replay: Replay, folder: Path, variables: dict[str, str]) -> None:
+    def __init__(self, replay: Replay, folder: Path, variables: dict[str, str]) -> None:
         self.replay = replay
         home = folder / "home"
-        home.mkdir()
+        home.mkdir(parents=True)
         (home / "keys").symlink_to(replay.settings.home / "keys")
         (home / "store").symlink_to(replay.settings.home / "store")
         given = {name.removeprefix("FRAUD_").lower(): value for name, value in variables.items()}
         self.settings = Settings(_env_file=None, home=home, **given)
-        self._servers = servers
+        self.servers = Servers(folder)
         self._variables = variables | {"FRAUD_FEATURES_LOGGED": "1"}
-        self.server = self._start()
         self.answers: dict[str, float] = {}
         self.calling = 0
         self.kills = 0
         self.cut_off = 0
 
+    def __enter__(self) -> Self:
+        self.server = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.servers.end()
+
     def _start(self) -> Server:
-        return self._servers.start(self.settings, **self._variables)
+        return self.servers.start(self.settings, **self._variables)
 
     def kill(self) -> None:
         """SIGKILL to the server and its workers, and a new start."""
@@ -313,54 +320,66 @@ class Scene:
         limit, turns, loaded = asyncio.Semaphore(CALLERS), Turns(self.replay.plan), 0
         begin = self.replay.begin
         with closing(self.replay.history(self.settings)) as history:
-            history.load(self.replay.before)
-            async with httpx.AsyncClient(timeout=60) as http:
+            await asyncio.to_thread(history.load, self.replay.before)
+            async with httpx.AsyncClient(timeout=60) as http, asyncio.TaskGroup() as tasks:
 
                 async def call(payment: Sent, earlier: set[asyncio.Task[None]]) -> None:
-                    await asyncio.gather(*earlier)
+                    if earlier:
+                        await asyncio.wait(earlier)
                     async with limit:
                         await self.send(payment.body, http)
 
-                killer = asyncio.create_task(self._kill_after(kill_after))
+                tasks.create_task(self._kill_after(kill_after))
                 for day, group in groupby(self.replay.sent, key=lambda payment: (payment.timestamp - begin) // DAY):
                     for over in range(loaded, day):  # what a day's labels say is loaded when it is over
                         since, until = begin + over * DAY, begin + (over + 1) * DAY
-                        history.load(self.replay.raw.filter(pl.col("timestamp").is_between(since, until, "left")))
-                    loaded = day
-                    calls = []
+                        rows = self.replay.raw.filter(pl.col("timestamp").is_between(since, until, "left"))
+                        await asyncio.to_thread(history.load, rows)
+                    loaded, calls = day, []
                     for payment in group:
-                        calls.append(asyncio.create_task(call(payment, turns.before(payment))))
+                        calls.append(tasks.create_task(call(payment, turns.before(payment))))
                         turns.take(payment, calls[-1])
-                    await asyncio.gather(*calls)
-                await killer
+                    await asyncio.wait(calls)
 
 
-NO_REDIS = pytest.mark.skipif(REDIS is None, reason="needs Debian's package redis-server")
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("backend", ["sqlite", pytest.param("redis", marks=NO_REDIS)])
+@pytest.mark.parametrize("workers", [2, 1])
 @pytest.mark.parametrize("replay", CASES, indirect=True)
 def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
-    backend: str, workers: int, replay: Replay, servers: Servers, tmp_path: Path, full: bool, record: Record
+    workers: int, replay: Replay, tmp_path: Path, full: bool, record: Record
 ) -> None:
-    variables = {"FRAUD_API_WORKERS": str(workers), "FRAUD_HISTORY_TIMEOUT": "5000"}
-    (tmp_path / "redis").mkdir()
-    redis = RedisServer(tmp_path / "redis") if backend == "redis" else None
-    if redis is not None:
-        variables["FRAUD_HISTORY"] = redis.url
     source = replay.source
     part = replay if full else replay.beginning(CASES[source.name].reduced)
     assert len(part.sent) == (PAYMENTS if full else CASES[source.name].reduced)
-    scene = Scene(servers, part, tmp_path, variables)
-    try:
-        asyncio.run(scene.stream(kill_after=len(part.sent) // 2))
-        scene.server.stop()
-        with closing(part.history(scene.settings)) as history:
-            recorded = history.recorded(0, 10**6)
-    finally:
-        if redis is not None:
-            redis.stop()
+    with ExitStack() as running:
+        variables = {"FRAUD_API_WORKERS": str(workers), "FRAUD_HISTORY_TIMEOUT": "5000"}
+        stores = {"sqlite": variables}
+        if REDIS is not None:
+            redis = RedisServer(tmp_path)
+            running.callback(redis.stop)
+            stores["redis"] = variables | {"FRAUD_HISTORY": redis.url}
+        scenes = {name: running.enter_context(Scene(part, tmp_path / name, given)) for name, given in stores.items()}
+        asyncio.run(_side_by_side(list(scenes.values())))
+        figures = {name: _compared(scene) for name, scene in scenes.items()}
+    own = "" if source.name == "kaggle_sparkov" else f"{source.name}_"
+    for name, found in figures.items():
+        record(f"replay_{own}{name}_{workers}", found)
+    if REDIS is None:
+        pytest.skip("SQLite was replayed; Redis needs Debian's package redis-server")
+
+
+async def _side_by_side(scenes: Sequence[Scene]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for scene in scenes:
+            tasks.create_task(scene.stream(kill_after=len(scene.replay.sent) // 2))
+
+
+def _compared(scene: Scene) -> dict[str, Any]:
+    """The figures of a replay that is over; every feature of every payment was what the pipeline has."""
+    part = scene.replay
+    source = part.source
+    scene.server.stop()
+    with closing(part.history(scene.settings)) as history:
+        recorded = history.recorded(0, 10**6)
     assert scene.kills == 1
     log = {one.transaction_id: one for one in DecisionLog(open_database(scene.settings), 400).recent(part.begin, 10**6)}
     features = [feature.name for feature in source_features(source)]
@@ -378,11 +397,11 @@ def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
     assert mismatches == 0, differing
     assert len(log) == len(part.sent) == recorded[-1].sequence
     assert len({one.transaction_id for one in recorded}) == len(recorded)
-    stored = replay.scorer.score_features(rows)
+    stored = part.scorer.score_features(rows)
     online = np.array([scene.answers[identity] for identity in rows["transaction_id"]])
     assert np.abs(online - stored).max() <= 1e-12
     labels = rows["label"].to_numpy()
-    figures = {
+    return {
         "payments": len(part.sent),
         "features": len(features),
         "windows": len(windows),
@@ -396,8 +415,6 @@ def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
         "average_precision_offline": metrics.average_precision(labels, stored),
         "fraud_rate": float(labels.mean()),
     }
-    own = "" if source.name == "kaggle_sparkov" else f"{source.name}_"
-    record(f"replay_{own}{backend}_{workers}", figures)
 
 
 def _plain(value: Any) -> float | str | None:
