@@ -8,7 +8,9 @@ Redis are replayed side by side, each by scorers of its own.
 """
 
 import asyncio
+import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -103,12 +105,14 @@ class Sent:
     """A payment as the payment service has it.
 
     Attributes:
-        body: amounts as text, the card's number and other personal ids as they are.
+        transaction_id: by which it is known.
+        body: JSON; amounts as text, the card's number and other personal ids as they are.
         timestamp: when it was made.
         entities: field -> whose past its features look at, by the names that raw has.
     """
 
-    body: dict[str, Any]
+    transaction_id: str
+    body: bytes
     timestamp: datetime
     entities: dict[str, str]
 
@@ -221,7 +225,12 @@ def _as_sent(source: Source, raw: pl.DataFrame, ids: pl.Series, rows: pl.DataFra
         body = {name: row[column] for name, column in told.items() if row[column] is not None}
         body |= {name: value.isoformat() for name, value in body.items() if hasattr(value, "isoformat")}
         body["amount"] = f"{row['amount_cents'] // 100}.{row['amount_cents'] % 100:02d}"
-        yield Sent(body, row["timestamp"], {name: row[name] for name in entities if row[name] is not None})
+        yield Sent(
+            row["transaction_id"],
+            json.dumps(body).encode(),
+            row["timestamp"],
+            {name: row[name] for name in entities if row[name] is not None},
+        )
 
 
 class Turns:
@@ -257,6 +266,42 @@ class Turns:
             yield key, hour
 
 
+_HEAD = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+class Caller:
+    """A connection that is kept, over plain HTTP/1.1: a replay waits for the scorer, and not for a client."""
+
+    def __init__(self) -> None:
+        self._url = ""
+
+    async def post(self, url: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer.
+
+        Raises:
+            OSError, asyncio.IncompleteReadError: there is none; the next call connects anew.
+        """
+        try:
+            if self._url != url:
+                at = urlsplit(url)
+                self._reader, self._writer = await asyncio.open_connection(at.hostname, at.port)
+                self._url = url
+            self._writer.write(_HEAD % len(body) + body)
+            told = await self._reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", told, re.IGNORECASE)
+            assert length is not None, told
+            return int(told.split(b" ", 2)[1]), await self._reader.readexactly(int(length[1]))
+        except BaseException:  # whoever was interrupted leaves half an answer behind
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._url:
+            self._writer.close()
+        self._url = ""
+
+
 class Scene:
     """A scorer that is killed and comes back, and those who call it."""
 
@@ -269,7 +314,7 @@ class Scene:
         given = {name.removeprefix("FRAUD_").lower(): value for name, value in variables.items()}
         self.settings = Settings(_env_file=None, home=home, **given)
         self.servers = Servers(folder)
-        self._variables = variables | {"FRAUD_FEATURES_LOGGED": "1"}
+        self._variables = variables | {"FRAUD_FEATURES_LOGGED": "1", "FRAUD_POLL_SECONDS": "10"}  # there is but one champion
         self.answers: dict[str, float] = {}
         self.calling = 0
         self.kills = 0
@@ -295,39 +340,43 @@ class Scene:
 
     async def _kill_after(self, answers: int) -> None:
         while len(self.answers) < answers or not self.calling:  # some are in flight
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
         await asyncio.to_thread(self.kill)
 
-    async def send(self, payment: dict[str, Any], http: httpx.AsyncClient) -> None:
+    async def send(self, payment: Sent, caller: Caller) -> None:
         """Until there is an answer: whoever got none sends the same again."""
         while True:
             self.calling += 1
             try:
-                answer = await http.post(f"{self.server.url}/v1/score", json=payment)
-            except httpx.TransportError:
+                async with asyncio.timeout(60):
+                    status, answer = await caller.post(self.server.url, payment.body)
+            except (OSError, asyncio.IncompleteReadError):
                 await asyncio.sleep(0.05)
                 continue
             finally:
                 self.calling -= 1
-            assert answer.status_code == 200, answer.text
-            body = answer.json()
-            assert not body["degraded"]
-            self.answers[payment["transaction_id"]] = body["probability"]
+            assert status == 200, answer
+            told = json.loads(answer)
+            assert not told["degraded"]
+            self.answers[payment.transaction_id] = told["probability"]
             return
 
     async def stream(self, kill_after: int) -> None:
         """The payments in event order, each once what it looks at was answered."""
-        limit, turns, loaded = asyncio.Semaphore(CALLERS), Turns(self.replay.plan), 0
-        begin = self.replay.begin
+        turns, begin, loaded = Turns(self.replay.plan), self.replay.begin, 0
+        callers: asyncio.Queue[Caller] = asyncio.Queue()
+        for _ in range(CALLERS):
+            callers.put_nowait(Caller())
         with closing(self.replay.history(self.settings)) as history:
             await asyncio.to_thread(history.load, self.replay.before)
-            async with httpx.AsyncClient(timeout=60) as http, asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks:
 
                 async def call(payment: Sent, earlier: set[asyncio.Task[None]]) -> None:
                     if earlier:
                         await asyncio.wait(earlier)
-                    async with limit:
-                        await self.send(payment.body, http)
+                    caller = await callers.get()
+                    await self.send(payment, caller)
+                    callers.put_nowait(caller)
 
                 tasks.create_task(self._kill_after(kill_after))
                 for day, group in groupby(self.replay.sent, key=lambda payment: (payment.timestamp - begin) // DAY):
@@ -340,6 +389,8 @@ class Scene:
                         calls.append(tasks.create_task(call(payment, turns.before(payment))))
                         turns.take(payment, calls[-1])
                     await asyncio.wait(calls)
+        while not callers.empty():
+            callers.get_nowait().close()
 
 
 @pytest.mark.parametrize("workers", [2, 1])
