@@ -96,7 +96,7 @@ def _simulated(source: Source, start: datetime, end: datetime) -> pl.DataFrame:
 PAYMENTS = 62_285  # at full size: those of the public file's month
 CASES = {
     "kaggle_sparkov": Case(("2020-06",), 5_000, _published),
-    "simulated_online": Case(("2024-06", "2024-07", "2024-08"), 3_000, _simulated),
+    "simulated_online": Case(("2024-06", "2024-07", "2024-08"), 2_000, _simulated),
 }
 
 
@@ -399,6 +399,8 @@ def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
     workers: int, replay: Replay, tmp_path: Path, full: bool, record: Record
 ) -> None:
     source = replay.source
+    if not full and (source.name, workers) == ("simulated_online", 1):
+        pytest.skip("at full size alone: a rehearsal replays each source, and each number of workers, once or more")
     part = replay if full else replay.beginning(CASES[source.name].reduced)
     assert len(part.sent) == (PAYMENTS if full else CASES[source.name].reduced)
     with ExitStack() as running:
