@@ -128,21 +128,18 @@ def _windows(draw: st.DrawFn) -> dict[str, Any]:
     return window
 
 
-PLANS = st.just(STANDARD_PLAN) | st.builds(
-    lambda windows, standard: plan_of(
-        catalogue_of(
-            Declared.model_validate(
-                {
-                    "fields": FIELDS,
-                    "windows": [window | {"name": f"w{at}_{{span}}"} for at, window in enumerate(windows)],
-                    "standard_windows": standard,
-                }
-            )
-        ).features
+DECLARATIONS = st.builds(
+    lambda windows, standard: Declared.model_validate(
+        {
+            "fields": FIELDS,
+            "windows": [window | {"name": f"w{at}_{{span}}"} for at, window in enumerate(windows)],
+            "standard_windows": standard,
+        }
     ),
     st.lists(_windows(), min_size=1, max_size=5),
     st.booleans(),
 )
+PLANS = st.just(STANDARD_PLAN) | DECLARATIONS.map(lambda declared: plan_of(catalogue_of(declared).features))
 
 
 def table(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
