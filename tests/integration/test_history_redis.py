@@ -4,18 +4,41 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
+from hypothesis import example, given, settings
 from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
 from fraud_core.features.catalogue import STANDARD_PLAN
+from fraud_core.features.windows import Plan, Reach
 from fraud_core.history.open import open_history
+from fraud_core.history.redis import RedisHistory
 from fraud_core.history.store import HistoryStore
 from fraud_core.settings import Settings
 from tests.history_store import *  # noqa: F403 - the promises are tests
 from tests.history_store import NOON, REACH, RECORDING, Opened, counts, entry, nothing_is_half_recorded
+from tests.random_windows import (
+    AFTER,
+    BORDER,
+    CORRECTIONS,
+    KEPT,
+    LATE,
+    NEXT,
+    PAYMENTS,
+    PLANS,
+    REACHES,
+    SETTLED,
+    changes,
+    kept_plan,
+    table,
+    through,
+)
+from tests.random_windows import REACH as WINDOWS_REACH
 from tests.servers.redis_server import REDIS, RedisServer
 
 pytestmark = [
@@ -95,3 +118,17 @@ def test_a_redis_that_is_killed_while_it_records_comes_back_with_all_that_was_an
         [sys.executable, "-c", RECORDING, url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     nothing_is_half_recorded(process, store, restart)
+
+
+@settings(deadline=None, max_examples=40)
+@given(PAYMENTS, CORRECTIONS, PLANS, REACHES)
+@example([BORDER, NEXT, NEXT, NEXT], [], STANDARD_PLAN, WINDOWS_REACH)
+@example([BORDER, *[NEXT] * 5, AFTER], [], STANDARD_PLAN, replace(WINDOWS_REACH, newest_events=3))
+@example([SETTLED, NEXT], [LATE], STANDARD_PLAN, WINDOWS_REACH)
+def test_whatever_was_declared_one_payment_has_the_past_that_the_columns_have(
+    server: RedisServer, rows: list[Any], corrections: list[Any], plan: Plan, reach: Reach
+) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+    with closing(RedisHistory(server.url, KEPT, 5_000, kept_plan(plan))) as store:
+        through(store, table(rows), changes(corrections), plan, reach)

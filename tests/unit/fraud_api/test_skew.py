@@ -1,162 +1,46 @@
 """The proof of no skew, daily: what the scorer logged is recomputed from raw, the recorded payments and the labels."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
-from sqlalchemy import text
 
-from fraud_core.decisions.log import DecisionLog
-from fraud_core.features import catalogue
-from fraud_core.features.encoder import ColumnEncoding, Encoder
-from fraud_core.history.catch_up import CatchUp
-from fraud_core.history.lookup import HistoryLookup
-from fraud_core.history.open import open_history
-from fraud_core.labels.log import LabelLog
-from fraud_core.models.bundle import Fitted, make_bundle, read_bundle
-from fraud_core.models.manifest import Calibration, Lineage, Lookback, Thresholds
-from fraud_core.models.scorer import Scorer
-from fraud_core.scoring import skew
+from fraud_assets.stages import history
+from fraud_core.features.catalogue import STANDARD as STANDARD_CATALOGUE
+from fraud_core.features.past import window_features
+from fraud_core.history import lookup
 from fraud_core.scoring.skew import Mismatch, Skew
-from fraud_core.signing.keys import canonical_json, card_key
 from fraud_core.sources.source import Source
-from fraud_core.storage.artifacts import Artifacts, Table
-from fraud_core.storage.database import open_database
-from fraud_core.transactions.transaction import Transaction
-from tests import history_features
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-BEGIN = datetime(2024, 3, 1, tzinfo=UTC)
-LOADED = 240  # an hour apart, in raw; the rest is scored
-CHOSEN = tuple(f for f in history_features.FEATURES if f.is_history or f.name in {"log_amount", "hour"})
-SOURCE = {
-    "name": "test",
-    "paths": ["nowhere.csv"],
-    "timezone": "UTC",
-    "cadence": "monthly",
-    "first": "2024-01",
-    "label_delay_days": 1,
-    "columns": {
-        "timestamp": {"column": "timestamp"},
-        "amount": "amount",
-        "label": "label",
-        "card": "card",
-        "merchant": "merchant",
-        "category": "category",
-        "merchant_latitude": "merchant_latitude",
-        "merchant_longitude": "merchant_longitude",
-    },
-}
+from fraud_core.training_data.transform import build_transformed
+from tests.served_day import BEGIN, DAY, HOUR, LOADED, MARCH, OWN, STANDARD, Day, payment, promote
 
 
-def fitted(chosen: tuple[catalogue.Feature, ...]) -> Fitted:
-    document = {"coefficients": [0.01] * len(chosen), "intercept": -5.0, "means": [0.0] * len(chosen)}
-    return Fitted(
-        kind="linear",
-        model=canonical_json(document),
-        encoder=Encoder(columns=tuple(ColumnEncoding(feature=feature.name, missing=0.0) for feature in chosen)),
-        calibration=Calibration(slope=1.0, intercept=0.0),
-        thresholds=Thresholds(review=0.4, decline=0.8),
-    )
-
-
-def payment(number: int) -> dict[str, Any]:
-    """One of an endless row of payments, an hour apart, of five cards at three merchants."""
-    rng = np.random.default_rng(number)
-    return {
-        "transaction_id": f"p{number}",
-        "timestamp": (BEGIN + number * HOUR + timedelta(microseconds=number)).isoformat(),
-        "amount": f"{rng.integers(1, 900)}.{rng.integers(0, 100):02d}",
-        "card": f"card {rng.integers(0, 5)}",
-        "merchant": f"shop {rng.integers(0, 3)}",
-        "category": str(rng.choice(["fuel", "travel"])),
-        "merchant_latitude": float(np.round(rng.uniform(40, 41), 6)),
-        "merchant_longitude": float(np.round(rng.uniform(8, 9), 6)),
-    }
-
-
-class Day:
-    """A day of scoring after raw was loaded, and its check."""
-
-    def __init__(self, api: Any, installation: Any) -> None:
-        self.api = api
-        self.settings = installation.settings
-        engine = open_database(self.settings)
-        source = Source.model_validate(SOURCE)
-        self.known = CatchUp(
-            source,
-            Artifacts(installation.store, installation.key),
-            LabelLog(engine),
-            DecisionLog(engine, 400),
-            open_history(self.settings, source.reach),
-        )
-        self.installation = installation
-
-    def scorer_of(self, version: str) -> Scorer:
-        return Scorer(read_bundle(self.installation.store, version, self.installation.key))
-
-    def load(self, numbers: Any) -> None:
-        """Make payments of March raw, every twelfth a fraud, and load them."""
-        lookup = HistoryLookup(self.known.store, card_key(self.settings))
-        given = [Transaction.model_validate(payment(number)) for number in numbers]
-        frame = pl.DataFrame(
-            {
-                "transaction_id": [one.transaction_id for one in given],
-                "timestamp": pl.Series([one.timestamp for one in given], dtype=pl.Datetime("us", "UTC")),
-                "amount_cents": [one.amount_cents for one in given],
-                "label": [number % 12 == 0 for number in numbers],
-                "card": [lookup.card(one) for one in given],
-                **{name: [getattr(one, name) for one in given] for name in ("merchant", "category")},
-                **{name: [getattr(one, name) for one in given] for name in ("merchant_latitude", "merchant_longitude")},
-            }
-        )
-        content = f"{len(given)}"
-        self.known.artifacts.write("raw", "2024-03", Table(frame=frame, content=content, inputs=content, facts={}))
-        self.known.run()
-
-    def score(self, *numbers: int) -> None:
-        """Score payments, one after the other."""
-        for number in numbers:
-            answer = self.api.post("/v1/score", json=payment(number))
-            assert answer.status_code == 200, answer.text
-
-    def check(self, limit: int = 1_000) -> Skew:
-        """Recompute what was logged."""
-        return skew.recheck(self.known, self.scorer_of, datetime.now(UTC) - DAY, limit)
-
-    def rewrite(self, number: int, old: str, new: str, digest: bool) -> None:
-        """Change the logged features by hand, and the hash with them or not."""
-        (record,) = self.known.decisions.find_all([f"p{number}"]).values()
-        changed = dict(record.features or {}) | {old: float(new)}
-        sha256 = catalogue.digest(changed) if digest else record.features_sha256
-        with open_database(self.settings).begin() as connection:
-            connection.execute(
-                text("UPDATE decisions SET features = :features, features_sha256 = :sha256 WHERE transaction_id = :id"),
-                {"features": json.dumps(changed), "sha256": sha256, "id": f"p{number}"},
-            )
+@contextmanager
+def a_day(call: Callable[..., Any], installation: Any, declared: dict[str, Any]) -> Iterator[Day]:
+    source = Source.model_validate(declared)
+    promote(installation, source)
+    day = Day(call(installation.settings.model_copy(update={"features_logged": 1.0})), installation, source)
+    day.load(range(LOADED))
+    yield day
+    day.known.store.close()
 
 
 @pytest.fixture
 def day(call: Callable[..., Any], installation: Any) -> Iterator[Day]:
-    bundle = make_bundle(
-        source="test",
-        timezone="UTC",
-        feature_version=catalogue.VERSION,
-        **dict(fitted(CHOSEN)),
-        fallback=fitted(catalogue.PLAIN[:2]),
-        lookback=Lookback(history_days=30, label_delay_days=1),
-        lineage=Lineage(training_set="test", partitions=(), card_key_id="k", libraries={}),
-    )
-    installation.write(bundle)
-    installation.point(bundle.version)
-    day = Day(call(installation.settings.model_copy(update={"features_logged": 1.0})), installation)
-    day.load(range(LOADED))
-    yield day
-    day.known.store.close()
+    with a_day(call, installation, STANDARD) as day:
+        yield day
+
+
+@pytest.fixture
+def own_day(call: Callable[..., Any], installation: Any) -> Iterator[Day]:
+    """Of a source with fields, entities and windows of its own."""
+    with a_day(call, installation, OWN) as day:
+        yield day
 
 
 def test_what_was_logged_is_what_the_pipeline_computes_bit_for_bit(day: Day) -> None:
@@ -255,3 +139,61 @@ def test_what_can_no_longer_be_checked_is_counted(day: Day, monkeypatch: pytest.
 def test_no_more_decisions_are_checked_than_asked_for(day: Day) -> None:
     day.score(*range(LOADED, LOADED + 5))
     assert day.check(limit=3).checked == 3
+
+
+def test_every_declared_window_is_compared_with_what_the_pipeline_computes(own_day: Day) -> None:
+    own_day.score(*range(LOADED, LOADED + 60))
+    assert own_day.check() == Skew(checked=60)
+    logged = pl.DataFrame([one.features for one in own_day.known.decisions.logged(datetime.now(UTC) - DAY, 99)])
+    windows = {feature.name for feature in window_features(own_day.source.declared)}
+    assert windows <= set(logged.columns)
+    own = windows - {feature.name for feature in STANDARD_CATALOGUE.features}
+    assert len(own) > 25
+    assert [name for name in own if logged[name].n_unique() == 1] == [], "each tells payments apart"
+
+
+def test_whichever_window_differs_online_the_check_is_red_and_names_it(own_day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each window in turn is told something else by the online engine, of one payment."""
+    windows, tally_of = window_features(own_day.source.declared), lookup.state_asof
+    for number, feature in enumerate(windows, LOADED):
+
+        def tampered(query: Any, past: Any, plan: Any, *rest: Any, wrong: Any = feature.tallies) -> list[float]:
+            found = tally_of(query, past, plan, *rest)
+            for at, tally in enumerate(wrong):
+                found[plan.tallies.index(tally)] = 7.0 + 4 * at
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(lookup, "state_asof", tampered)
+            own_day.score(number)
+    found = own_day.check()
+    named = {one.transaction_id: one.features for one in found.mismatches}
+    assert {f"p{number}": feature.name for number, feature in enumerate(windows, LOADED) if f"p{number}" not in named} == {}
+    for number, feature in enumerate(windows, LOADED):
+        alike = {one.name for one in windows if set(one.tallies) & set(feature.tallies)}
+        assert feature.name in named[f"p{number}"]
+        assert alike.issuperset(named[f"p{number}"])
+    result = history.skew_result(found)
+    assert not result.passed
+    assert ", ".join(found.mismatches[0].features) in str(result.metadata["worst"].value)
+
+
+def test_a_file_is_scored_as_its_payments_are_alone_and_as_the_pipeline_does(own_day: Day) -> None:
+    numbers = range(LOADED, LOADED + 20)  # less than a day: of what is older, the history keeps no more than windows need
+    alone = own_day.score(*numbers)
+    own_day.write(range(LOADED + 20))
+    stored = build_transformed(own_day.source, own_day.known.artifacts, MARCH).frame.tail(20)
+    version = own_day.api.get("/v1/model").json()["model_version"]
+    by_pipeline = own_day.scorer_of(version).score_features(stored)
+    assert alone == by_pipeline.tolist()
+    assert len(set(alone)) == 20
+    frame = pl.DataFrame([own_day.payment(number) for number in numbers], infer_schema_length=None)
+    typed = frame.with_columns(pl.col("timestamp", "opened").str.to_datetime(time_zone="UTC"), pl.col("amount").cast(pl.Float64))
+    packed = io.BytesIO()
+    typed.write_parquet(packed)
+    files = {"text/csv": frame.write_csv().encode(), "application/vnd.apache.parquet": packed.getvalue()}
+    for kind, content in files.items():
+        answer = own_day.api.post("/v1/score/file", content=content, headers={"Content-Type": kind})
+        *rows, last = map(json.loads, answer.text.splitlines())
+        assert (last["rows"], last["refused"], last["complete"]) == (20, 0, True)
+        assert [row["probability"] for row in rows] == alone
