@@ -54,7 +54,7 @@ def score_again(starting: Starting, scorer: Scorer, transactions: Sequence[Trans
         scorer = scorer.without_history
     changes = [starting.changed(transaction) for transaction in transactions]
     anew = {feature: np.array([not _made_of(feature).isdisjoint(some) for some in changes]) for feature in scorer.features}
-    inputs = inputs_of(transactions)
+    inputs = inputs_of(transactions, scorer.declared, lookup.hashed)
     sequence, degraded = None, record.degraded
     if scorer.reach is not None:
         assert scorer.without_history is not None
