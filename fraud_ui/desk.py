@@ -58,10 +58,12 @@ def build_ui(desk: Desk) -> Page:
             page.load,
             _arrive,
             [their_zone],
-            [zone, header, form["when"], form["category"], form["own"]],
+            [zone, header, form["when"]],
             "arrive",
             js=THEIR_ZONE,
         )
+        # The head changes where another model serves, also while the page is open.
+        bind(desk, header.change, _follow_fields, [form["own"]], [form["category"], form["own"]], "follow_fields")
         gr.Timer(STATUS_SECONDS).tick(
             repeated(desk, partial(status, desk), "status"), None, [header], api_name="status", show_progress="hidden"
         )
@@ -93,11 +95,18 @@ def status(desk: Desk, user: User) -> str:
 
 def _arrive(desk: Desk, user: User, zone_name: str) -> tuple[Any, ...]:
     zone = zone_of(zone_name)
+    when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
+    return zone.key, status(desk, user), when
+
+
+def _follow_fields(desk: Desk, user: User, own: Sequence[Sequence[str]]) -> tuple[Any, ...]:
+    """The names and the own fields that the present model knows; what was typed for a field that it has, too, stays."""
     served = desk.follower.served
     columns = served.scorer.bundle.encoder.columns if served else ()
-    known = sorted({name for column in columns for name in column.categories or () if name != MISSING_CATEGORY})
-    when = gr.Textbox(label=f"{LABELS['when']} ({zone.key})", value=datetime.now(zone).strftime(case.WHEN))
-    return zone.key, status(desk, user), when, gr.Dropdown(choices=known), _own(case.own_rows(served))
+    named = next((column.categories or {} for column in columns if column.feature == "category"), {})
+    known = sorted(set(named) - {MISSING_CATEGORY})
+    typed = case.own_values(own, served.scorer.declared) if served else {}
+    return gr.Dropdown(choices=known), _own(case.own_rows(served, typed or None))
 
 
 def _own(rows: Sequence[Sequence[str]]) -> gr.Dataframe:
@@ -194,8 +203,10 @@ def _form() -> dict[str, Any]:
         datatype="str",
         type="array",
         column_count=len(case.OWN_HEADER),
-        static_columns=[0, 1],
-        label="This installation's own fields",
+        static_columns=[0, 2],
+        column_widths=["34%", "30%", "36%"],
+        wrap=True,
+        label="This installation's own fields: write into Value",
         visible=False,
         elem_id="own",
     )
@@ -276,6 +287,7 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
         payment = case.as_logged(payment, form, starting, zone)
     tested = case.tested(served, payment, desk.lookup, starting)
     at = case.sliders_of(payment, served.scorer.zone)
+    numbers = [(case.label_of(name, served.scorer.declared), name) for name in case.numbers_of(served)]
     return (
         case.result(tested) + _past(desk, user, payment, zone),
         (payment, loaded),
@@ -283,7 +295,7 @@ def _test(desk: Desk, user: User, loaded: str, zone_name: str, *typed: Any) -> t
         gr.Slider(value=at.amount, maximum=max(2_000.0, 3 * at.amount)),
         gr.Slider(value=at.hour, label=f"Hour of the day ({served.scorer.zone.key})"),
         gr.Slider(value=at.distance or 0, maximum=max(500.0, 2 * (at.distance or 0)), interactive=at.distance is not None),
-        gr.Dropdown(choices=case.numbers_of(served), value=None, visible=bool(case.numbers_of(served))),
+        gr.Dropdown(choices=numbers, value=None, visible=bool(numbers)),
         case.what_if(served, payment, at, desk.lookup, starting),
     )
 

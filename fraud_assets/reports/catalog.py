@@ -10,6 +10,7 @@ from fraud_assets.installation import Installation
 from fraud_core.features import catalogue
 from fraud_core.features.feature import Feature
 from fraud_core.fields import schema
+from fraud_core.fields.declaration import meaning_of
 from fraud_core.fields.declared import ALIASES, NOTHING, Declared
 from fraud_core.intake import parsing
 from fraud_core.intake import raw as raw_rules
@@ -53,6 +54,7 @@ _CANONICAL = {
     "merchant_latitude": "Degrees north of the merchant.",
     "merchant_longitude": "Degrees east of the merchant.",
     "city_population": "Inhabitants of the cardholder's city.",
+    "refund": "Whether money came back: such a row neither trains nor is judged.",
     "split_bucket": "Bucket of the card, for splits by cardholder.",
     "source_file": "File that the row came from.",
     "source_line": "Its line in that file.",
@@ -90,20 +92,18 @@ def describe(spec: dg.AssetSpec, installation: Installation) -> dg.AssetSpec:
 
 def table_schema(columns: dict[str, pl.DataType], declared: Declared = NOTHING) -> dg.TableSchema:
     """Columns with their types, and what each holds."""
-    said = {name: _own(declared, name) for name in declared.column_names} | _CANONICAL | _QUARANTINE | _LABELS
-    known = catalogue.catalogue_of(declared).by_name
+    features = {feature.name: _feature(feature) for feature in catalogue.catalogue_of(declared).features}
+    own = {name: _own(declared, name) for name in declared.column_names}
+    said = _CANONICAL | _QUARANTINE | _LABELS | features | own
     return dg.TableSchema(
-        columns=[
-            dg.TableColumn(name, str(dtype), description=_feature(known[name]) if name in known else said.get(name))
-            for name, dtype in columns.items()
-        ]
+        columns=[dg.TableColumn(name, str(dtype), description=said.get(name)) for name, dtype in columns.items()]
     )
 
 
 def _own(declared: Declared, name: str) -> str:
     """What one of the source's own fields holds."""
     field = declared.own[name]
-    meaning = field.meaning.replace("{value}", "...") or name.replace("_", " ").capitalize()
+    meaning = meaning_of(name, field)
     unit = f", in {field.unit}" if field.unit else ""
     how = "keyed hash of a personal id" if field.personal else "derived" if field.derivation is not None else ""
     return f"{meaning} ({field.kind}{unit}{f'; {how}' if how else ''})."

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from fraud_core.evaluation import figures
 from fraud_core.signing.card_numbers import printable
 
+MOST_ACROSS = 12  # columns of a sample side by side
 _ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "'"})
 
 
@@ -26,6 +27,13 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def sample_table(rows: list[dict[str, Any]]) -> str:
+    """The same for a few rows; of many columns each is a line of its own, for a page is not so wide."""
+    if not rows or len(rows[0]) <= MOST_ACROSS:
+        return markdown_table(rows)
+    return markdown_table([{"column": name} | {f"row {at}": row[name] for at, row in enumerate(rows, 1)} for name in rows[0]])
 
 
 def render(template: str, **values: Any) -> str:

@@ -14,6 +14,7 @@ from fraud_core.fields.declared import NOTHING, Declared
 from fraud_core.gate import FeatureResult, Judgement, Verdict
 
 WORST_PLOTTED = 3
+MOST_LISTED = 25  # features in a table, beside those that drifted
 
 
 def sentence(verdict: Verdict) -> str:
@@ -128,8 +129,12 @@ def _plotted(verdict: Verdict) -> list[FeatureResult]:
 
 
 def _table(results: Sequence[FeatureResult], blocking: frozenset[str]) -> str:
-    """Features with what was measured, those that block first; `blocking` names these."""
-    return markdown_table(
+    """Features with what was measured, those that block first; `blocking` names these. Of many, those within their bounds that
+    moved least are counted alone; the verdict's document has all."""
+    ordered = sorted(results, key=lambda one: (one.name not in blocking, not one.drifted))
+    shown = [result for at, result in enumerate(ordered) if at < MOST_LISTED or result.name in blocking or result.drifted]
+    rest = len(ordered) - len(shown)
+    table = markdown_table(
         [
             {
                 "feature": result.name,
@@ -141,6 +146,7 @@ def _table(results: Sequence[FeatureResult], blocking: frozenset[str]) -> str:
                 "p (corrected)": f"{result.p_corrected:.2g}",
                 "measure": result.measure,
             }
-            for result in sorted(results, key=lambda one: one.name not in blocking)
+            for result in shown
         ]
     )
+    return f"{table}\n\n{rest} more features moved less, and lie within their bounds." if rest else table

@@ -7,7 +7,7 @@ import dagster as dg
 from fraud_assets.delivery import delivery
 from fraud_assets.installation import Installation
 from fraud_assets.reports import catalog
-from fraud_assets.reports.markdown import markdown_table
+from fraud_assets.reports.markdown import sample_table
 from fraud_core.fields import schema
 from fraud_core.fields.declared import Declared
 from fraud_core.storage.artifacts import Document, Estimator, Pointer, Table
@@ -66,5 +66,5 @@ def written(pointer: Pointer, value: Table | Document | Estimator, uri: str, dec
         shown["dagster/row_count"] = len(value.frame)
         shown["dagster/column_schema"] = catalog.table_schema(dict(value.frame.schema), declared)
         columns = schema.shown_columns(value.frame.columns, declared.columns)
-        shown["sample"] = dg.MetadataValue.md(markdown_table(value.frame.select(columns).head(SAMPLE_ROWS).rows(named=True)))
+        shown["sample"] = dg.MetadataValue.md(sample_table(value.frame.select(columns).head(SAMPLE_ROWS).rows(named=True)))
     return shown

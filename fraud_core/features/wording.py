@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fraud_core.fields.declaration import FieldDeclaration, Measure, WindowDeclaration
+from fraud_core.fields.declaration import FieldDeclaration, Measure, WindowDeclaration, noun_of
 from fraud_core.fields.declared import Declared
 from fraud_core.signing.card_numbers import printable
 from fraud_core.units.time import NIGHT_BEGINS, NIGHT_ENDS
@@ -97,8 +97,8 @@ class OwnWording:
 
     @property
     def label(self) -> str:
-        """The field's name as people say it."""
-        return spoken(self.name)
+        """The field as people say it."""
+        return noun_of(self.name, self.field)
 
     @property
     def wording(self) -> Wording:
@@ -189,12 +189,17 @@ class WindowWording:
     def _of(self) -> str:
         is_new = self.measure in {"new", "seen_before"}
         if len(self.window.of) == 1 or is_new:
-            return spoken(self.window.of[0])
-        return f"{spoken(self.window.of[0])} with this {spoken(self.window.of[1])}"
+            return self._spoken(self.window.of[0])
+        return f"{self._spoken(self.window.of[0])} with this {self._spoken(self.window.of[1])}"
+
+    def _spoken(self, name: str) -> str:
+        """A field as people say it: an own one by its declared meaning."""
+        field = self.declared.own.get(name)
+        return spoken(name) if field is None else noun_of(name, field)
 
     def _names(self, span: str) -> dict[str, str]:
-        over = spoken(self.window.over or "")
-        second = spoken(self.window.of[-1]) if len(self.window.of) == 2 else "payment"
+        over = self._spoken(self.window.over or "")
+        second = self._spoken(self.window.of[-1]) if len(self.window.of) == 2 else "payment"
         return {"of": self._of, "over": over, "over_many": _many(over), "second": second, "span": span}
 
     @property
@@ -202,9 +207,15 @@ class WindowWording:
         if self.window.meaning or not self.window.where:
             return ""
         told = [
-            f"{spoken(name)} {' or '.join(printable(value) for value in values)}" for name, values in self.window.where.items()
+            f"{self._spoken(name)}: {' or '.join(self._said_of(name, value) for value in values)}"
+            for name, values in self.window.where.items()
         ]
-        return f" (with {' and '.join(told)})".replace("{", "").replace("}", "")
+        return f" ({'; '.join(told)})".replace("{", "").replace("}", "")
+
+    def _said_of(self, name: str, value: str) -> str:
+        field = self.declared.own.get(name)
+        is_flag = field is None or field.kind == "flag"  # as are night and refund, which nobody declares
+        return {"true": "yes", "false": "no"}.get(value, printable(value)) if is_flag else printable(value)
 
     @property
     def _spoken_span(self) -> str:
@@ -213,7 +224,7 @@ class WindowWording:
     @property
     def _shown(self) -> Callable[[Any], str]:
         if self.measure == "distinct":
-            one = spoken(self.window.over or "")
+            one = self._spoken(self.window.over or "")
             return _number_of(one, _many(one))
         if self.measure in _SHOWN:
             return _SHOWN[self.measure]

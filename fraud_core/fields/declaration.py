@@ -39,6 +39,8 @@ NAME = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 LONGEST_SPAN_DAYS = 180
 _SPAN = re.compile(r"([1-9][0-9]{0,4})(m|h|d)")
 _UNITS_US = {"m": 60_000_000, "h": 3_600_000_000, "d": DAY_US}
+# What leads over to a value, and means nothing without one.
+_LEADING = re.compile(r"( (at|by|for|from|in|is|of|on|since|to|was|with))? ?[:,;]?$")
 _TRUE, _FALSE = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 
 
@@ -205,6 +207,19 @@ class FieldDeclaration(Declaration):
         given = self.values if isinstance(self.values, dict) else {}
         told = {True: given.get("true", _TRUE), False: given.get("false", _FALSE)}
         return {text.strip().lower(): outcome for outcome, texts in told.items() for text in texts}
+
+
+def meaning_of(name: str, field: FieldDeclaration) -> str:
+    """What a field means, without a value; its name, where more words follow the value and make no sense without it."""
+    before, _, after = field.meaning.partition("{value}")
+    words = "" if after.strip() else _LEADING.sub("", " ".join(before.split()))
+    return words or name.replace("_", " ").capitalize()
+
+
+def noun_of(name: str, field: FieldDeclaration) -> str:
+    """What a field is called within a sentence, after an article."""
+    words = re.sub(r"^(the|an?) ", "", meaning_of(name, field), flags=re.IGNORECASE)
+    return words if words[1:2].isupper() else words[:1].lower() + words[1:]
 
 
 class WindowDeclaration(Declaration):

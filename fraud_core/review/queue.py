@@ -101,7 +101,7 @@ class ReviewQueue:
         """
         record = self.decisions.find(identity)
         if record is None:
-            raise CaseError(f"There is no decision about a payment {identity}; see that its id is right.")
+            raise CaseError("There is no decision about a payment of this id; see that it is right.")
         return Case(record, self._labels.of([identity])[identity])
 
     def openable(self, user: User, identity: str) -> Case:

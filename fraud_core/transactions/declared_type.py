@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticUndefined
 
-from fraud_core.fields.declaration import Amounts, FieldDeclaration
+from fraud_core.fields.declaration import Amounts, FieldDeclaration, meaning_of
 from fraud_core.fields.declared import ALIASES, Declared
 from fraud_core.fields.derive import derived_values
 from fraud_core.fields.schema import BY_NAME, LONGEST_NAME, STANDARD, no_flag, none_of, out_of_bounds
@@ -120,12 +120,6 @@ def fields_of(payment_type: type[Transaction]) -> tuple[str, ...]:
 def required_of(payment_type: type[Transaction]) -> tuple[str, ...]:
     """The names of those that must be sent."""
     return tuple(field.alias or name for name, field in payment_type.model_fields.items() if field.is_required())
-
-
-def meaning_of(name: str, field: FieldDeclaration) -> str:
-    """What a field means, without a value."""
-    words = " ".join(field.meaning.replace("{value}", " ").split()).removesuffix(" of")
-    return words or name.replace("_", " ").capitalize()
 
 
 def example_of(declared: Declared) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from fraud_core.fields.declaration import Kind
+from fraud_core.fields.declaration import Kind, meaning_of
 from fraud_core.fields.declared import ALIASES, Declared
 from fraud_core.fields.schema import STANDARD
-from fraud_core.transactions.declared_type import meaning_of, required_of, transaction_type
+from fraud_core.transactions.declared_type import required_of, transaction_type
 
 _WRITTEN = {canonical: written for written, canonical in ALIASES.items()}
 

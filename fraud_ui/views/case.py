@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fraud_core.decisions.log import DecisionRecord
 from fraud_core.errors import FraudError
+from fraud_core.fields.declaration import noun_of
 from fraud_core.fields.declared import ALIASES, Declared
 from fraud_core.history.lookup import HistoryLookup
 from fraud_core.models.explain import Reason
@@ -73,11 +74,21 @@ LABELS: Mapping[str, str] = {
     "merchant_longitude": "Merchant: longitude",
 }
 
-OWN_HEADER = ("Field", "What it is", "Value")
+OWN_HEADER = ("Field", "Value", "What it may be")
+
+
+def label_of(name: str, declared: Declared) -> str:
+    """What a field is called on the page: by its declared meaning, with its name where that is another."""
+    if (field := declared.own.get(name)) is None:
+        return LABELS.get(_IN_FORM.get(name, name), name)
+    words = noun_of(name, field)
+    words = words[:1].upper() + words[1:]
+    return words if words.lower().replace(" ", "_") == name.lower() else f"{words} ({name})"
 
 
 def own_rows(served: LoadedModel | None, values: Mapping[str, Any] | None = None) -> list[list[str]]:
-    """The fields that the model declares beside the standard ones, as rows of name, meaning and value; the required ones first.
+    """The fields that the model declares beside the standard ones, as rows of label, value and what it may be: the required ones
+    first, then what the model looks at, then what only people and rules see.
 
     Args:
         served: the model.
@@ -89,35 +100,54 @@ def own_rows(served: LoadedModel | None, values: Mapping[str, Any] | None = None
     example = example_of(declared)
     given = {name: example[name] for name, field in declared.given.items() if field.required} if values is None else values
     told = [field for field in told_fields(declared, declared) if field.name in declared.given]
-    told.sort(key=lambda field: not field.required)
-    return [[field.name, _described(field), _typed(given.get(field.name))] for field in told]
+    told.sort(key=lambda field: (not field.required, field.name not in _looked_at(served)))
+    return [[label_of(field.name, declared), _typed(given.get(field.name)), _described(field, served)] for field in told]
 
 
-def _described(field: ToldField) -> str:
-    """A field in words: what it means, what it may be, and whether it must be there."""
-    bounds = [f"{word} {one:g}" for word, one in (("from", field.lowest), ("to", field.highest)) if one is not None]
+def _looked_at(served: LoadedModel) -> frozenset[str]:
+    """The own fields that something the model sees is made of, be it by way of a derived one or of the past."""
+    scorer = served.scorer
+    found = {name for feature in scorer.features for name in (*feature.needs, *feature.reads)}
+    for name, field in reversed(list(scorer.declared.derived.items())):
+        if name in found and field.derivation is not None:
+            found.update(field.derivation.needs)
+    return frozenset(found)
+
+
+def _described(field: ToldField, served: LoadedModel) -> str:
+    """What may stand in a field, and what is made of it."""
+    low, high = field.lowest, field.highest
+    bounds = " ".join(f"{word} {one:g}" for word, one in (("from", low), ("to", high)) if one is not None)
+    values = () if field.values is None else ("yes", "no", *field.values) if field.kind == "flag" else field.values
+    what = {"number": "a number", "time": "a time with its offset, or a day", "flag": "yes or no"}.get(field.kind, "")
     parts = (
-        f"{field.meaning}{f', in {field.unit}' if field.unit else ''}{' ' if bounds else ''}{' '.join(bounds)}",
-        f"one of {', '.join(field.values[:8])}{' ...' if len(field.values) > 8 else ''}" if field.values else "",
-        "a time with its offset, or a day" if field.kind == "time" else "",
         "required" if field.required else "",
-        "not stored by a test" if field.personal else "",
+        f"{', '.join(values[:8])}{' ...' if len(values) > 8 else ''}" if values else " ".join((what, bounds)).strip(),
+        f"in {field.unit}" if field.unit else "",
+        "never stored or shown" if field.personal else "",
+        "" if field.name in _looked_at(served) else "the model does not look at it",
     )
     return "; ".join(part for part in parts if part)
 
 
 def _typed(value: Any) -> str:
     """A value as it is typed."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def own_values(rows: Sequence[Sequence[str]], declared: Declared) -> dict[str, str]:
+    """What was typed into rows of own fields, by the fields' names; also where they were written for another model."""
+    names = {label_of(name, declared): name for name in declared.given} | {name: name for name in declared.given}
+    typed = {names[str(row[0])]: str(row[1] or "").strip() for row in rows if len(row) > 1 and str(row[0]) in names}
+    return {name: text for name, text in typed.items() if text}
 
 
 def _own_typed(form: Form, declared: Declared) -> dict[str, Any]:
     """What was typed for own fields."""
-    typed = {str(row[0]): str(row[2] or "").strip() for row in form.own if len(row) > 2}
-    sent: dict[str, Any] = {name: text for name, text in typed.items() if text and name in declared.given}
+    sent: dict[str, Any] = dict(own_values(form.own, declared))
     for name, text in sent.items():  # a truth value is one, whatever texts a file has for it
-        if declared.given[name].kind == "flag" and text.lower() in {"true", "false"}:
-            sent[name] = text.lower() == "true"
+        if declared.given[name].kind == "flag":
+            sent[name] = {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
     return sent
 
 
@@ -157,7 +187,8 @@ def typed_payment(
         payment = from_values(sent, reading, of)
     except ValidationError as error:
         found = [p for p in wrong_fields(error) if not (problems and p.field == "timestamp")]
-        raise WrongFormError(problems + [FieldProblem(field=_label(p.field), reason=p.reason) for p in found]) from None
+        problems += [FieldProblem(field=_label(p.field, of.model_declared), reason=p.reason) for p in found]
+        raise WrongFormError(problems) from None
     return payment
 
 
@@ -215,8 +246,8 @@ def _instant(text: str, zone: ZoneInfo) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=zone)
 
 
-def _label(field: str) -> str:
-    return LABELS.get("when" if field == "timestamp" else field, field)
+def _label(field: str, declared: Declared) -> str:
+    return LABELS.get("when" if field == "timestamp" else field) or label_of(field, declared)
 
 
 def wrong_form(error: WrongFormError) -> str:
@@ -298,7 +329,8 @@ def compared(case: Tested) -> str:
     if case.starting is None:
         return ""
     record = case.starting.record
-    changed = [LABELS.get(_IN_FORM.get(name, name), name) for name in sorted(case.starting.changed(case.payment))]
+    declared = case.payment.model_declared
+    changed = [label_of(name, declared) for name in sorted(case.starting.changed(case.payment))]
     how = "Nothing was changed. "
     if changed:
         how = f"Changed: {', '.join(changed)}; what is made of that was computed anew, the past as history knows it now. "
@@ -414,7 +446,7 @@ def changed(payment: Transaction, sliders: Sliders, zone: ZoneInfo) -> Transacti
 
 
 def numbers_of(served: LoadedModel) -> list[str]:
-    """The numbers beside those of the sliders that a case may be changed in."""
+    """The numbers beside those of the sliders that a case may be changed in, by name."""
     own = [name for name, field in served.scorer.declared.given.items() if field.kind == "number" and not field.personal]
     return [*(["city_population"] if "city_population" in served.scorer.needs else []), *own]
 
@@ -472,9 +504,9 @@ def what_if(
         drawn.append(_curve("Distance", axis, distances, curve[len(amounts) + 24 :], sliders.distance, now, scorer))
     if number is not None and values:
         where = len(values)
-        axis = charts.linear(number.replace("_", " "), values[0], values[-1])
-        at = getattr(payment, number)
-        drawn.append(_curve(number.replace("_", " ").capitalize(), axis, values, curve[-where:], at, now, scorer))
+        label, unit = label_of(number, served.scorer.declared), served.scorer.declared.field(number).unit
+        axis = charts.linear(f"{label[:1].lower()}{label[1:]}{f' ({unit})' if unit else ''}", values[0], values[-1])
+        drawn.append(_curve(label, axis, values, curve[-where:], getattr(payment, number), now, scorer))
     far = "" if sliders.distance is None else f", {sliders.distance:,g} km from home"
     said = (
         f"<p><strong>{money(100 * sliders.amount)} at {sliders.hour:02d}:00{far}:</strong> {percent(now)}, "
@@ -489,7 +521,7 @@ def _curve(
     points = list(zip(xs, scores, strict=False))
     low, high = min(s for _, s in points), max(s for _, s in points)
     return Chart(
-        title=f"Probability of fraud by {name.lower()}",
+        title=f"Probability of fraud by {name[:1].lower()}{name[1:]}",
         summary=f"From {percent(low)} to {percent(high)}; {percent(now)} as it stands.",
         x=axis,
         y=charts.probability_axis("probability of fraud"),

@@ -1,6 +1,7 @@
 """Review page: the case at hand, what waits, what is known of the card, and figures of the last days."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,12 +10,12 @@ import numpy as np
 from fraud_core.access.users import User
 from fraud_core.decisions.log import DecisionRecord, Found
 from fraud_core.decisions.record import LoggedTransaction
+from fraud_core.fields.declaration import FieldDeclaration, noun_of
 from fraud_core.labels.resolve import Label, resolve
 from fraud_core.models.follower import LoadedModel
 from fraud_core.models.scorer import Scorer
 from fraud_core.review.backlog import Waiting
 from fraud_core.review.queue import NAMED, Case, Figures
-from fraud_core.transactions.declared_type import meaning_of
 from fraud_ui.kit import charts
 from fraud_ui.kit.wording import DECISIONS, alert, counted, escaped, moment, money, note, percent, table
 from fraud_ui.views import case
@@ -128,11 +129,19 @@ def facts(transaction: LoggedTransaction, zone: ZoneInfo, served: LoadedModel | 
         field = declared.get(name)
         if field is not None and field.personal:
             continue  # what is declared so since is not shown any more
-        words = name.replace("_", " ") if field is None else meaning_of(name, field)
-        unit = f" {field.unit}" if field is not None and field.unit else ""
-        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}{unit}"
-        rows.append((escaped(words), escaped(said)))
+        words = name.replace("_", " ") if field is None else noun_of(name, field)
+        rows.append((escaped(words), escaped(_said(value, field, zone))))
     return f"<details><summary>All fields</summary>{table('The payment', ('Field', 'Value'), rows)}</details>"
+
+
+def _said(value: Any, field: FieldDeclaration | None, zone: ZoneInfo) -> str:
+    """The value of an own field."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if field is not None and field.kind == "time":
+        return moment(datetime.fromisoformat(value), zone)
+    shown = f"{value:,.6g}" if isinstance(value, float) else str(value)
+    return f"{shown} {field.unit}" if field is not None and field.unit else shown
 
 
 def past(records: Found, labels: Mapping[str, Sequence[Label]], zone: ZoneInfo, but: str = "") -> str:

@@ -15,6 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from fraud_core.features.encoder import Encoder
+from fraud_core.fields.declared import Declared
+from tests.api_server import eventually
 from tests.conftest import new_installation
 from tests.desk import DeskServer
 from tests.servers.postgres_server import POSTGRES, PostgresServer
@@ -317,9 +319,13 @@ def test_on_the_first_day_it_says_what_is_missing_and_takes_the_first_champion_b
         page.get_by_role("tab", name=tab).click()
         expect(page.get_by_role("tabpanel").filter(visible=True)).not_to_contain_text("Error")
 
-    version = desk.installation.promote(1)
+    till = Declared.model_validate({"fields": {"till": {"kind": "id", "meaning": "The cash register {value}"}}})
+    expect(page.locator("#own")).to_be_hidden()
+    version = desk.installation.promote(1, declared=till)
     page.get_by_role("tab", name="Test a case").click()
     expect(page.locator("div.head").first).to_contain_text(version, timeout=60_000)
+    expect(page.locator("#own")).to_contain_text("Cash register (till)")  # its own fields come with it
+    expect(amount).to_have_value("46.35")
     page.get_by_role("button", name="Test this case").click()
     expect(page.locator("#result .decision")).to_be_visible()
     assert "Traceback" not in desk.log.read_text()

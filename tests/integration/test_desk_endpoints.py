@@ -22,12 +22,16 @@ from tests.desk import DeskServer
 
 pytestmark = pytest.mark.integration
 
-OWN = {"headers": ["Field", "Value"], "data": []}  # the table of a model's own fields, of which this one has none
+OWN = {
+    "headers": ["Field", "Value", "What it may be"],
+    "data": [],
+}  # no own fields
 FORM = ("2020-06-21T12:14:25", 2.86, "personal_care", "Kirlin", "tok", "1968-03-19", 333497, 33.9, -80.9, 33.98, -81.2, OWN)
 # What each endpoint is called with; what has no line is called by the page alone.
 CALLS: dict[str, tuple[Any, ...]] = {
     "/arrive": ("Europe/Zurich",),
     "/status": (),
+    "/follow_fields": (OWN,),
     "/example_a_plain_purchase": (),
     "/example_card_testing": (),
     "/example_an_account_takeover_at_night": (),

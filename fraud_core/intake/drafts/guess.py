@@ -29,6 +29,7 @@ from fraud_core.units.canonical_text import canonical_texts, have_lost_digits
 MOST_DISTINCT = 200_000  # different values of a column that are counted
 MOST_NAMES = 500  # different values of a category, beyond which it is taken for an id
 MOST_SHOWN = 50  # names of a category of which some are shown
+_TELLING = re.compile(r"[0-9]{3}|[0-9][-./ ][0-9]|@")  # what looks like a number, a day, a place or an address is not
 _DELIMITERS = ",;\t|"
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%#z", "%Y-%m-%dT%H:%M:%S%.f%#z",
@@ -529,6 +530,8 @@ def _is_category(column: Column) -> bool:
 def _commonest(column: Column) -> str:
     if column.distinct > MOST_SHOWN:
         return f"of {len(max(column.counts, key=len))} characters at most"
+    if any(_TELLING.search(text) for text in column.counts):
+        return f"shaped {column.shape}"
     return "such as " + ", ".join(
         printable(text)[:30] for text in sorted(column.counts, key=lambda text: -column.counts[text])[:4]
     )

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from fraud_core.access.users import User
+from fraud_core.fields.declared import Declared
 from fraud_core.review.queue import CaseError
 from fraud_ui import desk
 from fraud_ui.services import Desk
@@ -100,34 +101,48 @@ def test_own_fields_are_in_the_form_the_test_the_what_ifs_and_the_case(installat
     installation.promote(1, declared=ONLINE)
     opened = Desk.open(installation.settings, signs_in=False)
     opened.follower.poll()
-    own = desk._arrive(opened, user(), ZONE)[-1].value["data"]
-    assert [row[0] for row in own] == ["channel", "basket", "cvv", "device", "email", "income", "ip", "opened"]
-    assert own[0] == ["channel", "The channel; one of web, app; required", "web"]
-    assert own[1][1] == "The basket, in items from 0 to 1000"
+    categories, table = desk._follow_fields(opened, user(), [])
+    own = table.value["data"]
+    assert [row[0] for row in own] == ["Channel", "Basket", "Cvv", "Device", "Email", "Income", "Ip", "Opened"]
+    assert own[0] == ["Channel", "web", "required; web, app; the model does not look at it"]
+    assert own[1][2] == "a number from 0 to 1000; in items; the model does not look at it"
+    assert ("travel", "travel") in categories.choices
+    # Another model asks for other fields while the page is open: what was typed for those that it knows, too, stays.
+    typed = [[label, "4.5" if label == "Basket" else value, what] for label, value, what in own]
+    kept = {"fields": {"basket": {"kind": "number"}, "till": {"kind": "id", "meaning": "The cash register {value}"}}}
+    installation.promote(2, declared=Declared.model_validate(kept))
+    opened.follower.poll()
+    table = desk._follow_fields(opened, user(), typed)[1]
+    assert [row[:2] for row in table.value["data"]] == [["Basket", "4.5"], ["Cash register (till)", ""]]
+    installation.promote(3)
+    opened.follower.poll()
+    assert not desk._follow_fields(opened, user(), typed)[1].visible
+    installation.promote(1, declared=ONLINE)
+    opened.follower.poll()
     # An example can be tested as it is, and what is wrong is named.
     example = Form(*desk._example(opened, user(), ZONE, name="Card testing")[:-1])
     assert "A test is not recorded" in desk._test(opened, user(), "", ZONE, *example.values)[0]
-    fax = replace(example, own=[["channel", "", "fax"], ["bin", "", "400012"]])
-    assert "channel is none of the declared values (web, app)." in desk._test(opened, user(), "", ZONE, *fax.values)[0]
+    fax = replace(example, own=[["channel", "fax", ""], ["bin", "400012", ""]])
+    assert "Channel is none of the declared values (web, app)." in desk._test(opened, user(), "", ZONE, *fax.values)[0]
     # What was logged comes back, with what was derived of something that the log does not keep.
     sent = suspicious(1) | {"channel": "app", "email": "jane@example.com", "basket": 7.5, "cvv": "N", "opened": "2020-01-01"}
     (answer,) = decide(installation.settings.model_copy(update={"features_logged": 1.0}), [sent])
     *values, identity, shown = desk._load(opened, user(), "case-001", ZONE)
     form = Form(*values)
-    assert {row[0]: row[2] for row in form.own if row[2]} == {
-        "channel": "app",
-        "cvv": "false",
-        "opened": "2020-01-01T05:00:00+00:00",
-        "basket": "7.5",
+    assert {row[0]: row[1] for row in form.own if row[1]} == {
+        "Channel": "app",
+        "Cvv": "no",
+        "Opened": "2020-01-01T05:00:00+00:00",
+        "Basket": "7.5",
     }
-    assert '<td class="text">The basket</td><td class="text">7.5 items</td>' in shown
+    assert '<td class="text">basket</td><td class="text">7.5 items</td>' in shown
     assert "example.com" in shown
     assert "jane" not in shown
     result, typed, *_, numbers, _ = desk._test(opened, user(), identity, ZONE, *form.values)
     assert "Nothing was changed." in result
     assert typed[0].email_domain == "example.com"
     assert f"Exactly <code>{answer['probability']!r}</code>" in result
-    assert [name for name, _ in numbers.choices] == ["city_population", "basket"]
-    other = replace(form, own=[[name, words, "d-9" if name == "device" else value] for name, words, value in form.own])
-    assert "Changed: device" in desk._test(opened, user(), identity, ZONE, *other.values)[0]
+    assert numbers.choices == [("Inhabitants of the home town", "city_population"), ("Basket", "basket")]
+    other = replace(form, own=[[name, "d-9" if name == "Device" else value, what] for name, value, what in form.own])
+    assert "Changed: Device;" in desk._test(opened, user(), identity, ZONE, *other.values)[0]
     assert "Probability of fraud by basket" in desk._what_if(opened, user(), typed, form.amount or 0, 3, 0, "basket")

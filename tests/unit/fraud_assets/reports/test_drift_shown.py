@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fraud_assets.reports import metadata
 from fraud_assets.reports.metadata import verdict_metadata
 from fraud_core import gate
 from fraud_core.gate.statistics import scipy_detector
@@ -79,6 +80,14 @@ def test_what_blocks_is_plotted_first_and_said_in_the_table(past: gate.Past, odd
     assert [row["feature"] for row in table if row["blocks"] == "**yes**"] == blocks
     assert [row["feature"] for row in table[: len(blocks)]] == blocks
     assert [row["feature"] for row in table if row["blocks"] == "reported only"] == [REPORTED]
+
+
+def test_of_many_features_those_that_moved_least_are_counted_alone(past: gate.Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    judgement = judged(frame(7, busier=3, farther=1.3, strange=0.01), past, "2024-06", 5)
+    monkeypatch.setattr(metadata, "MOST_LISTED", 1)
+    _, _, *rows, blank, rest = verdict_metadata(judgement.verdict, judgement)["features"].value.splitlines()
+    assert sorted(row.split(" | ")[0].strip("| ") for row in rows) == sorted([REPORTED, "category", "distance"])
+    assert (blank, rest) == ("", f"{len(WATCHED) - 3} more features moved less, and lie within their bounds.")
 
 
 def test_the_numbers_of_a_verdict_are_numbers(past: gate.Past) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from joblib import dump
 
-from fraud_assets.reports.markdown import markdown_table
+from fraud_assets.reports.markdown import markdown_table, sample_table
 from fraud_assets.runtime.io_manager import SAMPLE_ROWS, ArtifactIOManager
 from fraud_core.storage.artifacts import Document, Estimator, Table
 
@@ -46,6 +46,15 @@ def test_a_table_goes_to_its_partition_and_reads_back_the_same(new_bench: Any) -
         assert materialize(bench, returns(table(rows), partitions=months), partition=month).success
     assert list(bench.installation.artifacts.pointers("raw")) == ["2024-01", "2024-02"]
     assert bench.installation.artifacts.scan("raw", "2024-01").collect().equals(table(3).frame)
+
+
+def test_a_sample_of_many_columns_has_a_line_a_column() -> None:
+    rows = [{f"c{column}": row * 100 + column for column in range(60)} for row in (1, 2)]
+    head, _, first, *_, last = sample_table(rows).splitlines()
+    assert (head, first, last) == ("| column | row 1 | row 2 |", "| c0 | 100 | 200 |", "| c59 | 159 | 259 |")
+    narrow = [{"a": 1, "b": 2}]
+    assert sample_table(narrow) == markdown_table(narrow)
+    assert sample_table([]) == "(no rows)"
 
 
 def test_a_table_shows_where_it_is_what_it_holds_and_a_sample(new_bench: Any) -> None:

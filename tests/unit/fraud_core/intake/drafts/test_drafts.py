@@ -166,3 +166,15 @@ def test_a_file_to_guess_nothing_from_is_an_error(tmp_path: Path, text: str, say
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(SourceError, match=says):
         draft(tmp_path / "a.csv")
+
+
+def test_of_a_few_values_none_is_shown_that_looks_like_a_number_a_day_a_place_or_an_address(tmp_path: Path) -> None:
+    """One odd value makes names of what is personal."""
+    values = {"birth_date": "1951-03-19", "home_latitude": "33.127351", "income": "735173", "contact": "jane@shop.example"}
+    rows = [",".join([f"2024-01-{day:02d}", f"{day}.50", "web", *values.values()]) for day in range(1, 21)]
+    rows.append(",".join(["2024-01-21", "3.50", "app", *(["odd"] * len(values))]))
+    (tmp_path / "few.csv").write_text("\n".join([",".join(["when", "paid", "channel", *values]), *rows]))
+    told = draft(tmp_path / "few.csv")
+    assert "2 names, such as web, app" in told
+    assert [value for value in values.values() if value in told] == []
+    assert "2 names, shaped 9999-99-99" in told
