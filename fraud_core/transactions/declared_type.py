@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -27,8 +27,8 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticUndefined
 
 from fraud_core.fields.declaration import FieldDeclaration
-from fraud_core.fields.declared import ALIASES, Declared
-from fraud_core.fields.derive import derived_values
+from fraud_core.fields.declared import ALIASES, NOTHING, Declared
+from fraud_core.fields.derive import Deriving, derived_values
 from fraud_core.fields.schema import LONGEST_NAME, STANDARD
 from fraud_core.signing.card_numbers import holds_card_number
 from fraud_core.transactions.refusals import shown_name
@@ -145,15 +145,15 @@ class _Declared(Transaction):
 
     model_config = ConfigDict(protected_namespaces=())
 
+    _deriving: ClassVar[Deriving] = Deriving(NOTHING)
+    _forgotten: ClassVar[tuple[str, ...]] = ()
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        declared = self.model_declared
-        values = self.__dict__
-        if declared.derived:
-            values.update(derived_values(declared, _known(self)))
-        for name in declared.personal:
-            if not declared.own[name].is_kept:
-                values[name] = None
+        values, derived = self.__dict__, self._deriving
+        values.update(derived({name: _told(values.get(name)) for name in derived.needs}))
+        for name in self._forgotten:
+            values[name] = None
         return self
 
 
@@ -192,12 +192,16 @@ class _Keeping(_Declared):
         return self
 
 
-_BASES: Mapping[Unknown, type[Transaction]] = {"refuse": _Declared, "ignore": _Ignoring, "keep": _Keeping}
+_BASES: Mapping[Unknown, type[_Declared]] = {"refuse": _Declared, "ignore": _Ignoring, "keep": _Keeping}
 
 
 def _known(payment: Transaction) -> dict[str, Any]:
     """The values of a payment that fields are derived of; what is secret as it was given."""
-    return {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in payment.__dict__.items()}
+    return {name: _told(one) for name, one in payment.__dict__.items()}
+
+
+def _told(value: Any) -> Any:
+    return value.get_secret_value() if type(value) is SecretStr else value
 
 
 def _type_of(declared: Declared, zone: ZoneInfo, unknown: Unknown) -> type[Transaction]:
@@ -207,7 +211,7 @@ def _type_of(declared: Declared, zone: ZoneInfo, unknown: Unknown) -> type[Trans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a field may be called as something that pydantic no longer wants used
         make: Any = create_model  # whose result mypy takes for a class of its own
-        made: type[Transaction] = make(
+        made: type[_Declared] = make(
             "Transaction",
             __base__=_BASES[unknown],
             __module__=__name__,
@@ -216,6 +220,8 @@ def _type_of(declared: Declared, zone: ZoneInfo, unknown: Unknown) -> type[Trans
             **own,
         )
     made.model_declared = declared
+    made._deriving = Deriving(declared)
+    made._forgotten = tuple(name for name, field in declared.own.items() if not field.is_kept)
     return made
 
 
