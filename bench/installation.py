@@ -77,7 +77,9 @@ def install(
     source = load_source(path)
     declared = source.declared if own_windows else source.declared.model_copy(update={"windows": ()})
     settings = Settings(home=home, source=path, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis)
-    sent, frame = payments_of(source, declared, datetime(2024, 4, 1, tzinfo=source.zone))
+    # More of the online ones would take long to remember, and windows reach back a month at most.
+    begin, end = (datetime(2024, month, 1, tzinfo=source.zone) for month in ((1, 4) if path == SOURCE else (2, 4)))
+    sent, frame = payments_of(source, declared, begin, end)
     plain = tuple(feature for feature in catalogue.catalogue_of(declared).features if not feature.is_history)
     chosen, stated = plain, frame
     if history:
@@ -108,8 +110,8 @@ def install(
     return Measured(settings, token, as_sent(sent.tail(MEASURED), declared), matrix[-MEASURED:], estimator, history)
 
 
-def payments_of(source: Source, declared: Declared, end: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The payments that a source simulates in 2024 before `end`: as they are sent, and as raw has them but for the hashes.
+def payments_of(source: Source, declared: Declared, begin: datetime, end: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The payments that a source simulates in this time: as they are sent, and as raw has them but for the hashes.
 
     Refunds are left out, and amounts are taken to be in one currency: neither is what is measured.
     """

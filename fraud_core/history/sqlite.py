@@ -64,16 +64,19 @@ _ASKED_AT_ONCE = 500
 
 
 _FROM_EVENTS = "FROM events WHERE keeper = ? AND timestamp >= ? AND timestamp < ? ORDER BY timestamp DESC, id DESC LIMIT ?"
+# An entity may have a thousand of them, so that they are put together where they lie: a row each takes three times as long.
+_TIMES = f"SELECT group_concat(timestamp) FROM (SELECT timestamp {_FROM_EVENTS})"  # noqa: S608 - our own text alone
+_OWN = "coalesce(own, '{}') AS own"
+_TIMES_AND_OWN = f"SELECT group_concat(timestamp), group_concat(own) FROM (SELECT timestamp, {_OWN} {_FROM_EVENTS})"  # noqa: S608
 _KEPT = frozenset(KEPT)
 _NAMES = {"merchant_latitude": "latitude", "merchant_longitude": "longitude"}
 
 
 @lru_cache(maxsize=256)
 def _select(names: tuple[str, ...]) -> str:
-    """The statement that reads these columns of an entity's payments behind their times."""
-    base = [_NAMES.get(name, name) for name in names if name in KEPT]
-    own = [] if len(base) == len(names) else ["own"]
-    return f"SELECT {', '.join(['timestamp', *base, *own])} {_FROM_EVENTS}"
+    """The statement that reads these columns of an entity's payments, a row each."""
+    base = [_NAMES.get(name, name) for name in names if name in _KEPT]
+    return f"SELECT timestamp, {', '.join(base)}, own {_FROM_EVENTS}"
 
 
 class SqliteHistory:
@@ -117,16 +120,21 @@ class SqliteHistory:
         names, limit = plan.reads[entity], plan.newest_of(entity, self.reach) + 1
         begin, end = event_span(query, plan.span_of(entity, self.reach))
         since, _ = event_span(query, plan.values_span_of(entity, self.reach)) if names else (end, end)
-        rows: list[Any] = connection.execute(_select(names), (key, since, end, limit)).fetchall() if since < end else []
-        older: list[Any] = []
-        if begin < since and len(rows) < limit:
-            older = connection.execute(_select(()), (key, begin, since, limit - len(rows))).fetchall()
-        rows.reverse()
-        times, *columns = zip(*rows, strict=True) if rows else [()] * (len(names) + 1)
+        times: list[int] = []
         own: list[dict[str, Any]] = []
-        if rows and not _KEPT.issuperset(names):
-            own = pydantic_core.from_json(f"[{','.join([one or '{}' for one in columns[-1]])}]")
-        return Events([*(time for (time,) in reversed(older)), *times], columns_of(names, columns, own))
+        base: list[tuple[Any, ...]] = []
+        if since < end and _KEPT.isdisjoint(names):
+            found = connection.execute(_TIMES_AND_OWN, (key, since, end, limit)).fetchone()
+            times, own = (_listed(joined)[::-1] for joined in found)
+        elif since < end:
+            rows = connection.execute(_select(names), (key, since, end, limit)).fetchall()[::-1]
+            moments, *base, kept = zip(*rows, strict=True) if rows else [()] * (2 + sum(name in _KEPT for name in names))
+            times = list(moments)
+            own = _listed(",".join([one or "{}" for one in kept])) if len(names) > len(base) else []
+        if begin < since and len(times) < limit:
+            (older,) = connection.execute(_TIMES, (key, begin, since, limit - len(times))).fetchone()
+            times = _listed(older)[::-1] + times
+        return Events(times, columns_of(names, base, own))
 
     def _hours(self, connection: sqlite3.Connection, key: str, query: Query) -> EntityHours:
         begin, end = hour_span(query, self.reach)
@@ -381,3 +389,9 @@ class _Counting:
                 self._new_days.append(place)
             counts = self._days[place] = bytearray(EMPTY_DAY if found is None else found[0])
         add_to_hour(counts, hour, payments, frauds)
+
+
+def _listed(joined: str | None) -> list[Any]:
+    """What was put together, of JSON, with commas; None: nothing was."""
+    listed: list[Any] = pydantic_core.from_json(f"[{joined or ''}]", cache_strings="keys")
+    return listed
