@@ -76,7 +76,9 @@ def install(
     """
     source = load_source(path)
     declared = source.declared if own_windows else source.declared.model_copy(update={"windows": ()})
-    settings = Settings(home=home, source=path, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis, history_timeout=10_000)
+    settings = Settings(
+        home=home, source=path, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis, history_timeout=10_000
+    )
     # More of the online ones would take long to remember, and windows reach back a month at most.
     begin, end = (datetime(2024, month, 1, tzinfo=source.zone) for month in ((1, 4) if path == SOURCE else (2, 4)))
     sent, frame = payments_of(source, declared, begin, end)
