@@ -66,7 +66,11 @@ def states(
     for entity, sights in plan.sights.items():
         if entity in payments.columns:
             _event_tallies(known, entity, sights, reach, result)
-    numbered = payments.with_columns(pl.col("timestamp").dt.epoch("us"), pl.Series("asked", asked), pl.Series("answer", answers))
+    del known, order  # sorted copies of all columns
+    whole = [name for name in ("label", REFUND, *plan.hours) if name in payments.columns]
+    numbered = payments.select(
+        pl.col("timestamp").dt.epoch("us"), *whole, pl.Series("asked", asked), pl.Series("answer", answers)
+    )
     for entity in plan.hours:
         if entity in payments.columns:
             tallies = [tally for tally in plan.tallies if tally.in_hours and tally.of[0] == entity]
