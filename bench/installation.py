@@ -18,7 +18,10 @@ from fraud_core.access.api_keys import ApiKeys
 from fraud_core.features import catalogue
 from fraud_core.features.batch import columns_for, states
 from fraud_core.features.encoder import MISSING_CATEGORY, ColumnEncoding, Encoder
-from fraud_core.features.windows import Reach
+from fraud_core.features.feature import Feature
+from fraud_core.features.windows import Plan, Reach
+from fraud_core.fields.declared import NOTHING, Declared
+from fraud_core.fields.derive import derive_columns
 from fraud_core.history.open import open_history
 from fraud_core.models.bundle import Fitted, make_bundle, write_bundle
 from fraud_core.models.kinds.boosting import BOOSTING
@@ -26,12 +29,13 @@ from fraud_core.models.manifest import Calibration, Lineage, Lookback, Threshold
 from fraud_core.models.registry import point_at
 from fraud_core.settings import Settings
 from fraud_core.signing.card_numbers import hashed_card
-from fraud_core.signing.keys import card_key, signing_key
+from fraud_core.signing.keys import Key, card_key, signing_key
 from fraud_core.simulator.simulate import simulate
-from fraud_core.sources.source import load_source
+from fraud_core.sources.source import Source, load_source
 from fraud_core.storage.open import open_store
 
-SOURCE = Path(__file__).resolve().parents[1] / "sources" / "simulated.toml"
+SOURCES = Path(__file__).resolve().parents[1] / "sources"
+SOURCE, ONLINE = SOURCES / "simulated.toml", SOURCES / "simulated_online.toml"
 LARGE = BOOSTING["boosting, large trees"]
 MEASURED = 10_000  # payments, the last ones
 BUSY = "a merchant of a million payments"
@@ -47,6 +51,7 @@ class Measured:
         rows: payments as the API takes them.
         matrix: the same, encoded, of shape (rows, columns).
         estimator: the scikit-learn model behind the bundle.
+        has_history: whether the model reads the past, and payments are recorded.
     """
 
     settings: Settings
@@ -54,28 +59,42 @@ class Measured:
     rows: list[dict[str, Any]]
     matrix: npt.NDArray[np.float64]
     estimator: Any
+    has_history: bool
 
 
-def install(home: Path, *, history: bool = False, redis: str | None = None) -> Measured:
-    """Train, promote, and make a key; with history, its store knows what was before the payments that are measured."""
-    source = load_source(SOURCE)
-    assert source.simulator is not None
-    settings = Settings(home=home, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis)
-    begin = datetime(2024, 1, 1, tzinfo=source.zone)
-    frame = simulate(source.simulator, begin, datetime(2024, 4, 1, tzinfo=source.zone), source.zone)
-    chosen, stated = catalogue.PLAIN, frame
+def install(
+    home: Path, *, history: bool = False, redis: str | None = None, path: Path = SOURCE, own_windows: bool = True
+) -> Measured:
+    """Train, promote, and make a key; with history, its store knows what was before the payments that are measured.
+
+    Args:
+        home: the installation's.
+        history: whether the model reads the past.
+        redis: where its history is; None: in SQLite.
+        path: of the source, whose payments these are.
+        own_windows: whether the windows that the source declares itself are among the features.
+    """
+    source = load_source(path)
+    declared = source.declared if own_windows else source.declared.model_copy(update={"windows": ()})
+    settings = Settings(
+        home=home, source=path, api_auth="keys", api_rate=1e6, api_rate_burst=10**6, history=redis, history_timeout=10_000
+    )
+    # More of the online ones would take long to remember, and windows reach back a month at most.
+    begin, end = (datetime(2024, month, 1, tzinfo=source.zone) for month in ((1, 4) if path == SOURCE else (2, 4)))
+    sent, frame = payments_of(source, declared, begin, end)
+    plain = tuple(feature for feature in catalogue.catalogue_of(declared).features if not feature.is_history)
+    chosen, stated = plain, frame
     if history:
-        chosen, stated = (
-            catalogue.STANDARD.features,
-            frame.hstack(states(frame, pl.Series([True] * len(frame)), catalogue.STANDARD_PLAN, source.reach, source.zone)),
-        )
-        remember(frame.head(len(frame) - MEASURED), settings, source.reach)
+        chosen = catalogue.catalogue_of(declared).features
+        plan = catalogue.plan_of(chosen)
+        stated = frame.hstack(states(frame, pl.Series([True] * len(frame)), plan, source.reach, source.zone))
+        remember(frame.head(len(frame) - MEASURED), settings, source.reach, plan, declared.personal)
     arrays = catalogue.compute(chosen, catalogue.inputs_of(stated, chosen), source.zone)
     encoder = _encoder(chosen, arrays)
     matrix = encoder.matrix(arrays)
     estimator = _fitted(encoder, matrix, frame)
-    plain = _encoder(catalogue.PLAIN, arrays)
-    fallback = _as_fitted(plain, _fitted(plain, plain.matrix(arrays), frame)) if history else None
+    without = _encoder(plain, arrays)
+    fallback = _as_fitted(without, _fitted(without, without.matrix(arrays), frame)) if history else None
     bundle = make_bundle(
         source=source.name,
         timezone=source.timezone,
@@ -84,21 +103,51 @@ def install(home: Path, *, history: bool = False, redis: str | None = None) -> M
         lineage=Lineage(training_set="bench", partitions=(), card_key_id="bench", libraries={}),
         lookback=Lookback(history_days=source.history_days, label_delay_days=source.label_delay_days) if history else None,
         fallback=fallback,
+        declared=declared,
     )
     store, key = open_store(settings.store_url, home / "cache"), signing_key(settings)
     write_bundle(store, bundle, key)
     point_at(store, bundle.version, key, how="promotion", who="bench", at=datetime.now(UTC))
     _, token = ApiKeys.of(settings).create("bench", ["score", "admin"])
-    return Measured(settings, token, as_sent(frame.tail(MEASURED)), matrix[-MEASURED:], estimator)
+    return Measured(settings, token, as_sent(sent.tail(MEASURED), declared), matrix[-MEASURED:], estimator, history)
 
 
-def remember(payments: pl.DataFrame, settings: Settings, reach: Reach) -> None:
-    """Load the history store, cards hashed as the API hashes them."""
+def payments_of(source: Source, declared: Declared, begin: datetime, end: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The payments that a source simulates in this time: as they are sent, and as raw has them but for the hashes.
+
+    Refunds are left out, and amounts are taken to be in one currency: neither is what is measured.
+    """
+    assert source.simulator is not None
+    sent = simulate(source.simulator, datetime(2024, 1, 1, tzinfo=source.zone), end, source.zone).filter(
+        pl.col("amount_cents") > 0
+    )
+    kept = sent.with_columns(
+        pl.col(name).replace_strict(field.flag_texts | {text.upper(): is_so for text, is_so in field.flag_texts.items()})
+        for name, field in declared.given.items()
+        if field.kind == "flag"
+    )
+    return sent, derive_columns(declared, kept)
+
+
+def remember(
+    payments: pl.DataFrame,
+    settings: Settings,
+    reach: Reach,
+    plan: Plan = catalogue.STANDARD_PLAN,
+    personal: frozenset[str] = frozenset(),
+) -> None:
+    """Load the history store, cards and other personal ids hashed as the API hashes them."""
     key = card_key(settings)
-    hashes = {card: hashed_card(str(card), key) for card in payments["card"].unique() if card is not None}
-    known = payments.with_columns(pl.col("card").cast(pl.String).replace(hashes), pl.col("label").cast(pl.Boolean))
-    with closing(open_history(settings, reach)) as store:
-        store.load(known.select(name for name in columns_for(catalogue.STANDARD_PLAN) if name in known.columns))
+    hashed = {name for name in ("card", *personal) if name in payments.columns}
+    known = payments.with_columns(_hashed(payments[name], key) for name in hashed).with_columns(pl.col("label").cast(pl.Boolean))
+    with closing(open_history(settings, reach, plan)) as store:
+        store.load(known.select(name for name in columns_for(plan) if name in known.columns))
+
+
+def _hashed(names: pl.Series, key: Key) -> pl.Series:
+    names = names.cast(pl.String)
+    hashes = {name: hashed_card(name, key) for name in names.unique() if name is not None}
+    return names.replace_strict(hashes, default=None, return_dtype=pl.String)
 
 
 def remember_busy_merchant(settings: Settings, payments: int) -> None:
@@ -117,7 +166,7 @@ def remember_busy_merchant(settings: Settings, payments: int) -> None:
     remember(frame, settings, source.reach)
 
 
-def _encoder(chosen: Sequence[catalogue.Feature], arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
+def _encoder(chosen: Sequence[Feature], arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
     return Encoder(columns=tuple(_encoding(feature, arrays[feature.name]) for feature in chosen))
 
 
@@ -144,16 +193,18 @@ def _as_fitted(encoder: Encoder, estimator: Any) -> Fitted:
     )
 
 
-def as_sent(frame: pl.DataFrame) -> list[dict[str, Any]]:
+def as_sent(frame: pl.DataFrame, declared: Declared = NOTHING) -> list[dict[str, Any]]:
     """Canonical rows as callers send them."""
-    return list(api_frame(frame).drop_nulls().iter_rows(named=True))
+    rows = api_frame(frame, declared)
+    return list(rows.drop_nulls([name for name in rows.columns if name not in declared.given]).iter_rows(named=True))
 
 
-def api_frame(frame: pl.DataFrame) -> pl.DataFrame:
+def api_frame(frame: pl.DataFrame, declared: Declared = NOTHING) -> pl.DataFrame:
     """Canonical rows under the API's names and in its types of JSON."""
+    written = "%Y-%m-%dT%H:%M:%SZ"
     return frame.select(
         "transaction_id",
-        pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        pl.col("timestamp").dt.strftime(written),
         (pl.col("amount_cents") / 100).alias("amount"),
         pl.col("card").cast(pl.String),
         "merchant",
@@ -164,10 +215,11 @@ def api_frame(frame: pl.DataFrame) -> pl.DataFrame:
         "merchant_latitude",
         "merchant_longitude",
         "city_population",
+        *(pl.col(name).dt.strftime(written) if one.kind == "time" else pl.col(name) for name, one in declared.given.items()),
     )
 
 
-def _encoding(feature: catalogue.Feature, values: npt.NDArray[Any]) -> ColumnEncoding:
+def _encoding(feature: Feature, values: npt.NDArray[Any]) -> ColumnEncoding:
     if not feature.is_category:
         return ColumnEncoding(feature=feature.name, missing=float(np.nanmedian(values)))
     names = sorted({str(value) for value in values if value is not None})

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from beside_batches import Beside, measure_beside
-from installation import BUSY, SOURCE, Measured, api_frame, install, remember_busy_merchant
+from installation import BUSY, ONLINE, SOURCE, Measured, api_frame, install, remember_busy_merchant
 from report import write_report
 
 from fraud_api.app import create_app
@@ -48,6 +48,9 @@ T = TypeVar("T")
 SERVER_CORE, LOAD_CORE = 0, 1
 CONNECTIONS = 16
 REMEMBERING = ("sqlite", "redis")  # kinds that read history, record and log; their installations go by the same names
+# Likewise, with the fields of sources/simulated_online.toml: with the standard windows alone, and with its own ones beside them.
+FIELDS, WINDOWS = "own fields", "own windows"
+OWN_WINDOWS = 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Effort:
 
 
 FULL = Effort(rounds=9, seconds=10, file_rows=1_000_000, starts=5, busy=1_000_000)
+OF_WINDOWS = Effort(rounds=5, seconds=5, file_rows=0, starts=0, busy=0)
 QUICK = Effort(rounds=3, seconds=2, file_rows=50_000, starts=1, busy=10_000)
 
 
@@ -115,20 +119,27 @@ def main() -> None:
     """Measure everything, and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="measure briefly; write nothing into docs/")
-    quick = parser.parse_args().quick
-    effort = QUICK if quick else FULL
+    parser.add_argument("--windows", action="store_true", help="measure own windows alone; write nothing into docs/")
+    given = parser.parse_args()
+    quick = given.quick or given.windows
+    effort = QUICK if given.quick else OF_WINDOWS if given.windows else FULL
     if shutil.which("wrk") is None:
         sys.exit("bench: the load tool is missing; apt-get install wrk")
     if (os.cpu_count() or 1) < 2:
         sys.exit("bench: server and load tool need a core each")
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as folder:
         told("training and promoting models")
-        measured = install(Path(folder) / "home")
         results = Results()
         with redis_server(Path(folder)) as redis:
             remembering = {"sqlite": install(Path(folder) / "sqlite", history=True)}
             if redis is not None:
                 remembering["redis"] = install(Path(folder) / "redis", history=True, redis=redis)
+            remembering |= install_online(Path(folder), redis)
+            if given.windows:
+                compare_windows(remembering, Path(folder), effort, results)
+                print(json.dumps(of_windows(results)))
+                return
+            measured = install(Path(folder) / "home")
             told(f"a merchant of {effort.busy:,} payments")
             remember_busy_merchant(remembering["sqlite"].settings, effort.busy)
             compare_routes(measured, remembering, Path(folder), effort, results)
@@ -157,11 +168,12 @@ def serving(measured: Measured, kind: str) -> Iterator[Server]:
         port = probe.getsockname()[1]
     environment = os.environ | {
         "FRAUD_HOME": str(measured.settings.home),
+        "FRAUD_SOURCE": str(measured.settings.source),
         "FRAUD_API_AUTH": "keys",
         "FRAUD_API_RATE": "1000000",
         "FRAUD_API_RATE_BURST": "1000000",
         "FRAUD_LOG_FORMAT": "json",
-        "FRAUD_RECORD": "on" if kind in REMEMBERING else "off",
+        "FRAUD_RECORD": "on" if measured.has_history else "off",
     }
     if measured.settings.history is not None:
         environment["FRAUD_HISTORY"] = measured.settings.history.get_secret_value()
@@ -224,23 +236,31 @@ def loaded(
 
 def compare_routes(measured: Measured, remembering: dict[str, Measured], folder: Path, effort: Effort, results: Results) -> None:
     """(a) and (b), and scoring with history and decision log: rounds in turn, at full load and at half of what scoring bears."""
-    rows = [row | {"transaction_id": "@ID@"} for row in measured.rows[:2_000]]
-    bodies = write_bodies(folder / "bodies.jsonl", rows)
-    busy = write_bodies(folder / "busy.jsonl", [row | {"merchant": BUSY} for row in rows])
     installed = dict.fromkeys(("empty", "scoring", "bare"), measured) | remembering
+    bodies = {kind: write_bodies(folder / f"{kind}.jsonl", one.rows) for kind, one in installed.items()}
+    busy = write_bodies(folder / "busy.jsonl", [row | {"merchant": BUSY} for row in measured.rows])
     with ExitStack() as stack:
         servers = {kind: stack.enter_context(serving(one, kind)) for kind, one in installed.items()}
 
-        def load_on(kind: str, connections: int = CONNECTIONS, pause: int = 0, what: Path = bodies) -> Round:
-            return loaded(servers[kind], installed[kind], what, effort.seconds, "/v1/score", connections=connections, pause=pause)
+        def load_on(kind: str, connections: int = CONNECTIONS, pause: int = 0, what: Path | None = None) -> Round:
+            return loaded(
+                servers[kind],
+                installed[kind],
+                what or bodies[kind],
+                effort.seconds,
+                "/v1/score",
+                connections=connections,
+                pause=pause,
+            )
 
         for kind, server in servers.items():
-            loaded(server, installed[kind], bodies, 1, "/v1/score", connections=CONNECTIONS)
+            loaded(server, installed[kind], bodies[kind], 1, "/v1/score", connections=CONNECTIONS)
         for number in range(effort.rounds):
             told(f"routes side by side, round {number + 1} of {effort.rounds}")
             for kind in installed:
                 results.rounds.setdefault(kind, []).append(load_on(kind))
-            results.rounds.setdefault(BUSY, []).append(load_on("sqlite", what=busy))
+            if "sqlite" in remembering:
+                results.rounds.setdefault(BUSY, []).append(load_on("sqlite", what=busy))
         for number in range(min(3, effort.rounds)):
             told(f"one caller at a time, round {number + 1}")
             for kind in ("empty", "scoring"):
@@ -253,9 +273,38 @@ def compare_routes(measured: Measured, remembering: dict[str, Measured], folder:
                 results.half_load.setdefault(kind, []).append(load_on(kind, pause=pause))
 
 
+def compare_windows(installed: dict[str, Measured], folder: Path, effort: Effort, results: Results) -> None:
+    """What own windows cost alone: rounds in turn of all that remember."""
+    with ExitStack() as stack:
+        servers = {kind: stack.enter_context(serving(one, kind)) for kind, one in installed.items()}
+        bodies = {kind: write_bodies(folder / f"{kind}.jsonl", one.rows) for kind, one in installed.items()}
+        for number in range(-1, effort.rounds):  # the first one warms up
+            told(f"own windows, round {number + 1} of {effort.rounds}")
+            for kind, server in servers.items():
+                seconds = effort.seconds if number >= 0 else 1
+                one = loaded(server, installed[kind], bodies[kind], seconds, "/v1/score", connections=CONNECTIONS)
+                if number >= 0:
+                    results.rounds.setdefault(kind, []).append(one)
+    for kind, rounds in results.rounds.items():
+        told(f"{kind}: {[round(one.per_second) for one in rounds]} a second, {[round(one.processor_us) for one in rounds]} us")
+
+
+def install_online(folder: Path, redis: str | None) -> dict[str, Measured]:
+    """The installations with own fields, and with own windows, where each store is."""
+    found = {}
+    for store, url in (("sqlite", None), ("redis", redis)):
+        for database, (what, own) in enumerate(((FIELDS, False), (WINDOWS, True)), 1):
+            if store == "sqlite" or url is not None:
+                kind = f"{store}, {what}"
+                own_url = None if url is None else url.removesuffix("/0") + f"/{database}"
+                home = folder / kind.replace(", ", "-").replace(" ", "-")
+                found[kind] = install(home, history=True, redis=own_url, path=ONLINE, own_windows=own)
+    return found
+
+
 def write_bodies(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Bodies of requests, one a line."""
-    path.write_text("\n".join(json.dumps(row) for row in rows))
+    """Bodies of requests, one a line, each under an id that the load tool makes."""
+    path.write_text("\n".join(json.dumps(row | {"transaction_id": "@ID@"}) for row in rows[:2_000]))
     return path
 
 
@@ -469,6 +518,24 @@ def ratio_to_empty(results: Results, kind: str) -> float:
     return round(statistics.median(results.ratios(kind, "empty", lambda load: load.per_second, results.rounds)), 3)
 
 
+def of_windows(results: Results) -> dict[str, float]:
+    """What own windows cost: requests a second in the share of what the standard windows allow, and processor time.
+
+    By store: to the same fields without own windows, to the standard source, and microseconds a window and payment.
+    """
+    found = {}
+    for store in REMEMBERING:
+        own, fields = f"{store}, {WINDOWS}", f"{store}, {FIELDS}"
+        if own in results.rounds:
+            for name, than in (("fields", fields), ("standard", store)):
+                rates = results.ratios(own, than, lambda load: load.per_second, results.rounds)
+                found[f"{store}_own_windows_vs_{name}"] = round(statistics.median(rates), 3)
+            pairs = zip(results.rounds[own], results.rounds[fields], strict=True)
+            spent = statistics.median(one.processor_us - without.processor_us for one, without in pairs)
+            found[f"{store}_own_window_us"] = round(spent / OWN_WINDOWS, 2)
+    return found
+
+
 def summarised(results: Results) -> dict[str, float]:
     """The figures of the last line."""
     rate = results.ratios("scoring", "empty", lambda load: load.per_second, results.rounds)
@@ -482,6 +549,7 @@ def summarised(results: Results) -> dict[str, float]:
         "p99_vs_empty_route": round(statistics.median(tail), 3),
         **{f"{kind}_vs_empty_route": ratio_to_empty(results, kind) for kind in REMEMBERING if kind in results.rounds},
         "busy_merchant_vs_empty_route": ratio_to_empty(results, BUSY),
+        **of_windows(results),
         "batch_rows_per_s": round(statistics.median(results.batch_rows_per_s)),
         **results.beside.summary(),
         "file_rows_per_s": round(results.file_rows / results.file_seconds),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fraud_core.features import batch, online
 from fraud_core.features.catalogue import STANDARD_PLAN, catalogue_of, plan_of
-from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Past, Query
+from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Events, Past, Query
 from fraud_core.features.windows import Plan, Reach, Tally
 from fraud_core.fields.declared import Declared
 from fraud_core.history.layout import events_of
@@ -176,7 +176,7 @@ def in_memory(payments: pl.DataFrame, corrected: Corrected, query: Query, plan: 
     events, hours = {}, {}
     for entity in plan.sights:
         mine = rows.filter(pl.col(entity) == pl.lit(query.values[entity], pl.String))
-        events[entity] = mine.select("timestamp", *plan.columns).rows()
+        events[entity] = Events(mine["timestamp"].to_list(), {name: mine[name].to_list() for name in plan.reads[entity]})
     begin, end = NOON // HOUR_US - 24 * 40, NOON // HOUR_US + 24
     counted = rows.filter(~pl.col("refund").fill_null(value=False))
     for entity in plan.hours:

@@ -59,75 +59,121 @@ def states(
         counts = ~payments[REFUND].fill_null(value=False)
         payments, wanted = payments.filter(counts), wanted.filter(counts)
     asked = wanted.to_numpy()
-    places = np.cumsum(asked) - 1  # of each wanted payment's row among the answers
     result = {name: np.full(int(asked.sum()), np.nan) for name in plan.names}
-    numbered = payments.with_columns(pl.col("timestamp").dt.epoch("us"), pl.Series("asked", asked), pl.Series("answer", places))
+    answers = np.where(asked, np.cumsum(asked) - 1, -1)  # of each wanted payment's row among the answers
+    order = payments.select(pl.arg_sort_by("timestamp", "transaction_id")).to_series()
+    known = _Payments(payments.drop("transaction_id")[order], answers[order.to_numpy()], zone)
     for entity, sights in plan.sights.items():
         if entity in payments.columns:
-            _event_tallies(numbered.filter(pl.col(entity).is_not_null()), entity, sights, reach, zone, result)
+            _event_tallies(known, entity, sights, reach, result)
+    del known, order  # sorted copies of all columns
+    whole = [name for name in ("label", REFUND, *plan.hours) if name in payments.columns]
+    numbered = payments.select(
+        pl.col("timestamp").dt.epoch("us"), *whole, pl.Series("asked", asked), pl.Series("answer", answers)
+    )
     for entity in plan.hours:
         if entity in payments.columns:
             tallies = [tally for tally in plan.tallies if tally.in_hours and tally.of[0] == entity]
             mine = numbered.filter(pl.col(entity).is_not_null())
-            known = None if corrections is None else corrections.filter(pl.col("entity") == entity)
-            _hour_tallies(mine, entity, tallies, reach, known, result)
-    return pl.DataFrame(result)
+            told = None if corrections is None else corrections.filter(pl.col("entity") == entity)
+            _hour_tallies(mine, entity, tallies, reach, told, result)
+    # One after the other, so that no more than one of them is there twice.
+    return pl.DataFrame([pl.Series(name, result.pop(name)) for name in plan.names])
+
+
+class _Payments:
+    """All payments in order of time, those of equal time in order of their ids; what windows look at as arrays, made once.
+
+    Args:
+        frame: of them.
+        answers: the row of each among the answers; -1: it is not asked about.
+        zone: says what is night.
+    """
+
+    def __init__(self, frame: pl.DataFrame, answers: Integers, zone: ZoneInfo) -> None:
+        self._frame, self.answers, self._zone = frame, answers, zone
+        self.times = frame["timestamp"].dt.epoch("us").to_numpy()
+        self._codes: dict[str, npt.NDArray[np.int32]] = {}
+
+    def codes(self, name: str) -> npt.NDArray[np.int32]:
+        """Of each payment's value, a whole number from 0 that no other value has; -1: there is none."""
+        if name not in self._codes:
+            column = self.column(name)
+            values = pl.Series(self.numbers(name)).fill_nan(None) if column.dtype.is_float() else column
+            self._codes[name] = _codes(values).astype(np.int32)
+        return self._codes[name]
+
+    def column(self, name: str) -> pl.Series:
+        """The values; nothing but nulls where the source has no such column."""
+        if name not in self._frame.columns:
+            return pl.repeat(None, len(self._frame), dtype=pl.Float64, eager=True)
+        return self._frame[name]
+
+    def numbers(self, name: str) -> Floats:
+        """The values as numbers; NaN: missing. Minus zero, which not every store keeps, is zero."""
+        if name == "timestamp":
+            return self.times.astype(np.float64)
+        found: Floats = self.column(name).cast(pl.Float64).fill_null(np.nan).to_numpy() + 0.0
+        return found
+
+    def units(self, name: str) -> tuple[Integers, npt.NDArray[np.bool_]]:
+        """Whole units of each payment, 0 where there are none; and whether there are."""
+        column = self.column(name)
+        if column.dtype.is_integer():
+            return column.fill_null(0).cast(pl.Int64).to_numpy(), column.is_not_null().to_numpy()
+        units = np.rint(self.numbers(name) * units_of(name))
+        known = np.abs(units) < MOST_UNITS
+        return np.where(known, units, 0.0).astype(np.int64), known
+
+    def fitting(self, sight: Sight) -> npt.NDArray[np.bool_] | None:
+        """Which payments the sight looks at; None: all of them."""
+        found: list[npt.NDArray[np.bool_]] = []
+        if REFUND in self._frame.columns and not sight.wants_refunds:
+            found.append(~self._frame[REFUND].fill_null(value=False).to_numpy())
+        for field, values in sight.where:
+            if field == NIGHT:
+                found.append(is_night(local_us(self.times, self._zone)) == ("true" in values))
+            elif field not in self._frame.columns:
+                found.append(np.zeros(len(self.times), dtype=bool))
+            else:
+                column = self._frame[field]
+                texts = column.cast(pl.String) if column.dtype == pl.Boolean else column
+                found.append(texts.is_in(list(values)).fill_null(value=False).to_numpy())
+        return np.logical_and.reduce(found) if found else None
 
 
 class _Entity(NamedTuple):
     """The payments of an entity, sorted by its codes and time.
 
     Attributes:
-        frame: as it was given, sorted.
+        places: among all payments.
         codes: of the entities.
-        times: in microseconds.
-        asked: places of the wanted ones.
-        zone: says what is night.
+        groups: of codes and times.
     """
 
-    frame: pl.DataFrame
+    places: Integers
     codes: Integers
-    times: Integers
-    asked: Integers
-    zone: ZoneInfo
-
-    def fitting(self, sight: Sight) -> npt.NDArray[np.bool_]:
-        """Which payments the sight looks at."""
-        fits = np.ones(len(self.times), dtype=bool)
-        if REFUND in self.frame.columns and not sight.wants_refunds:
-            fits &= ~self.frame[REFUND].fill_null(value=False).to_numpy()
-        for field, values in sight.where:
-            if field == NIGHT:
-                fits &= is_night(local_us(self.times, self.zone)) == ("true" in values)
-            elif field not in self.frame.columns:
-                fits[:] = False
-            else:
-                column = self.frame[field]
-                texts = column.cast(pl.String) if column.dtype == pl.Boolean else column
-                fits &= texts.is_in(list(values)).fill_null(value=False).to_numpy()
-        return fits
+    groups: "_Groups"
 
 
-def _event_tallies(
-    payments: pl.DataFrame, entity: str, sights: Iterable[Sight], reach: Reach, zone: ZoneInfo, result: dict[str, Floats]
-) -> None:
-    if payments.is_empty():
+def _event_tallies(payments: _Payments, entity: str, sights: Iterable[Sight], reach: Reach, result: dict[str, Floats]) -> None:
+    codes = payments.codes(entity)
+    places = np.argsort(codes, kind="stable")
+    places = places[np.searchsorted(codes[places], 0) :]
+    if not len(places):
         return
-    payments = payments.sort(entity, "timestamp", "transaction_id")
-    times = payments["timestamp"].to_numpy()
-    mine = _Entity(payments, _codes(payments[entity]), times, np.flatnonzero(payments["asked"].to_numpy()), zone)
-    groups = _Groups(mine.codes, times)
-    caps = {reach.newest_of(entity, sight.newest) for sight in sights}
-    since = {newest: _since(groups, mine, reach, newest) for newest in caps}
-    answers = payments["answer"].to_numpy()
+    mine = _Entity(places, codes[places].astype(np.int64), _Groups(codes[places].astype(np.int64), payments.times[places]))
+    since: dict[int, Integers] = {}
     for sight in sights:
-        _Look.at(mine, sight, since[reach.newest_of(entity, sight.newest)], answers).tally(sight, result)
+        newest = reach.newest_of(entity, sight.newest)
+        if newest not in since:
+            since[newest] = _since(mine.groups, payments.times[places], reach, newest)
+        _Look.at(payments, mine, sight, since[newest]).tally(sight, result)
 
 
-def _since(groups: "_Groups", mine: _Entity, reach: Reach, newest: int) -> Integers:
+def _since(groups: "_Groups", times: Integers, reach: Reach, newest: int) -> Integers:
     """For each payment the instant from which on the entity's payments before it count."""
-    times = mine.times
-    since = times - reach.history_us
+    since: Integers = times - reach.history_us
     end = groups.first_from(times)
     busy = np.flatnonzero(end - groups.first_from(since) > newest)
     since[busy] = times[end[busy] - newest - 1] + 1
@@ -138,7 +184,8 @@ class _Look:
     """A look at some payments of entities, for the wanted ones.
 
     Args:
-        frame: the payments that are looked at, sorted by group and time.
+        payments: all of them.
+        places: among them, of those that are looked at, sorted by group and time.
         groups: of them.
         codes: the groups of the wanted payments, which never decrease.
         times: of the wanted ones, which never decrease within a group.
@@ -147,26 +194,37 @@ class _Look:
     """
 
     def __init__(
-        self, frame: pl.DataFrame, groups: "_Groups", codes: Integers, times: Integers, since: Integers, answers: Integers
+        self,
+        payments: _Payments,
+        places: Integers,
+        groups: "_Groups",
+        codes: Integers,
+        times: Integers,
+        since: Integers,
+        answers: Integers,
     ) -> None:
-        self.frame, self.groups = frame, groups
+        self._payments, self._places, self.groups = payments, places, groups
         self.codes, self.times, self.since, self.answers = codes, times, since, answers
         self.end = groups.place_of(codes, times)
         self._begins: dict[int, Integers] = {}
 
     @classmethod
-    def at(cls, mine: _Entity, sight: Sight, since: Integers, answers: Integers) -> "_Look":
+    def at(cls, payments: _Payments, mine: _Entity, sight: Sight, since: Integers) -> "_Look":
         """The look that a sight is; of a pair, the groups are those of both."""
-        seen, asked, codes = np.flatnonzero(mine.fitting(sight)), mine.asked, mine.codes
+        places, codes, groups = mine.places, mine.codes, mine.groups
+        asked = payments.answers[places] >= 0
+        fits = payments.fitting(sight)
         if len(sight.of) == 2:
-            second = (
-                _codes(mine.frame[sight.of[1]]) if sight.of[1] in mine.frame.columns else np.full(len(codes), -1, dtype=np.int64)
-            )
-            codes = np.where(second < 0, -1, mine.codes * (int(second.max(initial=0)) + 1) + second)
-            seen, asked = (some[codes[some] >= 0] for some in (seen, asked))
-            seen, asked = (some[np.argsort(codes[some], kind="stable")] for some in (seen, asked))
-        groups = _Groups(codes[seen], mine.times[seen])
-        return cls(mine.frame[seen], groups, codes[asked], mine.times[asked], since[asked], answers[asked])
+            second = payments.codes(sight.of[1])[places].astype(np.int64)
+            codes = codes * (int(second.max(initial=0)) + 1) + second
+            order = np.argsort(codes, kind="stable")
+            order = order[second[order] >= 0]
+            places, codes, since, asked = places[order], codes[order], since[order], asked[order]
+        seen = np.ones(len(places), dtype=bool) if fits is None else fits[places]
+        if len(sight.of) == 2 or fits is not None:
+            groups = _Groups(codes[seen], payments.times[places[seen]])
+        wanted = places[asked]
+        return cls(payments, places[seen], groups, codes[asked], payments.times[wanted], since[asked], payments.answers[wanted])
 
     def begin(self, span_us: int) -> Integers:
         """Where the window of each wanted payment begins."""
@@ -186,7 +244,7 @@ class _Look:
     def _count(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
         if tally.over is None:
             return self.end - begin
-        return self._between(self._column(tally.over).is_not_null().to_numpy(), begin)
+        return self._between(self._payments.column(tally.over).is_not_null().to_numpy()[self._places], begin)
 
     def _sum(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
         units, _ = self._units(tally)
@@ -197,28 +255,19 @@ class _Look:
         found: Integers = sums[self.end] - sums[begin]
         return found
 
-    def _column(self, name: str | None) -> pl.Series:
-        if name not in self.frame.columns:
-            return pl.Series(name, [None] * len(self.frame), dtype=pl.Float64)
-        return self.frame[name]
-
     def _units(self, tally: Tally) -> tuple[Integers, npt.NDArray[np.bool_]]:
         """Whole units of each payment, 0 where there are none; and whether there are."""
-        assert tally.over is not None
-        column = self._column(tally.over)
-        if column.dtype.is_integer():
-            return column.fill_null(0).cast(pl.Int64).to_numpy(), column.is_not_null().to_numpy()
-        units = np.rint(column.cast(pl.Float64).fill_null(np.nan).to_numpy() * units_of(tally.over))
-        known = np.abs(units) < MOST_UNITS
-        return np.where(known, units, 0.0).astype(np.int64), known
+        units, known = self._payments.units(str(tally.over))
+        return units[self._places], known[self._places]
 
     def _spread(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
-        """Squares of 64 bits do not fit into 64 bits, so Python's own whole numbers are taken."""
+        """Where the number times the sum of squares may not fit into 64 bits, Python's own whole numbers are taken."""
         units, known = self._units(tally)
-        exact = units.astype(object)
-        sums, squares = (np.concatenate([[0], np.cumsum(values)]) for values in (exact, exact * exact))
-        numbers = _running(known)
-        count = (numbers[self.end] - numbers[begin]).astype(object)
+        most = int(np.max(np.abs(units), initial=0)) * int(np.max(self.end - begin, initial=0))
+        whole: npt.DTypeLike = np.int64 if most < 2**31 else object  # running sums may overflow: their differences do not
+        values = units.astype(whole)
+        sums, squares = (np.concatenate([np.zeros(1, whole), np.cumsum(one)]) for one in (values, values * values))
+        count = self._between(known, begin).astype(whole)
         total = sums[self.end] - sums[begin]
         found: npt.NDArray[Any] = (count * (squares[self.end] - squares[begin]) - total * total).astype(np.float64)
         return found
@@ -232,21 +281,16 @@ class _Look:
         return np.where(after > first, (sign * found).astype(np.float64), -sign * np.inf)
 
     def _distinct(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
-        column = self._column(tally.over)
-        column = column + 0.0 if column.dtype.is_float() else column  # minus zero is zero
-        named = column.is_not_null().to_numpy()
-        return _distinct(begin, self.end, _before(self.groups, _codes(column)), named)
+        codes = self._payments.codes(str(tally.over))[self._places]
+        return _distinct(begin, self.end, _before(self.groups, codes), codes >= 0)
 
     def _end_of(self, tally: Tally, begin: Integers) -> npt.NDArray[Any]:
         """The last value of each window, or the first."""
         used = self.end > begin
-        places = np.where(used, self.end - 1 if tally.kind == "last" else begin, 0)
-        if not len(self.frame):
-            return np.full(len(places), np.nan)
-        column = self._column(tally.over)
-        # minus zero, which not every store keeps, is zero
-        values = column.cast(pl.Float64).fill_null(np.nan).to_numpy() + 0.0
-        return np.where(used, values[places], np.nan)
+        if not len(self._places):
+            return np.full(len(used), np.nan)
+        places = self._places[np.where(used, self.end - 1 if tally.kind == "last" else begin, 0)]
+        return np.where(used, self._payments.numbers(str(tally.over))[places], np.nan)
 
 
 _TALLIED: dict[str, Callable[[_Look, Tally, Integers], npt.NDArray[Any]]] = {
@@ -262,15 +306,13 @@ _TALLIED: dict[str, Callable[[_Look, Tally, Integers], npt.NDArray[Any]]] = {
 }
 
 
-def _before(groups: "_Groups", values: Integers) -> Integers:
+def _before(groups: "_Groups", values: npt.NDArray[np.int32]) -> Integers:
     """For each payment the place of the group's previous payment with the same value, which may be of equal time; -1: none."""
-    if not len(values):
-        return values
-    order = np.lexsort((values, groups.codes))  # stable: payments of a group with the same value stay in order of time
-    pairs = groups.codes[order] * (int(values.max(initial=0)) + 2) + values[order] + 1
-    same = np.concatenate([[False], pairs[1:] == pairs[:-1]])
+    pairs = groups.codes * (int(values.max(initial=0)) + 2) + values + 1
+    order = np.argsort(pairs, kind="stable")  # payments of a group with the same value stay in order of time
+    same = pairs[order[1:]] == pairs[order[:-1]]
     before = np.full(len(order), -1, dtype=np.int64)
-    before[order[same]] = order[np.flatnonzero(same) - 1]
+    before[order[1:][same]] = order[:-1][same]
     return before
 
 
@@ -364,13 +406,23 @@ class _Groups:
 
     def __init__(self, codes: Integers, values: Integers) -> None:
         self.codes = codes
-        self._distinct = np.unique(values)
-        self._width = len(self._distinct) + 1  # codes and ranks together fit into 64 bits where codes and values would not
-        self._keys = codes * self._width + np.searchsorted(self._distinct, values)
+        self._lowest = int(values.min()) if len(values) else 0
+        self._width = int(values.max()) - self._lowest + 2 if len(values) else 2
+        # Codes and values fit into 64 bits together, or else codes and the ranks of values do.
+        self._ranked = None if (int(codes.max(initial=0)) + 1) * self._width < 2**62 else np.unique(values)
+        if self._ranked is not None:
+            self._width = len(self._ranked) + 1
+        self._keys = self._key(codes, values)
+
+    def _key(self, codes: Integers, values: Integers) -> Integers:
+        if self._ranked is not None:
+            return codes * self._width + np.searchsorted(self._ranked, values)
+        found: Integers = codes * self._width + np.clip(values - self._lowest, 0, self._width - 1)
+        return found
 
     def place_of(self, codes: Integers, values: Integers) -> Integers:
         """The first place in the group of each code with a number of at least the value given, or the group's end."""
-        return np.searchsorted(self._keys, codes * self._width + np.searchsorted(self._distinct, values)).astype(np.int64)
+        return np.searchsorted(self._keys, self._key(codes, values)).astype(np.int64)
 
     def first_from(self, values: Integers) -> Integers:
         """The same for every place, in its own group."""

@@ -6,7 +6,7 @@ Every feature is computed by the same NumPy code for a column of a million rows 
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
@@ -170,8 +170,13 @@ def compute(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> di
     Returns:
         name -> array of n: float64 on the feature's grid (NaN: missing), or object for a category.
     """
+    return dict(_computed(features, inputs, zone))
+
+
+def _computed(features: Collection[Feature], inputs: Inputs, zone: ZoneInfo) -> Iterator[tuple[str, Array]]:
     extended = {**inputs, "local_us": local_us(inputs["timestamp"], zone)}
-    return {feature.name: feature.compute(extended) for feature in features}
+    for feature in features:
+        yield feature.name, feature.compute(extended)
 
 
 def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, Array]:
@@ -196,14 +201,14 @@ def inputs_of(frame: pl.DataFrame, features: Collection[Feature]) -> dict[str, A
 
 def feature_frame(frame: pl.DataFrame, features: Collection[Feature], zone: ZoneInfo) -> pl.DataFrame:
     """Features of a frame of canonical columns, as a frame of the stored types (n rows, null: missing)."""
-    arrays = compute(features, inputs_of(frame, features), zone)
-    columns = []
-    for feature in features:
-        if feature.is_category:  # as a list: an array of objects that begins with None is no text to Polars
-            columns.append(pl.Series(feature.name, arrays[feature.name].tolist(), dtype=pl.String))
-        else:
-            columns.append(pl.Series(feature.name, arrays[feature.name], dtype=pl.Float64).fill_nan(None).cast(feature.dtype))
-    return pl.DataFrame(columns)
+    computed = zip(features, _computed(features, inputs_of(frame, features), zone), strict=True)
+    return pl.DataFrame([_stored(feature, array) for feature, (_, array) in computed])  # each array goes when it is stored
+
+
+def _stored(feature: Feature, array: Array) -> pl.Series:
+    if feature.is_category:  # as a list: an array of objects that begins with None is no text to Polars
+        return pl.Series(feature.name, array.tolist(), dtype=pl.String)
+    return pl.Series(feature.name, array, dtype=pl.Float64).fill_nan(None).cast(feature.dtype)
 
 
 def plain(arrays: Inputs) -> list[dict[str, float | str | None]]:

@@ -15,7 +15,7 @@ added up: `online` tallies for one payment, `batch` for a million, and both take
   time stay together, so the order in which a store gives them back does not matter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -87,25 +87,21 @@ class Sight:
     places: tuple[int, ...]
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Whether it looks at all payments of the entity."""
-        return len(self.of) == 1 and not self.where
-
-    @cached_property
-    def only_seen(self) -> bool:
-        """Whether all that it asks is if there was a payment at any time."""
-        return not self.where and [(tally.kind, tally.span_us) for tally in self.tallies] == [("seen", 0)]
-
-    @cached_property
     def span_us(self) -> int:
         """How far back it looks; 0: as far as the history goes."""
         spans = [tally.span_us for tally in self.tallies]
         return 0 if 0 in spans else max(spans)
 
     @cached_property
-    def reads(self) -> tuple[str, ...]:
-        """What its tallies look at in a payment."""
-        return tuple(dict.fromkeys(("timestamp", *(tally.over for tally in self.tallies if tally.over is not None))))
+    def reads(self) -> frozenset[str]:
+        """What it looks at in a payment beside its time."""
+        over = {tally.over for tally in self.tallies if tally.over is not None}
+        return frozenset(over | {*self.of[1:]} | {field for field, _ in self.where}) - {NIGHT, "timestamp"}
+
+    def values_us(self, tally: Tally) -> int | None:
+        """How far back a tally looks at more than the times of payments; 0: as far as the history goes, None: not at all."""
+        by_values = len(self.of) == 2 or any(field != NIGHT for field, _ in self.where)
+        return tally.span_us if by_values or tally.over not in (None, "timestamp") else None
 
     @cached_property
     def wants_refunds(self) -> bool:
@@ -199,16 +195,25 @@ class Plan:
     @cached_property
     def own(self) -> tuple[str, ...]:
         """The fields beside `KEPT` that a store must keep of each payment, sorted."""
-        names: set[str] = set()
-        for tally in self.tallies:
-            if not tally.in_hours:
-                names |= {*tally.of[1:], *(() if tally.over is None else (tally.over,)), *(field for field, _ in tally.where)}
-        return tuple(sorted(names - {*KEPT, NIGHT, "timestamp"}))
+        names = {name for sights in self.sights.values() for sight in sights for name in sight.reads}
+        return tuple(sorted(names - {*KEPT}))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """What is known of a past payment behind its time, in order."""
         return (*KEPT, *self.own)
+
+    @cached_property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """By entity, what is looked at in its payments beside their times, in the order of `columns`."""
+        refund = {REFUND} & {*self.own}  # who does not ask for refunds leaves them out
+        looked = {entity: refund.union(*(sight.reads for sight in sights)) for entity, sights in self.sights.items()}
+        return {entity: tuple(name for name in self.columns if name in names) for entity, names in looked.items()}
+
+    @cached_property
+    def own_of(self) -> dict[str, tuple[str, ...]]:
+        """By entity, those of `own` that a store must keep of its payments."""
+        return {entity: tuple(name for name in names if name in self.own) for entity, names in self.reads.items()}
 
     @property
     def uses_labels(self) -> bool:
@@ -221,8 +226,14 @@ class Plan:
 
     def span_of(self, entity: str, reach: "Reach") -> int:
         """How long the entity's payments count, in microseconds."""
-        spans = [tally.span_us for sight in self.sights[entity] for tally in sight.tallies]
-        return reach.history_us if 0 in spans else min(max(spans), reach.history_us)
+        return _longest([tally.span_us for sight in self.sights[entity] for tally in sight.tallies], reach)
+
+    def values_span_of(self, entity: str, reach: "Reach") -> int:
+        """How long more than their times is looked at, in microseconds."""
+        if REFUND in self.own:
+            return self.span_of(entity, reach)
+        spans = [sight.values_us(tally) for sight in self.sights[entity] for tally in sight.tallies]
+        return _longest([span for span in spans if span is not None], reach)
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,10 @@ class Reach:
     def total_us(self) -> int:
         """Nothing older than this before a payment is looked at for it."""
         return self.history_us + self.delay_us
+
+
+def _longest(spans: Sequence[int], reach: Reach) -> int:
+    return reach.history_us if 0 in spans else min(max(spans, default=0), reach.history_us)
 
 
 def whole_hours(begin_us: int, end_us: int) -> tuple[int, int]:

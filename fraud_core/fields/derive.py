@@ -6,6 +6,7 @@ microseconds, which is the same for one value and for a column.
 
 import ipaddress
 import math
+import operator
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -31,34 +32,59 @@ def text_rule(rule: From) -> Callable[[str], str | None]:
             return lambda text: _network(text, four, six)
 
 
-def derived_values(declared: Declared, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The derived fields of one payment.
+class Deriving:
+    """How the derived fields of one payment follow from the others: a declaration's rules, made into functions once.
 
-    Args:
-        declared: what is derived.
-        values: canonical names -> values, as they were given: text, float, bool, aware datetime, amount_cents int; None: missing.
-            A card or another personal id is still the text itself.
+    Attributes:
+        needs: canonical names of the fields that a payment must bring for it.
     """
-    known = dict(values)
-    for name, field in declared.derived.items():
-        assert field.derivation is not None
-        known[name] = _derived(field.derivation, [known.get(ALIASES.get(one, one)) for one in field.derivation.needs])
-    return {name: known[name] for name in declared.derived}
+
+    def __init__(self, declared: Declared) -> None:
+        self._steps: list[tuple[str, tuple[str, ...], Callable[..., Any]]] = []
+        for name, field in declared.derived.items():
+            assert field.derivation is not None
+            needs = tuple(ALIASES.get(one, one) for one in field.derivation.needs)
+            self._steps.append((name, needs, _value_rule(field.derivation)))
+        self.needs = frozenset(name for _, needs, _ in self._steps for name in needs) - declared.derived.keys()
+
+    def __call__(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The derived fields, each after those that it is made of.
+
+        Args:
+            values: canonical names -> values, as they were given: text, float, bool, aware datetime, amount_cents int; None:
+                missing. A card or another personal id is still the text itself.
+        """
+        known = dict(values)
+        found = {}
+        for name, needs, derive in self._steps:
+            given = [known.get(one) for one in needs]
+            known[name] = found[name] = None if None in given else derive(*given)
+        return found
 
 
-def _derived(rule: From, given: list[Any]) -> Any:
-    if any(value is None for value in given):
-        return None
+def derived_values(declared: Declared, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The derived fields of one payment; see `Deriving`, which who has many of them makes once."""
+    return Deriving(declared)(values)
+
+
+def _value_rule(rule: From) -> Callable[..., Any]:
+    """What a rule makes of the values that it needs, none of which is missing."""
+    first, second = (100.0 if name in ALIASES else 1.0 for name in (rule.needs[0], rule.needs[-1]))
     match rule.rule:
         case "equal":
-            return _units(rule, 0, given[0]) == _units(rule, 1, given[1])
+            return operator.eq if first == second == 1.0 else lambda one, other: _units(one, first) == _units(other, second)
         case "difference":
-            first, second = given
-            return _hours(first, second) if isinstance(first, date) else _units(rule, 0, first) - _units(rule, 1, second)
+            return lambda one, other: _hours(one, other) if isinstance(one, date) else _units(one, first) - _units(other, second)
         case "hours_since":
-            return _hours(given[1], given[0])
+            return lambda since, timestamp: _hours(timestamp, since)
         case _:
-            return text_rule(rule)(str(given[0]))
+            of_text = text_rule(rule)
+            return lambda text: of_text(str(text))
+
+
+def _units(value: Any, scale: float) -> Any:
+    """Amounts are cents in raw, and currency units to people."""
+    return value if scale == 1.0 else value / scale
 
 
 def _hours(later: date, earlier: date) -> float:
@@ -68,11 +94,6 @@ def _hours(later: date, earlier: date) -> float:
 def _moment(time: date) -> datetime:
     """A time, or the midnight at which a day begins, in UTC."""
     return time if isinstance(time, datetime) else datetime(time.year, time.month, time.day, tzinfo=UTC)
-
-
-def _units(rule: From, at: int, value: Any) -> Any:
-    """Amounts are cents in raw, and currency units to people."""
-    return value / 100.0 if rule.needs[at] in ALIASES else value
 
 
 def derive_columns(declared: Declared, frame: pl.DataFrame) -> pl.DataFrame:
@@ -141,9 +162,8 @@ def _top_domain(text: str) -> str | None:
 
 def _first_digits(text: str, length: int) -> str | None:
     """The digits at the beginning, whatever parts them; None where there are too few."""
-    digits = "".join(mark for mark in text if mark in "0123456789")
-    is_number = bool(text) and all(mark in "0123456789 -" for mark in text)
-    return digits[:length] if is_number and len(digits) > length else None
+    digits = text.replace(" ", "").replace("-", "")
+    return digits[:length] if digits.isascii() and digits.isdigit() and len(digits) > length else None
 
 
 def _network(text: str, four: int, six: int) -> str | None:
@@ -155,4 +175,5 @@ def _network(text: str, four: int, six: int) -> str | None:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     length = four if address.version == 4 else six
-    return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
+    beyond = address.max_prefixlen - length
+    return f"{type(address)(int(address) >> beyond << beyond)}/{length}"

@@ -117,8 +117,9 @@ class CatchUp:
 
     def _kept_beyond(self) -> tuple[str, ...]:
         """What is kept of payments beside what is kept of all."""
-        own, others = self.plan.own, self.plan.others
-        return (*own, "of", *others) if own or others else ()
+        own, others = self.plan.own_of, self.plan.others
+        kept = [text for entity, names in sorted(own.items()) if names for text in (entity, "keeps", *names)]
+        return (*kept, "of", *others) if kept or others else ()
 
     def due(self) -> dict[str, Pointer]:
         """Partitions within reach that the store does not have as they are.

@@ -1,16 +1,15 @@
 """Layout of remembered payments: an entity's hours and days, and its events, in the form that both engines keep."""
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pydantic_core
 
-from fraud_core.features.online import Correction, EntityHours, Event, Seen
-from fraud_core.features.windows import Plan, Reach
+from fraud_core.features.online import Correction, EntityHours, Event
+from fraud_core.features.windows import KEPT, Plan, Reach
 from fraud_core.fields.declared import REFUND
 from fraud_core.history.store import T
 from fraud_core.units.time import DAY_US, HOUR_US
@@ -53,21 +52,21 @@ def events_of(payments: pl.DataFrame, plan: Plan) -> Iterator[tuple[str | None, 
         yield card, Event(timestamp, identity, cents, merchant, category, north, east, kept), int(bool(label))
 
 
-def own_values(event: Event, plan: Plan, card: str | None) -> dict[str, Any]:
-    """What is kept of a payment beside what is kept of all."""
-    return {name: card if name == "card" else event.own.get(name) for name in plan.own}
+def own_values(event: Event, names: Iterable[str], card: str | None) -> dict[str, Any]:
+    """What is kept of a payment under these names beside what is kept of all."""
+    return {name: card if name == "card" else event.own.get(name) for name in names}
 
 
-def seen_of(base: Sequence[Any], own: str | bytes | None, plan: Plan) -> Seen:
-    """A payment as it is given back.
+def columns_of(names: Sequence[str], base: Sequence[Sequence[Any]], own: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
+    """Columns of payments, as they are given back.
 
     Args:
-        base: its time and `windows.KEPT`.
-        own: what else was kept of it, as JSON.
-        plan: what is asked for.
+        names: of the columns.
+        base: the columns of those of them that are kept of all payments, in order.
+        own: what else was kept of each payment; a name that is not there is missing.
     """
-    kept = pydantic_core.from_json(own) if own else {}
-    return (*base, *(kept.get(name) for name in plan.own))
+    kept = iter(base)
+    return {name: next(kept) if name in KEPT else [one.get(name) for one in own] for name in names}
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import SecretStr
 
 from fraud_core.errors import StoreError
-from fraud_core.features.online import Query, state_asof
+from fraud_core.features.online import Query, Tallying
 from fraud_core.features.windows import Plan, Reach
 from fraud_core.history.store import HistoryStore
 from fraud_core.signing.card_numbers import hashed_card
@@ -46,6 +46,7 @@ class HistoryLookup:
         self._card_key = card_key
         self._reach: Reach | None = None  # the widest that a model has asked for
         self._plan: Plan | None = None  # the last that a model has asked for
+        self._tallying: tuple[tuple[Plan, Reach, ZoneInfo], Tallying] | None = None  # and how its past is tallied
         self._rests_until = 0.0
 
     def card(self, transaction: Transaction) -> str | None:
@@ -102,6 +103,14 @@ class HistoryLookup:
         except StoreError:
             self._rests_until = time.monotonic() + REST_SECONDS
             raise
-        rows = np.array([state_asof(query, past, plan, reach, zone) for query, past in zip(queries, found, strict=True)])
+        tallying = self._tallying_of(plan, reach, zone)
+        rows = np.array([tallying.of(query, past) for query, past in zip(queries, found, strict=True)])
         columns = np.ascontiguousarray(rows.T)
         return Recalled(dict(zip(plan.names, columns, strict=True)), min((past.sequence for past in found), default=0))
+
+    def _tallying_of(self, plan: Plan, reach: Reach, zone: ZoneInfo) -> Tallying:
+        """Made once for each model that asks; a new one asks for another plan."""
+        last = self._tallying
+        if last is None or last[0][0] is not plan or last[0][1:] != (reach, zone):
+            last = self._tallying = (plan, reach, zone), Tallying(plan, reach, zone)
+        return last[1]

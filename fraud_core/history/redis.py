@@ -28,9 +28,19 @@ import polars as pl
 
 from fraud_core.errors import StoreError
 from fraud_core.features.catalogue import STANDARD_PLAN
-from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Event, Past, Query, Seen, event_span, hour_span
-from fraud_core.features.windows import Plan, Reach
-from fraud_core.history.layout import EMPTY_DAY, day_and_hour, days_of, entity_hours, events_of, in_groups, kept_us, own_values
+from fraud_core.features.online import NO_HOURS, Correction, EntityHours, Event, Events, Past, Query, event_span, hour_span
+from fraud_core.features.windows import KEPT, Plan, Reach
+from fraud_core.history.layout import (
+    EMPTY_DAY,
+    columns_of,
+    day_and_hour,
+    days_of,
+    entity_hours,
+    events_of,
+    in_groups,
+    kept_us,
+    own_values,
+)
 from fraud_core.history.store import Entry, Heard, Kept, Loaded, Recorded, entity_key, hours_key, places_of
 
 _LOADED_AT_ONCE = 200  # payments in one call, for which all others wait
@@ -42,10 +52,18 @@ while at <= #ARGV do
   local lists, hours, one = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), {}
   at = at + 2
   for _ = 1, lists do
-    local keeper, begin, before, newest = unpack(ARGV, at, at + 3)
-    one[#one + 1] = table.concat(
-      redis.call('ZREVRANGEBYSCORE', 'fraud:events:' .. keeper, '(' .. before, begin, 'LIMIT', 0, newest), ',')
-    at = at + 4
+    local keeper, begin, since, before, newest = unpack(ARGV, at, at + 4)
+    local key, members, older = 'fraud:events:' .. keeper, {}, {}
+    if since ~= before then
+      members = redis.call('ZREVRANGEBYSCORE', key, '(' .. before, since, 'LIMIT', 0, newest)
+    end
+    if since ~= begin and #members < tonumber(newest) then
+      older = redis.call('ZREVRANGEBYSCORE', key, '(' .. since, begin, 'LIMIT', 0, tonumber(newest) - #members)
+      for place = 1, #older do older[place] = string.match(older[place], '%d+') end
+    end
+    one[#one + 1] = table.concat(members, ',')
+    one[#one + 1] = table.concat(older, ',')
+    at = at + 5
   end
   for _ = 1, hours do
     local key, first_day, end_day = unpack(ARGV, at, at + 2)
@@ -264,13 +282,13 @@ class RedisHistory:
         and goes on, fraud, key of the hours, day, hour, how long it is kept."""
         timestamp, identity, cents, merchant, category, *coordinates = event[:7]
         begin = json.dumps([timestamp, identity], ensure_ascii=False, separators=(",", ":"))[:-1] + ","
-        places = [None if math.isnan(place) else place for place in coordinates]  # NaN is no JSON
-        own = [own_values(event, self.plan, card)] if self.plan.own else []
-        values = json.dumps([cents, merchant, category, *places, *own], ensure_ascii=False, separators=(",", ":"))
-        rest, known, moment = values[1:-1] + ",", "" if fraud is None else fraud, day_and_hour(timestamp)
+        values = [cents, merchant, category, *(None if math.isnan(place) else place for place in coordinates)]  # NaN is no JSON
+        known, moment = "" if fraud is None else fraud, day_and_hour(timestamp)
         counting = places_of(card, event, self.plan, self.reach)
         yield len(counting)
-        for keeper, hours, kept in counting:
+        for keeper, hours, kept, names in counting:
+            own = [own_values(event, names, card)] if names else []
+            rest = json.dumps([*values, *own], ensure_ascii=False, separators=(",", ":"))[1:-1] + ","
             yield from (keeper, timestamp, begin, rest, known, _marked(hours), *moment, kept)
 
     def find(self, ids: Sequence[str]) -> dict[str, Kept]:
@@ -348,8 +366,10 @@ class _Asked(NamedTuple):
         lists = [entity for entity in plan.sights if query.values.get(entity) is not None]
         arguments: list[Any] = []
         for entity in lists:
-            keeper, span = entity_key(entity, query.values[entity]), event_span(query, plan.span_of(entity, reach))
-            arguments += [keeper, *span, plan.newest_of(entity, reach) + 1]
+            begin, before = event_span(query, plan.span_of(entity, reach))
+            since = event_span(query, plan.values_span_of(entity, reach))[0] if plan.reads[entity] else before
+            keeper = entity_key(entity, query.values[entity])
+            arguments += [keeper, begin, since, before, plan.newest_of(entity, reach) + 1]
         days = days_of(*hour_span(query, reach))
         hours = {entity: days for entity in plan.hours if query.values.get(entity) is not None}
         for entity in hours:
@@ -357,21 +377,22 @@ class _Asked(NamedTuple):
         return cls(lists, hours, arguments)
 
     def past(self, sequence: int, answer: list[Any], plan: Plan) -> Past:
-        """Out of what the script gives back: JSON of payments, then counts and corrections in turn."""
-        events = {entity: _seen(found, plan) for entity, found in zip(self.lists, answer, strict=False)}
+        """Out of what the script gives back: of each list payments and times of older ones as JSON, then of each entity's hours
+        counts and corrections."""
+        lists, rest = answer[: 2 * len(self.lists)], answer[2 * len(self.lists) :]
+        asked = zip(self.lists, lists[::2], lists[1::2], strict=True)
+        events = {entity: _events(found, older, plan.reads[entity]) for entity, found, older in asked}
         hours: dict[str, EntityHours] = dict.fromkeys(plan.hours, NO_HOURS)
-        rest = answer[len(self.lists) :]
         for (entity, days), counts, corrections in zip(self.hours.items(), rest[::2], rest[1::2], strict=True):
             hours[entity] = entity_hours(days, counts, _corrections(corrections))
         return Past(sequence, events, hours)
 
 
-def _seen(members: bytes, plan: Plan) -> list[Seen]:
+def _events(members: bytes, older: bytes, names: tuple[str, ...]) -> Events:
     found = sorted(json.loads(b"[%b]" % members), key=itemgetter(0, 1))
-    if not plan.own:
-        return [(event[0], *event[2:7]) for event in found]
-    owned = [event[7] if isinstance(event[7], dict) else {} for event in found]
-    return [(event[0], *event[2:7], *(own.get(name) for name in plan.own)) for event, own in zip(found, owned, strict=True)]
+    times = [*reversed(json.loads(b"[%b]" % older)), *(event[0] for event in found)]
+    base = [[event[place] for event in found] for place, name in enumerate(KEPT, 2) if name in names]
+    return Events(times, columns_of(names, base, [event[7] if isinstance(event[7], dict) else {} for event in found]))
 
 
 def _marked(name: str | None) -> str:

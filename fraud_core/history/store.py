@@ -183,11 +183,13 @@ def hours_key(entity: str, name: str) -> str:
 
 
 class Place(NamedTuple):
-    """One place in which a payment counts: the key of a list of payments, and the key of the hours that it is added to."""
+    """One place in which a payment counts: the key of a list of payments, the key of the hours that it is added to, how long it
+    is kept, and what is kept of it beside what is kept of all."""
 
     keeper: str
     hours: str | None
     kept_us: int
+    own: tuple[str, ...]
 
 
 def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[Place]:
@@ -204,7 +206,8 @@ def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[
     keeper = shard_key(card, event.merchant)
     whole = reach.total_us + DAY_US
     if keeper is not None:
-        places.append(Place(keeper, hours_of("merchant", event.merchant), whole))
+        own = plan.own_of.get("card", ()) if card is not None else ()
+        places.append(Place(keeper, hours_of("merchant", event.merchant), whole, own))
     known = {**event.own, "card": card, "merchant": event.merchant, "category": event.category}
     for entity in plan.others:
         name = known.get(entity)
@@ -213,5 +216,5 @@ def places_of(card: str | None, event: Event, plan: Plan, reach: Reach) -> list[
             hours = hours_of(entity, name) if in_hours else None
             kept = whole if in_hours else plan.span_of(entity, reach) + DAY_US
             # a card's own payments lie under its key already
-            places.append(Place(f"of:{entity}:{name}", hours, kept))
+            places.append(Place(f"of:{entity}:{name}", hours, kept, plan.own_of.get(entity, ())))
     return places

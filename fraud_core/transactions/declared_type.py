@@ -28,8 +28,8 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticUndefined
 
 from fraud_core.fields.declaration import Amounts, FieldDeclaration, meaning_of
-from fraud_core.fields.declared import ALIASES, Declared
-from fraud_core.fields.derive import derived_values
+from fraud_core.fields.declared import ALIASES, NOTHING, Declared
+from fraud_core.fields.derive import Deriving, derived_values
 from fraud_core.fields.schema import BY_NAME, LONGEST_NAME, STANDARD, no_flag, none_of, out_of_bounds
 from fraud_core.signing.card_numbers import holds_card_number
 from fraud_core.sources.amounts import amount_of, refusal
@@ -159,18 +159,17 @@ class _Declared(Transaction):
     model_config = ConfigDict(protected_namespaces=())
 
     model_read: ClassVar["_ReadAmount | None"] = None  # where an amount is more than two decimals in the one currency
+    _deriving: ClassVar[Deriving] = Deriving(NOTHING)
+    _forgotten: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        declared = self.model_declared
-        values = self.__dict__
+        values, derived = self.__dict__, self._deriving
         if self.model_read is not None:
             values["amount_cents"] = self.model_read(values)
-        if declared.derived:
-            values.update(derived_values(declared, _known(self)))
-        for name in declared.personal:
-            if not declared.own[name].is_kept:
-                values[name] = None
+        values.update(derived({name: _told(values.get(name)) for name in derived.needs}))
+        for name in self._forgotten:
+            values[name] = None
         return self
 
 
@@ -209,12 +208,16 @@ class _Keeping(_Declared):
         return self
 
 
-_BASES: Mapping[Unknown, type[Transaction]] = {"refuse": _Declared, "ignore": _Ignoring, "keep": _Keeping}
+_BASES: Mapping[Unknown, type[_Declared]] = {"refuse": _Declared, "ignore": _Ignoring, "keep": _Keeping}
 
 
 def _known(payment: Transaction) -> dict[str, Any]:
     """The values of a payment that fields are derived of; what is secret as it was given."""
-    return {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in payment.__dict__.items()}
+    return {name: _told(one) for name, one in payment.__dict__.items()}
+
+
+def _told(value: Any) -> Any:
+    return value.get_secret_value() if type(value) is SecretStr else value
 
 
 class _ReadAmount:
@@ -324,6 +327,8 @@ def _type_of(
     made.model_declared = declared
     if reads_amount:
         made.model_read = _ReadAmount(declared, zone, rates, refunds=refunds)
+    made._deriving = Deriving(declared)
+    made._forgotten = tuple(name for name, field in declared.own.items() if not field.is_kept)
     return made
 
 

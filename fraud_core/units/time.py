@@ -3,6 +3,8 @@
 Instants and local times are int64 microseconds since 1970; arrays of any length in, arrays of the same length out.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -34,6 +36,20 @@ def is_night(local: Array) -> Array:
     """Whether local times are from 22:00 to 06:00 (bool)."""
     night: Array = (local - NIGHT_BEGINS * HOUR_US) % DAY_US < (NIGHT_ENDS - NIGHT_BEGINS) % 24 * HOUR_US
     return night
+
+
+def nights(timestamps_us: Sequence[int], zone: ZoneInfo) -> list[bool]:
+    """Whether it was night on the zone's clocks at each of a few instants, which never decrease."""
+    if not timestamps_us:
+        return []
+    starts, offsets = _transition_lists(zone.key)
+    first, last = (bisect_right(starts, at) - 1 for at in (timestamps_us[0], timestamps_us[-1]))
+    length = (NIGHT_ENDS - NIGHT_BEGINS) % 24 * HOUR_US
+    if first != last:
+        shifts = [offsets[bisect_right(starts, at) - 1] - NIGHT_BEGINS * HOUR_US for at in timestamps_us]
+        return [(at + shift) % DAY_US < length for at, shift in zip(timestamps_us, shifts, strict=True)]
+    shift = offsets[first] - NIGHT_BEGINS * HOUR_US
+    return [(at + shift) % DAY_US < length for at in timestamps_us]
 
 
 def local_days(timestamp_us: Array, zone: ZoneInfo) -> Array:
@@ -87,6 +103,12 @@ def _transitions(zone_name: str) -> tuple[Array, Array]:
         starts.append(new * 1_000_000)
         offsets.append(after)
     return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64) * 1_000_000
+
+
+@lru_cache(maxsize=8)
+def _transition_lists(zone_name: str) -> tuple[list[int], list[int]]:
+    starts, offsets = _transitions(zone_name)
+    return starts.tolist(), offsets.tolist()
 
 
 def to_microseconds(moment: datetime) -> int:

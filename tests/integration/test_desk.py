@@ -16,7 +16,6 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from fraud_core.features.encoder import Encoder
 from fraud_core.fields.declared import Declared
-from tests.api_server import eventually
 from tests.conftest import new_installation
 from tests.desk import DeskServer
 from tests.servers.postgres_server import POSTGRES, PostgresServer
