@@ -28,7 +28,6 @@ from fraud_core.sources.source import Source, load_source
 SOURCE = Path(__file__).resolve().parents[1] / "sources" / "simulated_online.toml"
 ROWS = (350_000, 700_000, 1_400_000)
 ROWS_OF_A_CARD = 118  # a year's
-GOALS = {"rows": 1_400_000, "seconds": 60, "peak_mb": 2_000}
 # Beside the twenty features that the source declares: every other measure, long spans, a pair, frauds.
 MORE: tuple[dict[str, Any], ...] = (
     {"of": "card", "measure": ["sum", "mean", "std", "max", "min"], "over": "amount", "spans": ["1d", "30d"]},
