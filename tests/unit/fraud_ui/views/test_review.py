@@ -109,7 +109,7 @@ def test_a_lead_overrules_with_a_reason_and_what_was_said_stays(queue: ReviewQue
     case = queue.case("case-004")
     assert [label.outcome for label in case.labels] == ["fraud", "legitimate"]
     assert case.outcome == "legitimate"
-    with pytest.raises(CaseError, match="no decision about a payment nothing"):
+    with pytest.raises(CaseError, match="no decision about a payment of this id"):
         queue.overrule(LEAD, "nothing", "fraud", "why", now)
     with pytest.raises(CaseError, match="one of fraud, legitimate, unsure"):
         queue.overrule(LEAD, "case-004", "guilty", "why", now)
