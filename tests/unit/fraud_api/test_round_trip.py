@@ -286,7 +286,10 @@ def test_the_table_of_rates_is_told_and_read_anew_and_without_one_only_the_base_
     assert (found.transaction.amount_cents, found.transaction.own["currency"]) == (900, "USD")
     served = api.app.state.services.follower.served
     again = case.logged_form(found, served.scorer.zone, served)  # as the desk loads it: in the base currency, converted once
-    assert (again.amount, {row[0]: row[2] for row in again.own}["currency"]) == (9.0, "EUR")
+    assert (again.amount, {row[0]: row[1] for row in again.own}[case.label_of("currency", served.scorer.declared)]) == (
+        9.0,
+        "EUR",
+    )
     assert case.typed_payment(again, served.scorer.zone, served.scorer.reading, served.payment()).amount_cents == 900
     starting = Starting(found, case.logged_payment(found, served.payment()))
     scored = score_again(starting, served.scorer, [starting.transaction], api.app.state.services.lookup)

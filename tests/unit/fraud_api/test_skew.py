@@ -12,8 +12,10 @@ import pytest
 
 from fraud_assets.stages import history
 from fraud_core.features.catalogue import STANDARD as STANDARD_CATALOGUE
+from fraud_core.features.online import Past, Query, Tallying
 from fraud_core.features.past import window_features
-from fraud_core.history import lookup
+from fraud_core.features.windows import Plan
+from fraud_core.history.lookup import HistoryLookup
 from fraud_core.scoring.skew import Mismatch, Skew
 from fraud_core.sources.source import Source
 from fraud_core.training_data.transform import build_transformed
@@ -154,17 +156,19 @@ def test_every_declared_window_is_compared_with_what_the_pipeline_computes(own_d
 
 def test_whichever_window_differs_online_the_check_is_red_and_names_it(own_day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each window in turn is told something else by the online engine, of one payment."""
-    windows, tally_of = window_features(own_day.source.declared), lookup.state_asof
+    windows = window_features(own_day.source.declared)
     for number, feature in enumerate(windows, LOADED):
 
-        def tampered(query: Any, past: Any, plan: Any, *rest: Any, wrong: Any = feature.tallies) -> list[float]:
-            found = tally_of(query, past, plan, *rest)
-            for at, tally in enumerate(wrong):
-                found[plan.tallies.index(tally)] = 7.0 + 4 * at
-            return found
+        class Tampered(Tallying):
+            def __init__(self, plan: Plan, *rest: Any, wrong: Any = feature.tallies) -> None:
+                super().__init__(plan, *rest)
+                self._told = {plan.tallies.index(tally): 7.0 + 4 * at for at, tally in enumerate(wrong)}
+
+            def of(self, query: Query, past: Past) -> list[float]:
+                return [self._told.get(place, value) for place, value in enumerate(super().of(query, past))]
 
         with monkeypatch.context() as patched:
-            patched.setattr(lookup, "state_asof", tampered)
+            patched.setattr(HistoryLookup, "_tallying_of", lambda _, *asked, made=Tampered: made(*asked))
             own_day.score(number)
     found = own_day.check()
     named = {one.transaction_id: one.features for one in found.mismatches}

@@ -41,7 +41,7 @@ def test_a_key_is_made_on_first_use_for_its_owner_alone_and_stays(tmp_path: Path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert keys.card_key(settings(home)) == first
-    assert [file.name for file in path.parent.iterdir()] == ["card.key"]
+    assert {file.name for file in path.parent.iterdir()} == {"card.key", ".gitignore"}
 
 
 def test_the_two_keys_of_an_installation_and_those_of_two_installations_differ(tmp_path: Path) -> None:
