@@ -218,13 +218,15 @@ def _as_sent(source: Source, raw: pl.DataFrame, ids: pl.Series, rows: pl.DataFra
     said = rows.select(
         pl.col(source.reading("transaction_id").names[0]).alias("transaction_id"),
         *(pl.col(column).cast(pl.String).alias(f"said {name}") for name, column in hidden.items()),
+        pl.col(source.reading("amount_cents").names[0]).alias("said amount"),
     )
     told = {name: f"said {name}" if name in hidden else name for name in source.given if name not in {"label", "amount_cents"}}
     entities = catalogue.plan_of(source_features(source)).entities
     for row in ids.to_frame().join(raw.join(said, on="transaction_id"), on="transaction_id", maintain_order="left").to_dicts():
         body = {name: row[column] for name, column in told.items() if row[column] is not None}
         body |= {name: value.isoformat() for name, value in body.items() if hasattr(value, "isoformat")}
-        body["amount"] = f"{row['amount_cents'] // 100}.{row['amount_cents'] % 100:02d}"
+        in_base = f"{row['amount_cents'] // 100}.{row['amount_cents'] % 100:02d}"
+        body["amount"] = row["said amount"] if declared.amounts.by else in_base
         yield Sent(
             row["transaction_id"],
             json.dumps(body).encode(),
@@ -283,6 +285,7 @@ class Caller:
         """
         try:
             if self._url != url:
+                self.close()  # of a scorer that is gone
                 at = urlsplit(url)
                 self._reader, self._writer = await asyncio.open_connection(at.hostname, at.port)
                 self._url = url
@@ -405,6 +408,8 @@ def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
     assert len(part.sent) == (PAYMENTS if full else CASES[source.name].reduced)
     with ExitStack() as running:
         variables = {"FRAUD_API_WORKERS": str(workers), "FRAUD_HISTORY_TIMEOUT": "5000"}
+        if source.currency is not None and source.currency.rates:
+            variables["FRAUD_RATES"] = source.currency.rates
         stores = {"sqlite": variables}
         if REDIS is not None:
             redis = RedisServer(tmp_path)
