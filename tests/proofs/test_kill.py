@@ -85,7 +85,7 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
             homes += 1
             home = tmp_path / f"killed-{homes}"
             installation, before = Installation.load(Settings(home=home, source=toml)), {}
-        process = start(toml, home, program)
+        begin, process = time.monotonic(), start(toml, home, program)
         wait = 1.0 + (usual - 1.0) * (parts[len(moments)] + draw.random()) / kills
         try:
             _, errors = process.communicate(timeout=wait)
@@ -94,6 +94,7 @@ def test_a_killed_pipeline_goes_on_and_leaves_nothing_half_written(full: bool, r
             process.communicate()
         else:
             assert process.returncode == 0, errors[-3000:]  # it ended before: no kill
+            usual = min(usual, max(time.monotonic() - begin, 2.0))  # the first run was on a busier machine
         after = finished(installation)
         assert before.items() <= after.items(), "a finished partition was made again, or lost"
         if process.returncode == -signal.SIGKILL:
