@@ -402,8 +402,8 @@ def test_every_feature_of_a_replay_equals_the_pipelines_bit_for_bit(
     workers: int, replay: Replay, tmp_path: Path, full: bool, record: Record
 ) -> None:
     source = replay.source
-    if not full and (source.name, workers) == ("simulated_online", 1):
-        pytest.skip("at full size alone: a rehearsal replays each source, and each number of workers, once or more")
+    if not full and (source.name, workers) not in {("kaggle_sparkov", 1), ("simulated_online", 2)}:
+        pytest.skip("at full size alone: a rehearsal replays each source, and each number of workers, once")
     part = replay if full else replay.beginning(CASES[source.name].reduced)
     assert len(part.sent) == (PAYMENTS if full else CASES[source.name].reduced)
     with ExitStack() as running:
