@@ -43,7 +43,7 @@ label = "label"
 card = "card"
 merchant = "merchant"
 """
-WINDOWS = [feature.name for feature in history_features.HISTORY if feature.kind == "merchant"]
+WINDOWS = [feature.name for feature in history_features.HISTORY if feature.needs == {"merchant"}]
 REDUCED = {"last": "2023-07", "cardholders": 400, "merchants": 400, "fraud_rate": 0.03, "block": 28}
 FULL = {"last": "2024-02", "cardholders": 1_500, "merchants": 1_200, "fraud_rate": 0.02, "block": 56}
 
@@ -59,6 +59,7 @@ def trained(folder: Path, excluded: list[str], size: dict[str, Any]) -> dict[str
 
 
 def test_windows_of_merchants_find_compromised_terminals(full: bool, record: Record, tmp_path: Path) -> None:
+    assert WINDOWS
     size = FULL if full else REDUCED
     without = trained(tmp_path / "without", WINDOWS, size)
     with_windows = trained(tmp_path / "with", [], size)
