@@ -13,13 +13,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from fraud_core.simulator.config import SimulatorConfig
-from fraud_core.simulator.simulate import simulate
-from tests.simulated import SHORT
+from tests.simulated import SHORT, WEEKS, five_weeks
 
 MARK = "q7351"  # stands in every personal text, right or wrong
 INCOMES = [735_173.5137 + one * 1.0001 for one in range(8)]  # no two are an amount of whole cents apart
@@ -29,15 +26,6 @@ BIRTHS = ("1973-05-17", "1951-03-19")
 HOMES = [(33.127351 + one, -80.927351 - one) for one in range(5)]
 NOT_KEPT = frozenset({"income", "last_login", "vip"})  # no object has a column of these
 
-WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29")
-CONFIG = SimulatorConfig(
-    seed=3,
-    cardholders=300,
-    merchants=80,
-    transactions_per_card_per_day=0.5,
-    fraud_rate=0.08,
-    kinds={"card_testing": 3, "account_takeover": 3},
-)
 DECLARED = """
 [quality]
 quarantined_share = 0.1
@@ -118,7 +106,7 @@ WRONG: dict[str, str] = {
 
 def payments() -> pl.DataFrame:
     """Five weeks of payments as text, all personal values of which are marked, and a column that nobody declared."""
-    rows = simulate(CONFIG, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 5, tzinfo=UTC), ZoneInfo("UTC"))
+    rows = five_weeks()
     number = pl.col("card").hash(1)
 
     def one_of(values: Iterable[Any]) -> pl.Expr:

@@ -1,4 +1,12 @@
-"""Simulated sources, for the TOMLs that tests write."""
+"""Simulated sources, for the TOMLs that tests write; and their payments, for tests that write files of them."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from fraud_core.simulator.config import SimulatorConfig
+from fraud_core.simulator.simulate import simulate
 
 COLUMNS = """\
 [columns]
@@ -53,3 +61,18 @@ reference_partitions = 4
     + COLUMNS
 )
 SHORT_DRIFTED = "2024-02-05"
+
+WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29")
+
+
+def five_weeks() -> pl.DataFrame:
+    """Payments of the five weeks, from Monday to Monday, as the simulator makes them."""
+    config = SimulatorConfig(
+        seed=3,
+        cardholders=300,
+        merchants=80,
+        transactions_per_card_per_day=0.5,
+        fraud_rate=0.08,
+        kinds={"card_testing": 3, "account_takeover": 3},
+    )
+    return simulate(config, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 5, tzinfo=UTC), ZoneInfo("UTC"))

@@ -42,8 +42,9 @@ from tests.api_server import Servers
 from tests.desk import DeskServer
 from tests.few_trees import few_trees
 from tests.home import Home
-from tests.marked import ADDRESS, MARK, WEEKS, WRONG, found, payments, source, with_wrong
+from tests.marked import ADDRESS, MARK, WRONG, found, payments, source, with_wrong
 from tests.servers.redis_server import REDIS, RedisServer
+from tests.simulated import WEEKS
 from tests.unit.fraud_api.conftest import Caller
 
 pytestmark = pytest.mark.integration

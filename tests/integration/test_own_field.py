@@ -1,40 +1,27 @@
 """A field of one's own is two lines of TOML: from then on it is learned, judged for drift, asked for, and named as a reason."""
 
-from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 
 from fraud_api.app import create_app
 from fraud_core.gate.records import verdict_of
-from fraud_core.simulator.config import SimulatorConfig
-from fraud_core.simulator.simulate import simulate
 from fraud_core.transactions.transaction import EXAMPLE
 from tests.few_trees import few_trees
 from tests.home import Home
-from tests.simulated import SHORT
+from tests.simulated import SHORT, WEEKS, five_weeks
 from tests.unit.fraud_api.conftest import Caller
 
 pytestmark = pytest.mark.integration
 
-CONFIG = SimulatorConfig(
-    seed=3,
-    cardholders=300,
-    merchants=80,
-    transactions_per_card_per_day=0.5,
-    fraud_rate=0.08,
-    kinds={"card_testing": 3, "account_takeover": 3},
-)
-WEEKS = ("2024-01-01", "2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29")
 OWN = '\n[fields.entry_mode]\nkind = "category"\n'
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     """Five weeks of payments in a file, which has a column that nobody has declared."""
-    rows = simulate(CONFIG, datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 5, tzinfo=UTC), ZoneInfo("UTC"))
+    rows = five_weeks()
     typed = pl.when(pl.col("label").cast(pl.Boolean)).then(pl.col("transaction_id").hash(1) % 10 < 9)
     entered = typed.otherwise(pl.col("transaction_id").hash(2) % 10 < 1)
     modes = pl.when(entered).then(pl.lit("typed")).otherwise(pl.lit("chip"))
